@@ -1,0 +1,45 @@
+# Everything a fresh machine needs: Python >= 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export MPLBACKEND := Agg
+
+.PHONY: demo test test-all bench lint figures notebooks clean
+
+demo: $(VENV)/.installed
+	$(BIN)/replicajax optimize --data digits --alpha 3 --bits 1-4 --measure --figure demo.png
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.installed-notebook
+	$(BIN)/python -m pytest -m ""
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+figures: $(VENV)/.installed
+	$(BIN)/python -m figures
+
+notebooks: $(VENV)/.installed-notebook
+	$(BIN)/python -m notebooks
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "replicajax needs Python 3.11 or newer, got " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/.installed-%: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo.png .pytest_cache .ruff_cache

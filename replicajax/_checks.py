@@ -1,0 +1,101 @@
+"""Argument checks: every public function says which argument is wrong, what it got and what it wants."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+
+def is_traced(value: Any) -> bool:
+    """Whether `value` has no numbers yet (inside `jit`, `grad`, `vmap`), so that only its shape can be checked."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+
+
+def real(name: str, value: Any) -> Array:
+    """`value` as a floating array; complex numbers, text and NaN are refused."""
+    if is_traced(value):
+        return jnp.asarray(value, dtype=jnp.result_type(value, float))
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+            raise TypeError
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a real number or an array of them, got {value!r}") from None
+    if np.isnan(array).any():
+        raise ValueError(f"{name} must not be NaN, got {brief(array)}")
+    return jnp.asarray(array, dtype=jnp.result_type(array, float))
+
+
+def positive(name: str, value: Any, *, infinite: bool = False) -> Array:
+    array = real(name, value)
+    if not is_traced(array):
+        wrong = (array <= 0) | (jnp.isinf(array) & (not infinite))
+        if bool(wrong.any()):
+            raise ValueError(f"{name} must be positive{'' if infinite else ' and finite'}, got {brief(array)}")
+    return array
+
+
+def nonnegative(name: str, value: Any) -> Array:
+    array = real(name, value)
+    if not is_traced(array) and bool(((array < 0) | jnp.isinf(array)).any()):
+        raise ValueError(f"{name} must be finite and not negative, got {brief(array)}")
+    return array
+
+
+def variance(name: str, value: Any, *, zero: bool = False) -> Array:
+    """As `positive` (or `nonnegative`), with a reminder that the argument is a variance and no deviation."""
+    try:
+        return nonnegative(name, value) if zero else positive(name, value)
+    except ValueError as error:
+        raise ValueError(f"{error} ({name} is a variance)") from None
+
+
+def integer(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+    return int(value)
+
+
+def matrix(name: str, value: Any) -> Array:
+    array = finite(name, value)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"{name} must be a matrix (rows, columns) with at least one of each, got shape {array.shape}")
+    return array
+
+
+def vector(name: str, value: Any, length: int, of: str) -> Array:
+    array = finite(name, value)
+    if array.shape != (length,):
+        raise ValueError(f"{name} must have shape ({length},), one entry per {of}, got shape {array.shape}")
+    return array
+
+
+def finite(name: str, value: Any) -> Array:
+    array = real(name, value)
+    if not is_traced(array) and not bool(jnp.isfinite(array).all()):
+        raise ValueError(f"{name} must be finite, got {brief(array)}")
+    return array
+
+
+def instance(name: str, value: Any, kind: type, example: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__} such as {example}, got {type(value).__name__}")
+
+
+def choice(name: str, value: Any, options: Sequence[str]) -> str:
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}")
+    return value
+
+
+def brief(array: Any) -> str:
+    """The value itself, or the first few entries of a long one."""
+    array = np.asarray(array)
+    if array.ndim == 0:
+        return f"{array.item()}"
+    flat = array.ravel()
+    shown = ", ".join(f"{x:.6g}" for x in flat[:6])
+    return f"[{shown}{', …' if flat.size > 6 else ''}]"

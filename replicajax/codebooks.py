@@ -1,0 +1,81 @@
+"""What a quantized weight may be: K increasing levels a_1 < ... < a_K."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from replicajax import _checks
+
+
+class Codebook(eqx.Module):
+    """K increasing levels; a pytree whose one leaf is `levels`, so every level has a gradient."""
+
+    levels: Float[Array, " levels"]
+
+    def __init__(self, levels: ArrayLike | Sequence[float]):
+        array = _checks.finite("levels", levels)
+        if array.ndim != 1 or array.shape[0] < 2:
+            raise ValueError(f"levels must be a vector of at least two numbers, got shape {array.shape}")
+        if not _checks.is_traced(array) and bool((jnp.diff(array) <= 0).any()):
+            step = int(np.argmax(np.diff(np.asarray(array)) <= 0))
+            kind = "duplicate" if array[step] == array[step + 1] else "unsorted"
+            raise ValueError(
+                f"levels must be strictly increasing, got {kind} levels {array[step]:.6g}, {array[step + 1]:.6g} "
+                f"at positions {step}, {step + 1}"
+            )
+        self.levels = array
+
+    @property
+    def bits(self) -> float:
+        """log2 of the number of levels."""
+        return float(np.log2(self.levels.shape[0]))
+
+    def __len__(self) -> int:
+        return self.levels.shape[0]
+
+    def __str__(self) -> str:
+        return f"{len(self)} levels {_checks.brief(self.levels)}"
+
+
+def codebook(levels: ArrayLike | Sequence[float]) -> Codebook:
+    """Any levels.
+
+    Args:
+      levels: (K,) strictly increasing, K >= 2, in the units of the weights.
+
+    Raises:
+      ValueError: fewer than two levels, unsorted, duplicate, infinite or NaN.
+    """
+    return Codebook(levels)
+
+
+def uniform(bits: int, width: ArrayLike) -> Codebook:
+    """2^bits evenly spaced levels from −width to +width.
+
+    Raises:
+      ValueError: bits not a whole number from 1 to 16, or width not positive.
+    """
+    return power(bits, width, 1.0)
+
+
+def power(bits: int, width: ArrayLike, exponent: ArrayLike) -> Codebook:
+    """Levels width sign(u) |u|^exponent for u evenly spaced in [−1, 1]; exponent > 1 is finer near zero. [Q]
+
+    Raises:
+      ValueError: bits not a whole number from 1 to 16, width or exponent not positive.
+    """
+    bits = _checks.integer("bits", bits, 1, 16)
+    width, exponent = scalar("width", width), scalar("exponent", exponent)
+    grid = np.linspace(-1.0, 1.0, 2**bits)
+    return Codebook(width * np.sign(grid) * jnp.asarray(np.abs(grid), width.dtype) ** exponent)
+
+
+def scalar(name: str, value: Any) -> Float[Array, ""]:
+    array = _checks.positive(name, value)
+    if array.ndim:
+        raise ValueError(f"{name} must be a single number (use jax.vmap for many), got shape {array.shape}")
+    return array

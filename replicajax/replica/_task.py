@@ -1,0 +1,58 @@
+"""The learning problem: a linear teacher seen through noise. theory: [Q] section 2."""
+
+import equinox as eqx
+from jaxtyping import Array, ArrayLike, Float
+
+from replicajax import _checks
+from replicajax.replica._moments import moments_of_data
+
+
+class LinearRegression(eqx.Module):
+    """y = X w0 + xi with M = alpha N rows x ~ N(0, I_N / N), w0_i ~ N(0, signal), xi ~ N(0, noise).
+
+    The weights are fitted under H(w) = ½ sum (y − x·w)² + ½ ridge |w|².
+
+    Attributes:
+      alpha: rows per weight, M/N > 0.
+      signal: variance of a teacher weight, > 0.
+      noise: variance of the label noise, >= 0.
+      ridge: coefficient of |w|²/2, >= 0.
+    """
+
+    alpha: Float[Array, ""]
+    signal: Float[Array, ""]
+    noise: Float[Array, ""]
+    ridge: Float[Array, ""]
+
+    def __init__(self, alpha: ArrayLike, signal: ArrayLike = 1.0, noise: ArrayLike = 0.0, ridge: ArrayLike = 0.0):
+        """Raises ValueError on alpha <= 0, signal <= 0, noise < 0, ridge < 0, NaN or inf."""
+        self.alpha = _checks.positive("alpha", alpha)
+        self.signal = _checks.variance("signal", signal)
+        self.noise = _checks.variance("noise", noise, zero=True)
+        self.ridge = _checks.nonnegative("ridge", ridge)
+
+    @classmethod
+    def from_data(cls, X: ArrayLike, y: ArrayLike, *, ridge: ArrayLike = 0.0, whitened: bool = False):
+        """The task whose alpha, signal and noise are those of data, by the method of moments.
+
+        Args:
+          X: (rows, columns) features, any scale; centred and whitened here, dropping directions without variance.
+          y: (rows,) labels; centred here.
+          ridge: coefficient of |w|²/2 in the fit.
+          whitened: the rows are already draws with mean 0 and covariance I (then fewer rows than columns will do).
+
+        Raises:
+          ValueError: shapes that disagree, NaN, constant labels, too few rows to estimate from, or no signal.
+        """
+        alpha, signal, noise = moments_of_data(X, y, whitened=whitened)
+        return cls(alpha=alpha, signal=signal, noise=noise, ridge=ridge)
+
+    def residual_variance(self, m, q) -> Float[Array, ""]:
+        """R = signal − 2 m + q + noise: variance of a fresh label about the mean predictor (section 0)."""
+        return self.signal - 2 * m + q + self.noise
+
+    def __str__(self) -> str:
+        return (
+            f"linear regression, alpha {self.alpha:.6g}, signal {self.signal:.6g}, "
+            f"noise {self.noise:.6g}, ridge {self.ridge:.6g}"
+        )

@@ -1,0 +1,87 @@
+"""How many bits are enough: the error at the best width of every bit width, against unquantized weights."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from replicajax import _checks
+from replicajax.replica import LinearRegression, optimal_ridge, ridge_regression
+from replicajax.search._width import OptimalWidth, optimal_width
+
+
+class BitsCurve(eqx.Module):
+    """Best width and error per bit width; one row a bit width."""
+
+    bits: Int[np.ndarray, " n"]
+    width: Float[Array, " n"]
+    generalization_error: Float[Array, " n"]
+    ratio: Float[Array, " n"]
+    """generalization_error / unquantized_error."""
+    stable: Bool[Array, " n"]
+    converged: Bool[Array, " n"]
+    unquantized_error: Float[Array, ""]
+    """eg of optimally regularised ridge regression, ridge = noise/signal."""
+    factor: float = eqx.field(static=True)
+    best: int | None = eqx.field(static=True)
+    """The fewest bits whose ratio is at most `factor`; None if none of them is."""
+    details: tuple[OptimalWidth, ...] = ()
+
+    def __str__(self) -> str:
+        lines = ["bits      width   gen. error      ratio   phase"]
+        for i, bits in enumerate(self.bits):
+            phase = "none found" if not self.converged[i] else "stable" if self.stable[i] else "unstable"
+            mark = "  <- cheapest" if self.best == bits else ""
+            lines.append(
+                f"{bits:4d}{self.width[i]:11.5f}{self.generalization_error[i]:13.6f}{self.ratio[i]:11.4f}   {phase}{mark}"
+            )
+        return "\n".join(
+            [*lines, f"unquantized: {self.unquantized_error:.6f} (optimal ridge); wanted: ratio <= {self.factor:g}"]
+        )
+
+
+def optimal_bits(
+    task: LinearRegression,
+    beta: ArrayLike,
+    *,
+    factor: float = 1.1,
+    bits: Sequence[int] = range(1, 7),
+    require_stable: bool = False,
+) -> BitsCurve:
+    """The fewest bits whose best width keeps eg within `factor` of unquantized ridge, and the whole bits-error curve.
+
+    Args:
+      task: the learning problem.
+      beta: inverse temperature, > 0; may be inf.
+      factor: how many times the unquantized error is acceptable, >= 1.
+      bits: bit widths to try, each from 1 to 8.
+      require_stable: as in `optimal_width`; a bit width without a stable width is not chosen.
+
+    Raises:
+      TypeError, ValueError: bad arguments, or no bits to try.
+    """
+    _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
+    if not float(_checks.positive("factor", factor)) >= 1:
+        raise ValueError(f"factor must be at least 1, got {factor}")
+    tried = sorted({_checks.integer("bits", b, 1, 8) for b in bits})
+    if not tried:
+        raise ValueError(f"bits must name at least one bit width from 1 to 8, got {bits!r}")
+    found = [optimal_width(task, b, beta, require_stable=require_stable) for b in tried]
+    unquantized = ridge_regression(task, optimal_ridge(task)).generalization_error
+    errors = jnp.stack([f.generalization_error for f in found])
+    converged = jnp.stack([f.converged for f in found])
+    enough = np.asarray(converged & (errors <= factor * unquantized))
+    return BitsCurve(
+        bits=np.array(tried),
+        width=jnp.stack([f.width for f in found]),
+        generalization_error=errors,
+        ratio=errors / unquantized,
+        stable=jnp.stack([f.solution.stable & f.converged for f in found]),
+        converged=converged,
+        unquantized_error=unquantized,
+        factor=float(factor),
+        best=tried[int(enough.argmax())] if enough.any() else None,
+        details=tuple(found),
+    )
