@@ -94,13 +94,16 @@ def describe(task: LinearRegression, book: Codebook, beta: Float[Array, ""], sad
     R = task.residual_variance(m, q)
 
     # e = (alpha/2) [chi/(beta (1+chi)) + R/(1+chi)²] + ½ ridge Q, of which only the last survives interpolation.
-    residual = task.alpha / 2 * (chi / (beta * (1 + chi)) + R / (1 + chi) ** 2)
+    residual = task.alpha / 2 * (chi / (1 + chi) / beta + R / (1 + chi) ** 2)
     energy = jnp.where(interpolates, 0.0, residual) + task.ridge * Q / 2
     finite = Order(m, q, jnp.where(interpolates, 1.0, chi))
     f = jnp.where(interpolates, energy, free_energy(task, book, beta, finite, saddle.fields))
     # beta (e − f) with everything that cancels left out.
     entropy = averages.entropy - task.alpha / 2 * (jnp.log1p(finite.chi) - finite.chi / (1 + finite.chi))
-    replicon = 1 - task.alpha / (regime.unit + chi) ** 2 * averages.response_square
+    # The inf of zero temperature is put in last: a zero cotangent times inf would be NaN.
+    frozen = jnp.isinf(regime.beta)
+    curvature = task.alpha / (regime.unit + chi) ** 2
+    replicon = jnp.where(frozen, -jnp.inf, 1 - curvature * jnp.where(frozen, 1.0, averages.response_square))
     usage = jnp.clip(averages.usage, 0.0, 1.0)
     eg = R - task.noise
     return Solution(

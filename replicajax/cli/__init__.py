@@ -1,0 +1,3 @@
+"""The `replicajax` command."""
+
+from replicajax.cli._app import main as main
