@@ -50,7 +50,8 @@ class NewtonPicard(optx.AbstractRootFinder):
         jacobian, (residual, plain) = jax.jacfwd(both, has_aux=True)(y)
         newton = y - jnp.linalg.solve(jacobian, residual)
         sound = jnp.isfinite(newton).all()
-        error = self.norm(residual / (self.atol + self.rtol * jnp.abs(y)))
+        # In units of the smaller iterate: running off to infinity must not look like progress.
+        error = self.norm(residual / (self.atol + self.rtol * jnp.minimum(jnp.abs(y), jnp.abs(state.best))))
         error = jnp.where(jnp.isfinite(error), error, jnp.inf)
 
         iterating = state.picard > 0

@@ -129,7 +129,7 @@ def _side(levels, curvature, beta, mean, deviation, nodes: int) -> SoftRounding:
     poles = jnp.sqrt(offset**2 + (jnp.pi / (beta * jnp.where(below, rise, 1.0))) ** 2)
     scale = jax.lax.stop_gradient(jnp.min(jnp.where(below, poles, jnp.inf), axis=1))
 
-    unit, weight = np.polynomial.legendre.leggauss(nodes)
+    unit, weight = (jnp.asarray(a, levels.dtype) for a in np.polynomial.legendre.leggauss(nodes))
     start, stop = jnp.arcsinh(low / scale), jnp.arcsinh(high / scale)
     half = ((stop - start) / 2)[:, None]
     tau = start[:, None] + half * (1 + unit)
