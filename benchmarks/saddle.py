@@ -1,6 +1,7 @@
 """Cost of one saddle point: against its own map evaluations, its gradient, and the loop a user would write."""
 
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from time import perf_counter
 
@@ -64,26 +65,26 @@ def report() -> None:
     print("one saddle point, float64, single calls (a batch amortises the dispatch)")
     head = f"{'':18s}{'steps':>6s}{'solve/ms':>10s}{'solve/map':>11s}{'grad/solve':>12s}{'numpy/solve':>13s}{'|eg gap|':>10s}"
     print(head)
-    for name, (bits, width, beta) in CASES.items():
-        book, b = rj.uniform(bits, width), jnp.asarray(beta)
-
-        def eg(width, b=b, bits=bits):
-            return rj.solve(task, rj.uniform(bits, width), b).generalization_error
-
-        solve, gradient = jax.jit(eg), jax.jit(jax.value_and_grad(eg))
-        kernel = jax.jit(lambda f, b=b, book=book: weight_averages(task, book, f, b)[2:4])
-        w, fields = jnp.asarray(width), Fields(*(jnp.asarray(v) for v in (1.0, 0.5, 1.0)))
-        levels, alpha, noise = np.asarray(book.levels), 2.0, 0.1
-        t_solve, t_gradient, t_kernel, t_numpy = interleaved(
-            lambda: solve(w),
-            lambda: gradient(w),
-            lambda: kernel(fields),
-            lambda: numpy_loop(alpha, noise, levels, beta),
-        )
-        steps = int(rj.solve(task, book, beta).steps)
-        gap = abs(numpy_loop(alpha, noise, levels, beta) - float(solve(w)))
-        print(
-            f"{name:18s}{steps:6d}{1e3 * t_solve:10.3f}{t_solve / t_kernel:11.1f}{t_gradient / t_solve:12.2f}"
-            f"{t_numpy / t_solve:13.1f}{gap:10.1e}"
-        )
+    for name, case in CASES.items():
+        print(f"{name:18s}{row(task, *case)}")
     print("\nnumpy: a damped iteration on 2049 nodes to 1e-9, as one writes it first")
+
+
+def row(task: rj.LinearRegression, bits: int, width: float, beta: float) -> str:
+    book = rj.uniform(bits, width)
+
+    def eg(width):
+        return rj.solve(task, rj.uniform(bits, width), jnp.asarray(beta)).generalization_error
+
+    solve, gradient = jax.jit(eg), jax.jit(jax.value_and_grad(eg))
+    kernel = jax.jit(lambda fields: weight_averages(task, book, fields, jnp.asarray(beta))[2:4])
+    w, fields = jnp.asarray(width), Fields(*(jnp.asarray(v) for v in (1.0, 0.5, 1.0)))
+    loop = partial(numpy_loop, float(task.alpha), float(task.noise), np.asarray(book.levels), beta)
+    t_solve, t_gradient, t_kernel, t_numpy = interleaved(
+        lambda: solve(w), lambda: gradient(w), lambda: kernel(fields), loop
+    )
+    steps, gap = int(rj.solve(task, book, beta).steps), abs(loop() - float(solve(w)))
+    return (
+        f"{steps:6d}{1e3 * t_solve:10.3f}{t_solve / t_kernel:11.1f}{t_gradient / t_solve:12.2f}"
+        f"{t_numpy / t_solve:13.1f}{gap:10.1e}"
+    )

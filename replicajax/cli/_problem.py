@@ -106,8 +106,7 @@ def _csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
         raise ProblemError(f"--data {path} must have at least two distinct columns, got {_listed(columns)}")
     for column in columns:
         if not pd.api.types.is_numeric_dtype(frame[column]):
-            bad = pd.to_numeric(frame[column], errors="coerce").isna() & frame[column].notna()
-            example = frame[column][bad].iloc[0] if bad.any() else frame[column].iloc[0]
+            example = next(v for v in frame[column] if not _is_number(v))
             raise ProblemError(f"--data {path}: column {column} must be numbers, got {str(example)[:40]!r}")
     values = frame.to_numpy(float)
     missing = ~np.isfinite(values)
@@ -119,6 +118,14 @@ def _csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
         )
     at = columns.index(target)
     return np.delete(values, at, axis=1), values[:, at]
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
 
 
 def _listed(names: list[str]) -> str:

@@ -105,8 +105,8 @@ def _hard_rounding(levels, curvature, mean, deviation) -> SoftRounding:
         mean=first,
         square=second,
         response=gaps @ density / deviation,
-        response_square=jnp.inf,
-        entropy=0.0,
+        response_square=jnp.full_like(first, jnp.inf),
+        entropy=jnp.zeros_like(first),
         usage=usage,
     )
 

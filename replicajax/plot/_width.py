@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -71,7 +72,7 @@ def plot_widths(
     axes.set_xlabel(r"width / $\sqrt{\mathrm{signal}}$" if unit != 1 else "width")
     axes.set_ylabel("test error (mean square, label units²)")
     handles, labels = axes.get_legend_handles_labels()
-    keys = [
+    keys: list[Any] = [
         axes.plot([], [], "D", color="w", mec="k", ms=7, label="optimal width (theory)")[0],
         axes.plot([], [], "k:", lw=1, label="replica symmetry unstable")[0],
     ]

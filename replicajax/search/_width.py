@@ -136,7 +136,9 @@ def _search(inputs, bits: int, require_stable: bool):
     task, beta = inputs
     probe = partial(_probe, bits=bits, task=task, beta=beta)
     ends = jnp.log(jnp.asarray(_RANGE, task.signal.dtype)) + jnp.log(task.signal) / 2
-    scan = jax.lax.map(probe, jnp.linspace(*ends, _SCAN), batch_size=max(1, min(_SCAN, 2 ** (13 - 2 * bits))))
+    scan = jax.lax.map(
+        probe, jnp.linspace(ends[0], ends[1], _SCAN), batch_size=max(1, min(_SCAN, 2 ** (13 - 2 * bits)))
+    )
     allowed = scan.sound & ((scan.replicon > 0) | (not require_stable))
     eg = jnp.where(allowed, scan.eg, jnp.inf)
 

@@ -1,0 +1,156 @@
+"""What the command line shows: a table, JSON, a figure."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from replicajax import solve, uniform
+from replicajax.plot import WidthCurve, plot_widths
+
+_GRID = np.geomspace(0.1, 8.0, 81)
+"""Widths drawn, in units of the teacher's standard deviation."""
+
+
+def observables(solution) -> dict[str, Any]:
+    names = (
+        "overlap self_overlap replica_overlap susceptibility generalization_error gibbs_error test_error training_error "
+        "free_energy entropy rate replicon stable interpolates converged steps"
+    )
+    return {name: getattr(solution, name) for name in names.split()}
+
+
+def report(found, beta, baseline, best, measured, factor, cheapest, figure) -> dict[str, Any]:
+    task = found.task
+    rows = []
+    for bits, b in best.items():
+        row = {"bits": bits, "width": b.width, "minima": b.minima, "at_edge": b.at_edge}
+        row |= {
+            "at_stability_limit": b.at_stability_limit,
+            "ratio": b.generalization_error / baseline.generalization_error,
+        }
+        row |= observables(b.solution) | {"converged": b.converged}
+        if bits in measured:
+            m = measured[bits]
+            row["measured"] = {"width": m.widths, "error": m.error, "standard_error": m.standard_error}
+            row["measured"] |= {"best_width": m.best_width, "ridge_error": m.ridge_errors.mean()}
+        rows.append(row)
+    return {
+        "problem": found.name,
+        "task": {"alpha": task.alpha, "signal": task.signal, "noise": task.noise, "ridge": task.ridge},
+        "beta": beta,
+        "unquantized": {"ridge": baseline.ridge, "generalization_error": baseline.generalization_error},
+        "results": rows,
+        "factor": factor,
+        "cheapest_bits": cheapest,
+        "figure": None if figure is None else str(figure),
+    }
+
+
+def print_json(value: Any) -> None:
+    def plain(x):
+        if isinstance(x, dict):
+            return {k: plain(v) for k, v in x.items()}
+        if isinstance(x, (list, tuple)):
+            return [plain(v) for v in x]
+        if hasattr(x, "tolist"):
+            x = x.tolist()
+        if isinstance(x, list):
+            return [plain(v) for v in x]
+        # JSON has no infinity: null where the theory says inf or NaN.
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    print(json.dumps(plain(value), indent=2, allow_nan=False))
+
+
+def print_table(out: Console, found, beta, baseline, best, measured, unit, factor, cheapest, figure) -> None:
+    task = found.task
+    out.print(f"[bold]{found.name}[/]", highlight=False)
+    out.print(
+        f"alpha {task.alpha:.4g} rows per feature, signal {task.signal:.4g}, noise {task.noise:.4g}, "
+        f"ridge {task.ridge:.4g}, beta {beta:.4g}",
+        highlight=False,
+    )
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    heads = ["bits", "width", "width/σ", "error", "ratio", "replicon", "phase"]
+    heads += ["measured/σ", "error"] if measured else []
+    for head in heads:
+        table.add_column(head, justify="left" if head == "phase" else "right", no_wrap=True)
+    for bits, b in best.items():
+        s = b.solution
+        if not b.converged:
+            table.add_row(
+                str(bits), "–", "–", "–", "–", "–", "no stable width" if jnp.isnan(b.width) else "not converged"
+            )
+            continue
+        phase = "stable" if s.stable else "unstable"
+        phase += ", limit" if b.at_stability_limit else ", at range end" if b.at_edge else ""
+        ratio = b.generalization_error / baseline.generalization_error
+        row = [str(bits), f"{b.width:.4f}", f"{b.width / unit:.2f}", f"{s.test_error:.4f}", f"{ratio:.3f}"]
+        row += [f"{s.replicon:.3f}", phase]
+        if bits in measured:
+            m = measured[bits]
+            i = int(jnp.argmin(m.error))
+            row += [f"{m.best_width / unit:.2f}", f"{m.error[i]:.3f} ± {m.standard_error[i]:.3f}"]
+        table.add_row(*row, style="bold green" if bits == cheapest else None)
+    ridge_row = ["real", "–", "–", f"{baseline.test_error:.4f}", "1.000", "", "ridge"]
+    if measured:
+        errors = np.asarray(next(iter(measured.values())).ridge_errors)
+        ridge_row += ["", f"{errors.mean():.3f} ± {errors.std(ddof=1) / math.sqrt(len(errors)):.3f}"]
+    table.add_row(*ridge_row)
+    out.print(table)
+    out.print(
+        "error: mean squared test error; ratio: error less noise, over that of the best unquantized (ridge) fit; "
+        "σ = √signal.",
+        style="dim",
+        highlight=False,
+    )
+    if cheapest is None:
+        out.print(f"No bit width tried comes within {factor:g} × the unquantized error.", highlight=False)
+    else:
+        b = best[cheapest]
+        out.print(
+            f"Cheapest within {factor:g} ×: [bold]{cheapest} bit{'s' * (cheapest > 1)}[/], width [bold]{b.width:.4f}[/].",
+            highlight=False,
+        )
+    if measured:
+        m = next(iter(measured.values()))
+        out.print(
+            f"Measured on {m.errors.shape[0]} random splits, {m.training_rows} rows to train, {m.held_out_rows} held out; "
+            f"widths stepped by a factor {m.widths[1] / m.widths[0]:.2f}.",
+            highlight=False,
+        )
+    if figure is not None:
+        out.print(f"Figure: {figure}", highlight=False, soft_wrap=True)
+
+
+def draw(path: Path, found, beta, tried: Sequence[int], best, measured, unit: float, baseline: float) -> None:
+    curves = []
+    for bits in tried:
+        grid = jnp.asarray(_GRID * unit)
+        batch = max(1, 2 ** (13 - 2 * bits))
+        s = jax.lax.map(
+            lambda w, b=bits: solve(found.task, uniform(b, w), beta), grid, batch_size=min(batch, len(grid))
+        )
+        width, error = float(best[bits].width), float(best[bits].solution.test_error)
+        errors = np.where(np.asarray(s.converged), np.asarray(s.test_error), np.nan)
+        curves.append(
+            WidthCurve(bits, (_GRID * unit).tolist(), errors.tolist(), np.asarray(s.stable).tolist(), width, error)
+        )
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    plot_widths(axes, curves, unit=unit, baseline=baseline, measured=measured)
+    task = found.task
+    axes.set_title(
+        f"{found.name}\nalpha {task.alpha:.3g}, signal {task.signal:.3g}, noise {task.noise:.3g}, beta {beta:.3g}",
+        fontsize=9,
+    )
+    figure.savefig(path, dpi=160)
+    plt.close(figure)
