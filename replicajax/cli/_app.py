@@ -1,6 +1,7 @@
 """`replicajax solve` and `replicajax optimize`."""
 
 import math
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out, err = Console(soft_wrap=True), Console(stderr=True)
+out, err = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 100), Console(stderr=True)
 
 Data = Annotated[str | None, typer.Option(help=f"CSV file, or one of {', '.join(BUNDLED)}.")]
 Target = Annotated[str | None, typer.Option(help="Label column of the CSV file.")]

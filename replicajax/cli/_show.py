@@ -79,9 +79,9 @@ def print_table(out: Console, found, beta, baseline, best, measured, unit, facto
         f"ridge {task.ridge:.4g}, beta {beta:.4g}",
         highlight=False,
     )
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     heads = ["bits", "width", "width/σ", "error", "ratio", "replicon", "phase"]
-    heads += ["measured/σ", "error"] if measured else []
+    heads += ["meas./σ", "meas. error"] if measured else []
     for head in heads:
         table.add_column(head, justify="left" if head == "phase" else "right", no_wrap=True)
     for bits, b in best.items():
