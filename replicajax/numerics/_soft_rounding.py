@@ -51,7 +51,7 @@ class SoftRounding(NamedTuple):
 
 def default_nodes(levels: int) -> int:
     """Nodes per side of a threshold that keep every average within 1e-9 (see tests/numerics)."""
-    return 32 if levels <= 16 else 24
+    return 40 if levels <= 16 else 32
 
 
 def soft_rounding(

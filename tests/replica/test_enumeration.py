@@ -4,8 +4,9 @@ Truth: plain numpy sums over all K^N <= 2^20 codewords of random instances of th
 Conventions as enumerated: H = ½ |y − Xw|² + ½ ridge |w|², free energy −log(sum_w exp(−beta H)) / (beta N) with no
 further constant, training error <H>/N, generalisation error |w0 − <w>|²/N of the Gibbs mean.
 
-Claim: in the stable phase (replicon > 0.3) averages at size N are theory + b/N + c/N² + ...  A quadratic in 1/N fitted
-to at least four sizes must have the theory within 4 standard errors at 1/N = 0, and errors small enough to tell.
+Claim: in the stable phase (replicon > 0.3) averages at size N are theory + b/N + c/N² + ...  A polynomial in 1/N fitted to
+more sizes than it has coefficients must have the theory within 4 standard errors at 1/N = 0, and errors small enough to
+tell.  Its degree is 2; with the errors of the slow version a cubic term shows, most where the replicon is smallest.
 """
 
 import itertools
@@ -48,10 +49,12 @@ TASKS = [
 SIZES = {1: {4: 60_000, 8: 40_000, 12: 30_000, 16: 10_000}, 2: {2: 100_000, 4: 60_000, 6: 40_000, 8: 10_000}}
 """Instances of each size, by bits: enough for standard errors below 1%."""
 SLOW_TASKS = [*TASKS, Task(2.0, 0.1, 0.0, 1.0, 1, 1.0, 2.0), Task(1.5, 0.2, 0.1, 2.0, 2, 2.0, 1.0)]
-SLOW_SIZES = {  # larger smallest sizes, so that the series in 1/N is shorter
-    1: {8: 200_000, 10: 150_000, 12: 100_000, 14: 60_000, 16: 40_000, 20: 400},
-    2: {4: 400_000, 6: 250_000, 8: 50_000, 10: 400},
+SLOW_SIZES = {  # without the smallest systems, so that less of the series in 1/N is cut off
+    1: {6: 40_000, 8: 40_000, 10: 30_000, 12: 24_000, 14: 20_000, 16: 8_000, 20: 200},
+    2: {4: 80_000, 6: 50_000, 8: 8_000, 10: 100},
 }
+PARAMETERS = [task if i % 2 == 0 else pytest.param(task, marks=pytest.mark.slow) for i, task in enumerate(TASKS)]
+"""One task of 1 bit and one of 2 in the fast suite."""
 
 
 class Instances(NamedTuple):
@@ -132,14 +135,15 @@ def theory(task: Task) -> np.ndarray:
     return np.array([float(getattr(solution, field)) for field in FIELDS])
 
 
-def extrapolate(sizes: list[int], value: np.ndarray, error: np.ndarray) -> tuple[float, float]:
-    """Value and standard error at 1/N = 0 of the quadratic in 1/N through the averages."""
-    design = np.vander(1 / np.array(sizes, float), 3, increasing=True) / error[:, None]
+def extrapolate(sizes: list[int], value: np.ndarray, error: np.ndarray, degree: int) -> tuple[float, float]:
+    """Value and standard error at 1/N = 0 of the polynomial in 1/N through the averages."""
+    assert len(sizes) > degree + 1
+    design = np.vander(1 / np.array(sizes, float), degree + 1, increasing=True) / error[:, None]
     covariance = np.linalg.inv(design.T @ design)
     return float((covariance @ (design.T @ (value / error)))[0]), float(np.sqrt(covariance[0, 0]))
 
 
-def assert_extrapolates_to_theory(task: Task, sizes: dict[int, int], resolution: float) -> None:
+def assert_extrapolates_to_theory(task: Task, sizes: dict[int, int], degree: int, resolution: float = 0.03) -> None:
     expected = theory(task)
     averages = [average(task, N, count) for N, count in sizes.items()]
     values, errors = (np.array(v) for v in zip(*averages, strict=True))
@@ -148,7 +152,7 @@ def assert_extrapolates_to_theory(task: Task, sizes: dict[int, int], resolution:
         if task.bits == 1 and field == "self_overlap":  # the same for every word
             np.testing.assert_allclose([*values[:, i], expected[i]], task.width**2, rtol=1e-9)
             continue
-        limit, error = extrapolate(list(sizes), values[:, i], errors[:, i])
+        limit, error = extrapolate(list(sizes), values[:, i], errors[:, i], degree)
         z = (limit - expected[i]) / error
         # A free energy may pass through 0; its unit is that of the entropy it contains.
         unit = task.bits * np.log(2) / task.beta if field == "free_energy" else abs(expected[i])
@@ -157,12 +161,12 @@ def assert_extrapolates_to_theory(task: Task, sizes: dict[int, int], resolution:
     assert not failed, f"{task}, standard errors to be below {resolution} of the value\n" + "\n".join(report)
 
 
-@pytest.mark.parametrize("task", TASKS, ids=str)
+@pytest.mark.parametrize("task", PARAMETERS, ids=str)
 def test_enumeration_extrapolates_to_theory(task):
-    assert_extrapolates_to_theory(task, SIZES[task.bits], resolution=0.03)
+    assert_extrapolates_to_theory(task, SIZES[task.bits], degree=2)
 
 
-@pytest.mark.parametrize("task", TASKS, ids=str)
+@pytest.mark.parametrize("task", PARAMETERS, ids=str)
 def test_the_largest_system_is_closer_to_theory_than_the_smallest(task):
     expected = theory(task)
     small, large = (
@@ -177,7 +181,7 @@ def test_the_largest_system_is_closer_to_theory_than_the_smallest(task):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", SLOW_TASKS, ids=str)
 def test_larger_systems_extrapolate_to_theory(task):
-    assert_extrapolates_to_theory(task, SLOW_SIZES[task.bits], resolution=0.03)
+    assert_extrapolates_to_theory(task, SLOW_SIZES[task.bits], degree=3)
 
 
 @pytest.mark.parametrize("task", TASKS, ids=str)
