@@ -32,20 +32,29 @@ class LinearRegression(eqx.Module):
         self.ridge = _checks.nonnegative("ridge", ridge)
 
     @classmethod
-    def from_data(cls, X: ArrayLike, y: ArrayLike, *, ridge: ArrayLike = 0.0, whitened: bool = False):
-        """The task whose alpha, signal and noise are those of data, by the method of moments.
+    def from_data(
+        cls,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        alpha: ArrayLike | None = None,
+        ridge: ArrayLike = 0.0,
+        whitened: bool = False,
+    ):
+        """The task whose signal and noise are those of data, by the method of moments.
 
         Args:
           X: (rows, columns) features, any scale; centred and whitened here, dropping directions without variance.
           y: (rows,) labels; centred here.
+          alpha: rows per feature to train on; those of X per independent column if None.
           ridge: coefficient of |w|²/2 in the fit.
           whitened: the rows are already draws with mean 0 and covariance I (then fewer rows than columns will do).
 
         Raises:
           ValueError: shapes that disagree, NaN, constant labels, too few rows to estimate from, or no signal.
         """
-        alpha, signal, noise = moments_of_data(X, y, whitened=whitened)
-        return cls(alpha=alpha, signal=signal, noise=noise, ridge=ridge)
+        available, signal, noise = moments_of_data(X, y, whitened=whitened)
+        return cls(alpha=available if alpha is None else alpha, signal=signal, noise=noise, ridge=ridge)
 
     def residual_variance(self, m, q) -> Float[Array, ""]:
         """R = signal − 2 m + q + noise: variance of a fresh label about the mean predictor (section 0)."""

@@ -58,9 +58,9 @@ def measure_widths(
 
     Features are whitened on all rows (labels play no part in that), so that training rows are draws with covariance I as
     the theory has them; each split trains on alpha N of the rows.  Whitening leaves a rotation free, and quantization
-    feels it: in the principal axes of real data the teacher's weights are few large ones and many small, whereas a random
-    rotation makes them, and the features, nearly Gaussian (practitioners rotate weights before quantizing them for the
-    same reason).
+    feels it: in the principal axes of real data the teacher has few large weights and many small ones, which a random
+    rotation makes nearly Gaussian (practitioners rotate weights before quantizing them for the same reason).  Features
+    that are far from Gaussian stay so to some degree.
 
     Args:
       X: (rows, columns), y: (rows,), any scale; both are centred.
@@ -69,7 +69,8 @@ def measure_widths(
       alpha: training rows per feature; at least 8 rows must be left to test on.
       ridge: coefficient of |w|²/2 while sampling; baseline_ridge: that of the unquantized fit beside it.
       splits: random splits (at least 2, for error bars).  sweeps: Gibbs sweeps averaged over.
-      rotate: quantize in randomly rotated axes, another rotation each split; False is the principal axes.
+      rotate: quantize in randomly rotated axes, another rotation each split; False is the principal axes
+        (arbitrary ones where several directions have the same variance).
       tick: called after each split, for a progress bar.
 
     Raises:

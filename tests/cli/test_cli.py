@@ -65,8 +65,8 @@ def test_toml_problem_and_flags_over_it(command, tmp_path):
 def test_optimize_a_csv(command, table, tmp_path):
     figure = tmp_path / "figure.png"
     code, text, _ = command(
-        *("optimize", "--data", table, "--target", "label", "--bits", "2", "--alpha", 20, "--measure"),
-        *("--splits", 2, "--sweeps", 50, "--figure", figure, "--json"),
+        *("optimize", "--data", table, "--target", "label", "--bits", "1", "--alpha", 20, "--measure"),
+        *("--splits", 2, "--sweeps", 20, "--figure", figure, "--json"),
     )
     report = json.loads(text)
     assert code == 0
@@ -76,7 +76,7 @@ def test_optimize_a_csv(command, table, tmp_path):
     assert row["converged"]
     assert len(row["measured"]["width"]) == len(row["measured"]["error"]) == 9
     task = rj.LinearRegression(**report["task"])
-    again = rj.solve(task, rj.uniform(2, row["width"]), report["beta"])
+    again = rj.solve(task, rj.uniform(1, row["width"]), report["beta"])
     np.testing.assert_allclose(again.generalization_error, row["generalization_error"], rtol=1e-9)
 
 
