@@ -15,7 +15,7 @@ test: $(VENV)/.installed
 test-all: $(VENV)/.installed-notebook
 	$(BIN)/python -m pytest -m ""
 
-bench: $(VENV)/.installed-bench
+bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
 
 lint: $(VENV)/.installed-lint
