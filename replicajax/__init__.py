@@ -1,6 +1,5 @@
 """replicajax: a differentiable theory engine for quantized learning."""
 
-from replicajax import amp as amp
 from replicajax import replica as replica
 from replicajax import search as search
 from replicajax.amp import gibbs as gibbs
