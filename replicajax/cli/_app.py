@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from replicajax import codebook, optimal_ridge, power, ridge_regression, solve
 from replicajax.cli._problem import BUNDLED, Problem, ProblemError, default_beta, from_data, from_numbers, from_toml
 from replicajax.cli._show import draw, observables, print_json, print_table, report
-from replicajax.search import HeldOut, OptimalWidth, measure_widths, optimal_width
+from replicajax.search import HeldOut, OptimalWidth, fewest_bits, measure_widths, optimal_width
 
 app = typer.Typer(
     help="Theory of learning with quantized weights: which width, how many bits.",
@@ -154,9 +154,7 @@ def optimize(
                     rotate=rotate,
                     tick=lambda: progress.advance(bar),
                 )
-    baseline_error = float(baseline.generalization_error)
-    enough = [b for b in tried if best[b].converged and float(best[b].generalization_error) <= factor * baseline_error]
-    cheapest = enough[0] if enough else None
+    cheapest = fewest_bits(best, factor * float(baseline.generalization_error))
     if figure is not None:
         draw(figure, found, heat, tried, best, measured, unit, float(baseline.test_error))
     if as_json:

@@ -1,6 +1,7 @@
 """Which width, how many bits: answered by gradients through the theory."""
 
 from replicajax.search._bits import BitsCurve as BitsCurve
+from replicajax.search._bits import fewest_bits as fewest_bits
 from replicajax.search._bits import optimal_bits as optimal_bits
 from replicajax.search._measure import HeldOut as HeldOut
 from replicajax.search._measure import measure_widths as measure_widths

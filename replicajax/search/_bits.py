@@ -1,6 +1,6 @@
 """How many bits are enough: the error at the best width of every bit width, against unquantized weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -71,17 +71,20 @@ def optimal_bits(
     found = [optimal_width(task, b, beta, require_stable=require_stable) for b in tried]
     unquantized = ridge_regression(task, optimal_ridge(task)).generalization_error
     errors = jnp.stack([f.generalization_error for f in found])
-    converged = jnp.stack([f.converged for f in found])
-    enough = np.asarray(converged & (errors <= factor * unquantized))
     return BitsCurve(
         bits=np.array(tried),
         width=jnp.stack([f.width for f in found]),
         generalization_error=errors,
         ratio=errors / unquantized,
         stable=jnp.stack([f.solution.stable & f.converged for f in found]),
-        converged=converged,
+        converged=jnp.stack([f.converged for f in found]),
         unquantized_error=unquantized,
         factor=float(factor),
-        best=tried[int(enough.argmax())] if enough.any() else None,
+        best=fewest_bits(dict(zip(tried, found, strict=True)), factor * float(unquantized)),
         details=tuple(found),
     )
+
+
+def fewest_bits(found: Mapping[int, OptimalWidth], limit: float) -> int | None:
+    """The fewest bits whose best width was found and has a generalisation error of at most `limit`; None if none has."""
+    return min((b for b, f in found.items() if f.converged and float(f.generalization_error) <= limit), default=None)
