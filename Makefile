@@ -10,10 +10,10 @@ demo: $(VENV)/.installed
 	$(BIN)/replicajax optimize --data digits --alpha 3 --bits 1-4 --measure --figure demo.png
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(VENV)/.installed-notebook
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks

@@ -1,9 +1,10 @@
-"""Every benchmark in turn; each prints ratios measured in one run, since absolute times drift from machine to machine."""
+"""`python -m benchmarks`: prints every table."""
 
 import jax
 
-jax.config.update("jax_enable_x64", True)
+from benchmarks import amp, saddle
 
-from benchmarks import saddle  # noqa: E402
-
-saddle.report()
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    saddle.report()
+    amp.report()

@@ -11,8 +11,7 @@ import numpy as np
 from scipy.special import ndtr
 
 import replicajax as rj
-from replicajax.replica import Fields
-from replicajax.replica._potentials import weight_averages
+from replicajax.models import Fields, weight_averages
 
 CASES = {"2 bits, beta 5": (2, 1.5, 5.0), "3 bits, beta 20": (3, 2.0, 20.0), "2 bits, beta inf": (2, 1.5, np.inf)}
 
@@ -77,7 +76,7 @@ def row(task: rj.LinearRegression, bits: int, width: float, beta: float) -> str:
         return rj.solve(task, rj.uniform(bits, width), jnp.asarray(beta)).generalization_error
 
     solve, gradient = jax.jit(eg), jax.jit(jax.value_and_grad(eg))
-    kernel = jax.jit(lambda fields: weight_averages(task, book, fields, jnp.asarray(beta))[2:4])
+    kernel = jax.jit(lambda fields: weight_averages(task, book, fields, jnp.asarray(beta)).rounding[2:4])
     w, fields = jnp.asarray(width), Fields(*(jnp.asarray(v) for v in (1.0, 0.5, 1.0)))
     loop = partial(numpy_loop, float(task.alpha), float(task.noise), np.asarray(book.levels), beta)
     t_solve, t_gradient, t_kernel, t_numpy = interleaved(

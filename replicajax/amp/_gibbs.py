@@ -1,15 +1,14 @@
-"""Gibbs sampling over a codebook: the ground truth at finite size, on actual data."""
+"""Gibbs sampling over a codebook, annealed: the ground truth at finite size, on actual data."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from replicajax import _checks
+from replicajax.amp._heat_bath import HOT, Energy, Word, checked, random_word, spread, sweep
 from replicajax.codebooks import Codebook
-
-_HOT = 1e-2
-"""Annealing starts at this fraction of beta."""
 
 
 class GibbsSample(eqx.Module):
@@ -27,6 +26,14 @@ class GibbsSample(eqx.Module):
     energy_spread: Float[Array, ""]
     """R-hat of the energy: total over within-chain deviation, near 1 when the chains agree."""
 
+    def __str__(self) -> str:
+        if np.ndim(self.energy):
+            return f"GibbsSample of shape {self.energy.shape}: R-hat at most {float(self.energy_spread.max()):.3f}"
+        return (
+            f"Gibbs sample of {len(self.weights)} weights, {len(self.chain_energy)} chains: energy "
+            f"{float(self.energy):.6g} per weight, R-hat {float(self.energy_spread):.3f}"
+        )
+
 
 def gibbs(
     X: ArrayLike,
@@ -42,7 +49,7 @@ def gibbs(
 ) -> GibbsSample:
     """Single-site heat bath for p(w) ∝ exp(−beta H(w)) over codewords, H = ½|y − Xw|² + ½ ridge |w|².
 
-    One site given the rest: with residual r and g = |X_i|², p(w_i = a) ∝ exp{beta [(X_i·r + g w_i) a − ½ (g + ridge) a²]}.
+    Holds the columns × columns matrix XᵀX; a sweep costs its size.
 
     Args:
       X: (rows, columns); the theory has rows of variance 1/columns.
@@ -58,63 +65,42 @@ def gibbs(
     Raises:
       TypeError, ValueError: shapes that disagree, NaN or inf in the data, beta <= 0 or inf.
     """
-    X = _checks.matrix("X", X)
-    y = _checks.vector("y", y, X.shape[0], "row of X")
-    _checks.instance("codebook", codebook, Codebook, "uniform(bits=2, width=1.5)")
-    beta, ridge = _checks.positive("beta", beta), _checks.nonnegative("ridge", ridge)
+    X, y, levels, beta, ridge = checked(X, y, codebook, beta, ridge)
     sweeps = _checks.integer("sweeps", sweeps, 1, 10**9)
     annealing = sweeps // 2 if annealing is None else _checks.integer("annealing", annealing, 0, 10**9)
     chains = _checks.integer("chains", chains, 2, 10**6)
     key = jax.random.key(0) if key is None else key
-    return _gibbs(X, y, codebook.levels, beta, ridge, sweeps, annealing, chains, key)
+    return _gibbs(X, y, levels, beta, ridge, sweeps, annealing, chains, key)
 
 
 @eqx.filter_jit
 def _gibbs(X, y, levels, beta, ridge, sweeps: int, annealing: int, chains: int, key) -> GibbsSample:
-    columns = X.shape[1]
-    sites, norms = X.T, jnp.sum(X**2, axis=0)
-
-    def site(beta, carry, inputs):
-        w, r = carry
-        i, u = inputs
-        h = sites[i] @ r + norms[i] * w[i]
-        p = jax.nn.softmax(beta * (h * levels - (norms[i] + ridge) * levels**2 / 2))
-        new = levels[jnp.minimum(jnp.sum(jnp.cumsum(p) < u), levels.shape[0] - 1)]
-        return (w.at[i].set(new), r - sites[i] * (new - w[i])), p @ levels
-
-    def sweep(beta, state, key):
-        uniforms = jax.random.uniform(key, (columns,), X.dtype)
-        return jax.lax.scan(lambda c, s: site(beta, c, s), state, (jnp.arange(columns), uniforms))
+    energy = Energy.of(X, y, levels, ridge)
 
     def chain(key):
         start, heat, run = jax.random.split(key, 3)
-        w = jax.random.choice(start, levels, (columns,))
-        state = (w, y - X @ w)
-        betas = beta * jnp.geomspace(_HOT, 1.0, annealing)
-        state, _ = jax.lax.scan(lambda s, bk: (sweep(bk[0], s, bk[1])[0], None), state, (betas, _keys(heat, annealing)))
 
-        def measure(carry, key):
-            state, total = carry
-            (w, r), means = sweep(beta, state, key)
-            energy = (r @ r + ridge * w @ w) / (2 * columns)
-            return ((w, r), total + means), energy
+        def heating(word, t):
+            cool = beta * HOT ** (1 - t / max(annealing - 1, 1))
+            return sweep(energy, cool, word, jax.random.fold_in(heat, t))[0], None
 
-        # The residual is updated in place for a long time: start the run from a fresh one.
-        state = (state[0], y - X @ state[0])
-        (state, total), energies = jax.lax.scan(measure, (state, jnp.zeros_like(w)), _keys(run, sweeps))
-        return total / sweeps, energies, state[0]
+        def measuring(carry, t):
+            word, total = carry
+            word, means = sweep(energy, beta, word, jax.random.fold_in(run, t))
+            return (word, total + means), energy.per_weight(*word)
+
+        word, _ = jax.lax.scan(heating, random_word(energy, start), jnp.arange(annealing))
+        # The field is updated in place for a long time: start the run from a fresh one.
+        word = Word(word.w, energy.field(word.w))
+        (word, total), energies = jax.lax.scan(measuring, (word, jnp.zeros_like(word.w)), jnp.arange(sweeps))
+        return total / sweeps, energies, word.w
 
     weights, energies, final = jax.vmap(chain)(jax.random.split(key, chains))
-    within, between = energies.var(axis=1).mean(), energies.mean(axis=1).var(ddof=1)
     return GibbsSample(
         weights=weights.mean(0),
         energy=energies.mean(),
         chain_weights=weights,
         chain_energy=energies.mean(1),
         final=final,
-        energy_spread=jnp.sqrt((within + between) / jnp.where(within > 0, within, 1.0)),
+        energy_spread=spread(energies),
     )
-
-
-def _keys(key, count: int):
-    return jax.random.split(key, count) if count else jnp.zeros((0,), key.dtype)

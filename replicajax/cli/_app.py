@@ -1,4 +1,4 @@
-"""`replicajax solve` and `replicajax optimize`."""
+"""`replicajax solve`, `replicajax optimize` and `replicajax amp`."""
 
 import math
 import sys
@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from replicajax import codebook, optimal_ridge, power, ridge_regression, solve
+from replicajax import Codebook, codebook, optimal_ridge, power, ridge_regression, solve
 from replicajax.cli._problem import BUNDLED, Problem, ProblemError, default_beta, from_data, from_numbers, from_toml
-from replicajax.cli._show import draw, observables, print_json, print_table, report
-from replicajax.search import HeldOut, OptimalWidth, fewest_bits, measure_widths, optimal_width
+from replicajax.cli._show import draw, observables, print_json, print_table, print_trained, report, trained_report
+from replicajax.search import OptimalWidth, fewest_bits, optimal_width
+from replicajax.trials import HeldOut, measure_widths, train
 
 app = typer.Typer(
     help="Theory of learning with quantized weights: which width, how many bits.",
@@ -33,6 +34,11 @@ Signal = Annotated[float | None, typer.Option(help="Variance of a teacher weight
 Noise = Annotated[float | None, typer.Option(help="Variance of the label noise (default 0.1).")]
 Ridge = Annotated[float | None, typer.Option(help="Coefficient of |w|²/2 (default 0).")]
 Beta = Annotated[float | None, typer.Option(help="Inverse temperature, or inf (default 1/noise).")]
+Bits = Annotated[int | None, typer.Option(help="Bits of a uniform codebook (default 2).")]
+Width = Annotated[float | None, typer.Option(help="Largest level (default: the best one).")]
+Exponent = Annotated[float | None, typer.Option(help="Power-law codebook; 1 is uniform.")]
+Levels = Annotated[str | None, typer.Option(help="Any levels, as in --levels=-1,0,1.")]
+Rotate = Annotated[bool, typer.Option(help="Quantize in randomly rotated axes, or in the principal ones.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, nothing else.")]
 Figure = Annotated[Path | None, typer.Option(help="Write the test error against width here (png, pdf, svg).")]
 
@@ -63,22 +69,16 @@ def solve_command(
     noise: Noise = None,
     ridge: Ridge = None,
     beta: Beta = None,
-    bits: Annotated[int | None, typer.Option(help="Bits of a uniform codebook (default 2).")] = None,
-    width: Annotated[float | None, typer.Option(help="Largest level (default: the best one).")] = None,
-    exponent: Annotated[float | None, typer.Option(help="Power-law codebook; 1 is uniform.")] = None,
-    levels: Annotated[str | None, typer.Option(help="Any levels, as in --levels=-1,0,1.")] = None,
+    bits: Bits = None,
+    width: Width = None,
+    exponent: Exponent = None,
+    levels: Levels = None,
     as_json: AsJson = False,
 ) -> None:
     """Solve the theory at one codebook and print every observable."""
     found, extra = _problem(data, target, problem, alpha, signal, noise, ridge)
     heat: float = _first(beta, extra.get("beta"), default_beta(found.task))
-    if levels is not None:
-        book = codebook(_numbers("levels", levels))
-    else:
-        size: int = _first(bits, extra.get("bits"), 2)
-        reach: float | None = _first(width, extra.get("width"))
-        bend: float = _first(exponent, extra.get("exponent"), 1.0)
-        book = power(size, float(optimal_width(found.task, size, heat).width) if reach is None else reach, bend)
+    book = _book(found.task, heat, extra, bits, width, exponent, levels)
     solution = solve(found.task, book, heat)
     if as_json:
         print_json({"problem": found.name, "beta": heat, "levels": book.levels, **observables(solution)})
@@ -105,7 +105,7 @@ def optimize(
     measure: Annotated[bool, typer.Option("--measure", help="Also measure held-out rows by Gibbs sampling.")] = False,
     splits: Annotated[int, typer.Option(help="Random train/test splits to measure.")] = 8,
     sweeps: Annotated[int, typer.Option(help="Gibbs sweeps per measurement.")] = 400,
-    rotate: Annotated[bool, typer.Option(help="Measure in randomly rotated axes, or in the principal ones.")] = True,
+    rotate: Rotate = True,
     seed: Annotated[int, typer.Option(help="Of the splits and the sampler.")] = 0,
     figure: Figure = None,
     as_json: AsJson = False,
@@ -163,6 +163,63 @@ def optimize(
         print_table(out, found, heat, baseline, best, measured, unit, factor, cheapest, figure)
     if not all(b.converged for b in best.values()):
         raise typer.Exit(1)
+
+
+@app.command("amp")
+def amp_command(
+    data: Data = None,
+    target: Target = None,
+    alpha: Alpha = None,
+    ridge: Ridge = None,
+    beta: Beta = None,
+    bits: Bits = None,
+    width: Width = None,
+    exponent: Exponent = None,
+    levels: Levels = None,
+    iterations: Annotated[int, typer.Option(help="Most iterations of AMP.")] = 500,
+    damping: Annotated[float, typer.Option(help="Fraction of the old weights AMP keeps, in [0, 1).")] = 0.0,
+    sweeps: Annotated[int, typer.Option(help="Sweeps of the Gibbs sampler.")] = 1000,
+    rotate: Rotate = True,
+    seed: Annotated[int, typer.Option(help="Of the split and the sampler.")] = 0,
+    file: Annotated[Path | None, typer.Option("--out", help="Write codes, levels and axes here (.npz).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train quantized weights on rows of data by message passing and by sampling, and compare with theory."""
+    if data is None:
+        raise ProblemError("amp needs data: give --data FILE.csv --target COLUMN, or a bundled set")
+    if file is not None and (file.suffix != ".npz" or not file.absolute().parent.is_dir()):
+        raise ProblemError(f"--out must end in .npz in a folder that exists, got {file}")
+    found, extra = _problem(data, target, None, alpha, None, None, ridge)
+    heat: float = _first(beta, default_beta(found.task))
+    if math.isinf(heat):
+        raise ProblemError("amp needs a finite --beta: the Gibbs sampler beside it has no zero temperature")
+    assert found.X is not None
+    assert found.y is not None
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
+        progress.add_task("best width" if width is None and levels is None else "training", total=None)
+        book = _book(found.task, heat, extra, bits, width, exponent, levels)
+        progress.update(progress.task_ids[0], description="training")
+        effort = {"iterations": iterations, "damping": damping, "sweeps": sweeps}
+        trained = train(found.X, found.y, book, heat, task=found.task, rotate=rotate, seed=seed, **effort)
+    if file is not None:
+        trained.save(file, found.y_scale, found.y_mean)
+    if as_json:
+        print_json(trained_report(found, trained, file))
+    else:
+        print_trained(out, found, trained, file)
+    if not (trained.amp.converged and trained.solution.converged):
+        raise typer.Exit(1)
+
+
+def _book(task, beta: float, extra: dict[str, Any], bits, width, exponent, levels) -> Codebook:
+    """The codebook of the flags, else of the file, else 2 bits; of the best width if none is given."""
+    if levels is not None:
+        return codebook(_numbers("levels", levels))
+    size: int = _first(bits, extra.get("bits"), 2)
+    reach: float | None = _first(width, extra.get("width"))
+    bend: float = _first(exponent, extra.get("exponent"), 1.0)
+    return power(size, float(optimal_width(task, size, beta).width) if reach is None else reach, bend)
 
 
 def _problem(data, target, toml, alpha, signal, noise, ridge) -> tuple[Problem, dict[str, Any]]:

@@ -31,6 +31,9 @@ class Problem:
     task: LinearRegression
     X: np.ndarray | None = None
     y: np.ndarray | None = None
+    y_mean: float = 0.0
+    y_scale: float = 1.0
+    """Of the labels before they were standardised."""
 
 
 def from_numbers(alpha: float | None, signal: float | None, noise: float | None, ridge: float | None) -> Problem:
@@ -67,7 +70,7 @@ def from_data(data: str, target: str | None, alpha: float | None, ridge: float |
     scale = y.std()
     if not np.isfinite(scale) or scale <= 1e-12 * np.abs(y).max():
         raise ProblemError(f"--data {data}: the target is the constant {y[0]:.6g}; there is nothing to learn")
-    y = (y - y.mean()) / scale
+    mean, y = y.mean(), (y - y.mean()) / scale
     try:
         task = LinearRegression.from_data(X, y, ridge=ridge or 0.0)
         available = float(task.alpha)
@@ -78,7 +81,8 @@ def from_data(data: str, target: str | None, alpha: float | None, ridge: float |
     except ValueError as error:
         raise ProblemError(f"--data {data}: {error}") from None
     features = round(len(y) / available)
-    return Problem(f"{data}: {len(y)} rows, {features} features after whitening, label standardised", task, X, y)
+    name = f"{data}: {len(y)} rows, {features} features after whitening, label standardised"
+    return Problem(name, task, X, y, float(mean), float(scale))
 
 
 def _bundled(name: str, target: str | None) -> tuple[np.ndarray, np.ndarray]:

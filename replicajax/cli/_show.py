@@ -22,8 +22,8 @@ _GRID = np.geomspace(0.1, 8.0, 81)
 
 def observables(solution) -> dict[str, Any]:
     names = (
-        "overlap self_overlap replica_overlap susceptibility generalization_error gibbs_error test_error training_error "
-        "free_energy entropy rate replicon stable interpolates converged steps"
+        "overlap self_overlap replica_overlap susceptibility generalization_error gibbs_error rounded_error test_error "
+        "training_error free_energy entropy rate replicon stable interpolates converged steps"
     )
     return {name: getattr(solution, name) for name in names.split()}
 
@@ -53,6 +53,61 @@ def report(found, beta, baseline, best, measured, factor, cheapest, figure) -> d
         "cheapest_bits": cheapest,
         "figure": None if figure is None else str(figure),
     }
+
+
+def trained_report(found, trained, path) -> dict[str, Any]:
+    s, amp = trained.solution, trained.amp
+    return {
+        "problem": found.name,
+        "task": {"alpha": s.task.alpha, "signal": s.task.signal, "noise": s.task.noise, "ridge": s.task.ridge},
+        "beta": s.beta,
+        "levels": s.codebook.levels,
+        "training_rows": trained.training_rows,
+        "held_out_rows": trained.held_out_rows,
+        "theory": {"test_error": s.test_error, "rounded_test_error": s.rounded_error + s.task.noise}
+        | {"replicon": s.replicon, "stable": s.stable, "converged": s.converged},
+        "amp": {"converged": amp.converged, "steps": amp.steps, "last_change": amp.trajectory.residual[-1]}
+        | {"estimated_test_error": amp.test_error, "estimated_rounded_test_error": amp.rounded_test_error}
+        | {"held_out_error": trained.held_out.amp, "held_out_rounded_error": trained.held_out.amp_rounded},
+        "gibbs": {"energy": trained.gibbs.energy, "energy_spread": trained.gibbs.energy_spread}
+        | {"held_out_error": trained.held_out.gibbs, "held_out_rounded_error": trained.held_out.gibbs_rounded},
+        "constant": {"held_out_error": trained.held_out.constant},
+        "method": trained.method,
+        "codes": trained.codes,
+        "out": None if path is None else str(path),
+    }
+
+
+def print_trained(out: Console, found, trained, path) -> None:
+    s, amp, held = trained.solution, trained.amp, trained.held_out
+    out.print(f"[bold]{found.name}[/]", highlight=False)
+    out.print(
+        f"{s.codebook}, beta {s.beta:.4g}; {trained.training_rows} rows to train on, {trained.held_out_rows} held out"
+    )
+    table = Table()
+    table.add_column("")
+    for head in ("mean weights", "most probable levels"):
+        table.add_column(f"test error,\n{head}", justify="right")
+    table.add_column("status")
+    state = "stable" if s.stable else "unstable: AMP need not converge"
+    table.add_row("theory, from two moments", f"{s.test_error:.4f}", f"{s.rounded_error + s.task.noise:.4f}", state)
+    state = (
+        f"converged in {int(amp.steps)} iterations"
+        if amp.converged
+        else f"NOT CONVERGED in {int(amp.steps)} iterations"
+    )
+    table.add_row("AMP, its own estimate", f"{amp.test_error:.4f}", f"{amp.rounded_test_error:.4f}", state)
+    table.add_row("AMP, held out", f"{held.amp:.4f}", f"{held.amp_rounded:.4f}", "")
+    spread = f"R-hat {float(trained.gibbs.energy_spread):.3f}"
+    table.add_row("Gibbs, held out", f"{held.gibbs:.4f}", f"{held.gibbs_rounded:.4f}", spread)
+    table.add_row("mean label, held out", f"{held.constant:.4f}", "", "")
+    out.print(table)
+    if not amp.converged:
+        out.print("AMP did not converge: try --damping 0.5; its numbers mean nothing, the codes are the sampler's.")
+    if path is not None:
+        out.print(
+            f"Codes of {'AMP' if trained.method == 'amp' else 'the sampler'}: {path}", highlight=False, soft_wrap=True
+        )
 
 
 def print_json(value: Any) -> None:

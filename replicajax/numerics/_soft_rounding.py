@@ -74,7 +74,7 @@ def soft_rounding(
     nodes = nodes or default_nodes(levels.shape[0])
     cold = jnp.isinf(beta)
     warm_beta = jnp.where(cold, 1.0, beta)  # keeps 0 * inf out of values and of derivatives
-    zero = _hard_rounding(levels, curvature, mean, deviation)
+    zero = hard_rounding(levels, curvature, mean, deviation)
     # The left side of each threshold is the right side in the mirror image h -> −h, a -> −a.
     mirrored = jnp.stack([levels, -levels[::-1]]), jnp.stack([mean, -mean])
     sides = jax.vmap(lambda a, m: _side(a, curvature, warm_beta, m, deviation, nodes))(*mirrored)
@@ -90,8 +90,10 @@ def soft_rounding(
     return SoftRounding(*(jnp.where(cold, z, w) for z, w in zip(zero, warm, strict=True)))
 
 
-def _hard_rounding(levels, curvature, mean, deviation) -> SoftRounding:
-    """beta = inf: partial moments of the Gaussian between thresholds."""
+def hard_rounding(
+    levels: Float[Array, " levels"], curvature: Float[Array, ""], mean: Float[Array, ""], deviation: Float[Array, ""]
+) -> SoftRounding:
+    """beta = inf, h / curvature rounded to the nearest level: partial moments of the Gaussian between thresholds."""
     gaps = jnp.diff(levels)
     z = (curvature * (levels[1:] + levels[:-1]) / 2 - mean) / deviation
     density = jnp.exp(-(z**2) / 2) / jnp.sqrt(2 * jnp.pi)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import ScalarFormatter
 
-from replicajax.search import HeldOut
+from replicajax.trials import HeldOut
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
-from replicajax.replica._task import LinearRegression
+from replicajax.models import LinearRegression
 
 
 class Unquantized(eqx.Module):

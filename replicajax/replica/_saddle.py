@@ -23,16 +23,10 @@ import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int
 
 from replicajax.codebooks import Codebook
+from replicajax.models import Fields, LinearRegression, Order, fields_from_order, order_from_averages, weight_averages
 from replicajax.numerics import implicit_root, solve_fixed_point
-from replicajax.replica._potentials import (
-    Fields,
-    Order,
-    Scalar,
-    fields_from_order,
-    order_from_averages,
-    weight_averages,
-)
-from replicajax.replica._task import LinearRegression
+
+Scalar = Float[Array, ""]
 
 _RUNAWAY = 1e-11
 """1/(1 + chi) at which the susceptibility counts as infinite; a finite beta gives at least 1/(1 + beta max a²)."""
@@ -121,7 +115,7 @@ def _residual(y: Float[Array, "3"], regime: Regime):
     """Residual of the saddle point, and state evolution's next y."""
     task = regime.task
     fields = fields_from_order(task, _decode(task, y), regime.beta, regime.unit)
-    new = order_from_averages(task, fields, weight_averages(task, regime.book, fields, regime.beta))
+    new = order_from_averages(weight_averages(task, regime.book, fields, regime.beta))
     m, c, l = _encode(task, new)
     plain = jnp.stack([m, c, jnp.maximum(l, _RUNAWAY)])
     accelerated = jnp.stack([m, c, jnp.maximum(1 - new.chi * y[2], _RUNAWAY)])

@@ -7,9 +7,16 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, Bool, Float, Int
 
 from replicajax.codebooks import Codebook
-from replicajax.replica._potentials import Fields, Order, free_energy, weight_averages
+from replicajax.models import (
+    Fields,
+    LinearRegression,
+    Order,
+    free_energy,
+    order_from_averages,
+    rounded_averages,
+    weight_averages,
+)
 from replicajax.replica._saddle import Saddle
-from replicajax.replica._task import LinearRegression
 
 
 class Solution(eqx.Module):
@@ -37,6 +44,8 @@ class Solution(eqx.Module):
     """eg = signal − 2 m + q, of the mean predictor <w>, label noise excluded."""
     gibbs_error: Float[Array, ""]
     """eg + Q − q, of one Gibbs sample, label noise excluded."""
+    rounded_error: Float[Array, ""]
+    """Error of every weight at its most probable level, the model one would deploy; label noise excluded."""
     test_error: Float[Array, ""]
     """eg + noise: mean squared error of <w> on fresh labels."""
     training_error: Float[Array, ""]
@@ -66,6 +75,7 @@ class Solution(eqx.Module):
         rows = [
             ("generalization error", self.generalization_error, "eg, mean predictor, noise excluded"),
             ("test error", self.test_error, "eg + noise"),
+            ("rounded error", self.rounded_error, "of the most probable levels, noise excluded"),
             ("training error", self.training_error, "energy per weight"),
             ("overlap", self.overlap, "m, with the teacher"),
             ("self-overlap", self.self_overlap, "Q"),
@@ -87,7 +97,8 @@ def describe(task: LinearRegression, book: Codebook, beta: Float[Array, ""], sad
     """Every observable of theory 1.3 at a saddle point."""
     interpolates, regime = saddle.interpolates, saddle.regime
     m, q, chi = saddle.order  # v = Q − q in the place of chi where it interpolates
-    averages = weight_averages(regime.task, book, saddle.fields, regime.beta)
+    averages = weight_averages(regime.task, book, saddle.fields, regime.beta).rounding
+    rounded = order_from_averages(rounded_averages(regime.task, book, saddle.fields))
     spread = chi / regime.beta  # Q − q
     Q = q + spread
     true_chi = jnp.where(interpolates, jnp.inf, chi)
@@ -117,6 +128,7 @@ def describe(task: LinearRegression, book: Codebook, beta: Float[Array, ""], sad
         fields=saddle.fields,
         generalization_error=eg,
         gibbs_error=eg + spread,
+        rounded_error=task.residual_variance(rounded.m, rounded.q) - task.noise,
         test_error=R,
         training_error=energy,
         free_energy=f,

@@ -6,9 +6,9 @@ from jaxtyping import ArrayLike
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
+from replicajax.models import LinearRegression
 from replicajax.replica._saddle import find_saddle
 from replicajax.replica._solution import Solution, describe
-from replicajax.replica._task import LinearRegression
 
 
 def solve(task: LinearRegression, codebook: Codebook, beta: ArrayLike, *, max_steps: int = 512) -> Solution:

@@ -3,7 +3,5 @@
 from replicajax.search._bits import BitsCurve as BitsCurve
 from replicajax.search._bits import fewest_bits as fewest_bits
 from replicajax.search._bits import optimal_bits as optimal_bits
-from replicajax.search._measure import HeldOut as HeldOut
-from replicajax.search._measure import measure_widths as measure_widths
 from replicajax.search._width import OptimalWidth as OptimalWidth
 from replicajax.search._width import optimal_width as optimal_width

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from replicajax import _checks
-from replicajax.replica import LinearRegression, optimal_ridge, ridge_regression
+from replicajax.models import LinearRegression
+from replicajax.replica import optimal_ridge, ridge_regression
 from replicajax.search._width import OptimalWidth, optimal_width
 
 

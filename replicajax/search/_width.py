@@ -16,8 +16,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from replicajax import _checks
 from replicajax.codebooks import uniform
+from replicajax.models import LinearRegression
 from replicajax.numerics import implicit_root
-from replicajax.replica import LinearRegression, Solution, solve
+from replicajax.replica import Solution, solve
 
 _RANGE = (0.03, 12.0)
 """Widths searched, in units of the teacher's standard deviation."""

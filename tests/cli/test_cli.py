@@ -10,21 +10,6 @@ import numpy as np
 import pytest
 
 import replicajax as rj
-from replicajax.cli import main
-
-
-def run(capsys, monkeypatch, *arguments: str):
-    """(exit code, standard output, standard error) of the command, in this process."""
-    monkeypatch.setattr(sys, "argv", ["replicajax", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    captured = capsys.readouterr()
-    return stop.value.code or 0, captured.out, captured.err
-
-
-@pytest.fixture
-def command(capsys, monkeypatch):
-    return lambda *arguments: run(capsys, monkeypatch, *map(str, arguments))
 
 
 @pytest.fixture

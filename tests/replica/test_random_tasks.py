@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import replicajax as rj
-from replicajax.replica import Order, free_energy
+from replicajax.models import Order, free_energy
 
 TASKS = 200
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float
 from replicajax import _checks
 from replicajax.amp import gibbs
 from replicajax.codebooks import Codebook, uniform
-from replicajax.replica import whitening
+from replicajax.trials._split import Split, prepare, split
 
 
 class HeldOut(eqx.Module):
@@ -76,35 +76,25 @@ def measure_widths(
     Raises:
       TypeError, ValueError: bad arguments, or too few rows for this alpha.
     """
-    X = _checks.matrix("X", X)
-    y = _checks.vector("y", y, X.shape[0], "row of X")
     splits = _checks.integer("splits", splits, 2, 10**4)
-    Z = whitening(X)(X)
-    rows, features = Z.shape
-    Z, y = Z / jnp.sqrt(features), y - y.mean()
-    training = int(round(float(_checks.positive("alpha", alpha)) * features))
-    if not 1 <= training <= rows - 8:
-        raise ValueError(
-            f"alpha must leave at least 8 of the {rows} rows to test on, got alpha {float(alpha):.4g}, that is "
-            f"{training} training rows of {features} features"
-        )
+    data = prepare(X, y, alpha)
     levels = jnp.stack([uniform(bits, w).levels for w in widths])
     errors, baselines = [], []
     for key in jax.random.split(jax.random.key(seed), splits):
-        shuffle, turn, sample = jax.random.split(key, 3)
-        axes = Z @ jax.random.orthogonal(turn, features, dtype=Z.dtype) if rotate else Z
-        order = jax.random.permutation(shuffle, rows)
-        train, test = order[:training], order[training:]
+        for_split, for_sampler = jax.random.split(key)
         one, baseline = _one_split(
-            axes[train], y[train], axes[test], y[test], levels, jnp.asarray(beta), ridge, baseline_ridge, sweeps, sample
+            split(data, for_split, rotate), levels, jnp.asarray(beta), ridge, baseline_ridge, sweeps, for_sampler
         )
         errors.append(jax.block_until_ready(one))
         baselines.append(baseline)
         tick()
-    return HeldOut(jnp.asarray(widths), jnp.stack(errors), jnp.stack(baselines), training, rows - training)
+    held_out = len(data.y) - data.training
+    return HeldOut(jnp.asarray(widths), jnp.stack(errors), jnp.stack(baselines), data.training, held_out)
 
 
-def _one_split(X, y, X_test, y_test, levels, beta, ridge, baseline_ridge, sweeps, key):
+def _one_split(rows: Split, levels, beta, ridge, baseline_ridge, sweeps, key):
+    X, y, X_test, y_test, _ = rows
+
     def quantized(levels):
         w = gibbs(X, y, Codebook(levels), beta, ridge=ridge, sweeps=sweeps, key=key).weights
         return jnp.mean((y_test - X_test @ w) ** 2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import replicajax as rj
-from replicajax.replica import whitening
+from replicajax.models import whitening
 
 
 def simulate(rng, rows, features, signal, noise):

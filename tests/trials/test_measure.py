@@ -6,7 +6,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import replicajax as rj
-from replicajax.search import measure_widths
+from replicajax.trials import measure_widths
 
 
 def test_prediction_on_digits():

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from replicajax.codebooks import Codebook
-from replicajax.numerics import SoftRounding, soft_rounding
-from replicajax.replica._task import LinearRegression
+from replicajax.models._task import LinearRegression
+from replicajax.numerics import SoftRounding, hard_rounding, soft_rounding
 
 Scalar = Float[Array, ""]
 
@@ -51,14 +51,42 @@ def coupling(order: Order, fields: Fields, beta: Scalar) -> Scalar:
 
 def entropic(task: LinearRegression, book: Codebook, fields: Fields, beta: Scalar) -> Scalar:
     """−(1/beta) E log sum_k exp{beta [h a_k − ½ (L + ridge) a_k²]}: the codebook's share.  (1.1, third line)"""
-    return -weight_averages(task, book, fields, beta).potential
+    return -weight_averages(task, book, fields, beta).rounding.potential
 
 
-def weight_averages(task: LinearRegression, book: Codebook, fields: Fields, beta: Scalar) -> SoftRounding:
-    """Averages over h ~ N(0, m_hat² signal + chi_hat) of one weight's distribution on the codebook."""
-    deviation = jnp.sqrt(fields.m_hat**2 * task.signal + fields.chi_hat)
+class WeightAverages(NamedTuple):
+    """Averages over teacher and field of one weight's distribution on the codebook."""
+
+    rounding: SoftRounding
+    alignment: Scalar
+    """E w0 <a>."""
+
+
+def weight_averages(task: LinearRegression, book: Codebook, fields: Fields, beta: Scalar) -> WeightAverages:
+    """Averages over h = m_hat w0 + sqrt(chi_hat) z of the weight's distribution at inverse temperature beta."""
     curvature = fields.L + task.ridge
-    return soft_rounding(book.levels, curvature, beta, jnp.zeros_like(deviation), deviation)
+    return _average(task, fields, lambda mean, deviation: soft_rounding(book.levels, curvature, beta, mean, deviation))
+
+
+def rounded_averages(task: LinearRegression, book: Codebook, fields: Fields) -> WeightAverages:
+    """The same with every weight at its most probable level: h / (L + ridge) rounded to the nearest."""
+    curvature = fields.L + task.ridge
+    return _average(task, fields, lambda mean, deviation: hard_rounding(book.levels, curvature, mean, deviation))
+
+
+def _average(task: LinearRegression, fields: Fields, rounding) -> WeightAverages:
+    """One Gaussian field for each component N(w, v) of the teacher, where Stein's lemma gives
+
+    E w0 <a> = w E<a> + v m_hat E d<a>/dh.  (1.1, 1.4)
+    """
+    weight, w, v = task.weights()
+    mean, deviation = fields.m_hat * w, jnp.sqrt(fields.m_hat**2 * v + fields.chi_hat)
+    if weight.shape[0] == 1:  # one Gaussian: a batch axis of 1 would only slow compilation
+        each = rounding(mean[0], deviation[0])
+        return WeightAverages(each, w[0] * each.mean + v[0] * fields.m_hat * each.response)
+    each = jax.vmap(rounding)(mean, deviation)
+    alignment = weight @ (w * each.mean + v * fields.m_hat * each.response)
+    return WeightAverages(jax.tree.map(lambda x: jnp.tensordot(weight, x, 1), each), alignment)
 
 
 def free_energy(task: LinearRegression, book: Codebook, beta: Scalar, order: Order, fields: Fields) -> Scalar:
@@ -76,6 +104,6 @@ def fields_from_order(task: LinearRegression, order: Order, beta: Scalar, unit: 
     return Fields(m_hat=-slope.m, chi_hat=L / beta - 2 * slope.chi, L=L)
 
 
-def order_from_averages(task: LinearRegression, fields: Fields, averages: SoftRounding) -> Order:
-    """Stationarity of f in the fields: m = signal m_hat chi (Stein), q = E<a>², chi = beta E Var(a)."""
-    return Order(task.signal * fields.m_hat * averages.response, averages.square, averages.response)
+def order_from_averages(averages: WeightAverages) -> Order:
+    """Stationarity of f in the fields: m = E w0 <a>, q = E <a>², chi = beta E Var(a)."""
+    return Order(averages.alignment, averages.rounding.square, averages.rounding.response)

@@ -1,0 +1,70 @@
+"""An actual data set of a task: design, teacher and labels drawn at random."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from replicajax import _checks
+from replicajax.models._task import LinearRegression
+
+
+class Instance(NamedTuple):
+    """y = X weights + noise."""
+
+    X: Float[Array, "rows columns"]
+    y: Float[Array, " rows"]
+    weights: Float[Array, " columns"]
+    """The teacher's."""
+
+
+def _gaussian(key, shape, dtype):
+    return jax.random.normal(key, shape, dtype) / jnp.sqrt(shape[1]).astype(dtype)
+
+
+def _rademacher(key, shape, dtype):
+    return jax.random.rademacher(key, shape, dtype) / jnp.sqrt(shape[1]).astype(dtype)
+
+
+def _normalized(key, shape, dtype):
+    rows = jax.random.normal(key, shape, dtype)
+    return rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+
+
+Design = Callable[[PRNGKeyArray, tuple[int, int], jnp.dtype], Array]
+
+DESIGNS: dict[str, Design] = {"gaussian": _gaussian, "rademacher": _rademacher, "normalized": _normalized}
+"""Entries N(0, 1/N); entries ±1/sqrt N; rows uniform on the unit sphere."""
+
+
+def draw(
+    task: LinearRegression, size: int, key: PRNGKeyArray, *, design: str | Design = "gaussian", dtype=None
+) -> Instance:
+    """Draw a data set of `task` with N = size weights and round(alpha N) rows.
+
+    Args:
+      task: the learning problem; alpha must have a value (not traced), since it decides a shape.
+      size: N, the number of weights.
+      key: of `jax.random`.
+      design: "gaussian" (what the theory averages over), "rademacher", "normalized" (rows of unit norm), or a function
+        (key, (rows, columns), dtype) -> X with rows of variance 1/columns.
+      dtype: of the data; the default float if None.
+
+    Raises:
+      TypeError, ValueError: bad arguments.
+    """
+    _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
+    size = _checks.integer("size", size, 1, 10**8)
+    if _checks.is_traced(task.alpha):
+        raise TypeError("task.alpha must have a value, not be traced by jit or vmap: it decides the number of rows")
+    if not callable(design):
+        design = DESIGNS[_checks.choice("design", design, list(DESIGNS))]
+    dtype = jnp.dtype(jnp.result_type(float) if dtype is None else dtype)
+    rows = max(1, round(float(task.alpha) * size))
+    for_design, for_teacher, for_noise = jax.random.split(key, 3)
+    X = design(for_design, (rows, size), dtype)
+    weights = task.teacher_scale.astype(dtype) * task.teacher.sample(for_teacher, (size,), dtype)
+    noise = jnp.sqrt(task.noise).astype(dtype) * jax.random.normal(for_noise, (rows,), dtype)
+    return Instance(X, X @ weights + noise, weights)
