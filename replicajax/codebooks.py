@@ -71,7 +71,8 @@ def power(bits: int, width: ArrayLike, exponent: ArrayLike) -> Codebook:
     bits = _checks.integer("bits", bits, 1, 16)
     width, exponent = scalar("width", width), scalar("exponent", exponent)
     grid = np.linspace(-1.0, 1.0, 2**bits)
-    return Codebook(width * np.sign(grid) * jnp.asarray(np.abs(grid), width.dtype) ** exponent)
+    sign, size = (jnp.asarray(x, width.dtype) for x in (np.sign(grid), np.abs(grid)))
+    return Codebook(width * sign * size ** exponent.astype(width.dtype))
 
 
 def scalar(name: str, value: Any) -> Float[Array, ""]:

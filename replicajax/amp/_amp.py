@@ -7,6 +7,8 @@ With rows of variance 1/N, from a = 0, g = 0 and a given V, each iteration is (t
 
 The term V g (Onsager's) removes from X a what a has already learnt from each row, which leaves y − omega distributed like
 the residual on a fresh row.  Its mean square is therefore an estimate of the test error that needs no test set.
+
+Rows of unequal length l = |x|² (1 in the theory) put V l in the place of V, and sum l/(1 + V l)/N in that of A.
 """
 
 from typing import NamedTuple
@@ -39,7 +41,7 @@ class Trajectory(NamedTuple):
     self_overlap: Float[Array, " steps+1"]
     """|a|²/N."""
     residual: Float[Array, " steps+1"]
-    """Larger of rms change of the weights, over the rms level, and change of V, over 1 + V; inf at the start."""
+    """Larger of rms change of the weights, over the rms level, and change of V, over 1 + V, before damping; inf at first."""
     overlap: Float[Array, " steps+1"]
     """w0·a/N; NaN unless the teacher was given."""
     generalization_error: Float[Array, " steps+1"]
@@ -60,6 +62,9 @@ class AMPResult(eqx.Module):
     """Estimated from the data alone for `weights`: mean squared error on fresh labels."""
     rounded_test_error: Float[Array, ""]
     """Estimated from the data alone for `quantized`."""
+    replicon: Float[Array, ""]
+    """1 − alpha/(1+V)² mean (beta Var)² on these data; where negative, a fixed point that damping held is not the
+    equilibrium, and the estimates above are not to be trusted.  −inf at beta = inf."""
     trajectory: Trajectory
     converged: Bool[Array, ""]
     steps: Int[Array, ""]
@@ -75,10 +80,12 @@ class AMPResult(eqx.Module):
             converged = np.asarray(self.converged)
             return f"AMP of shape {converged.shape}: {int(converged.sum())} of {converged.size} converged"
         state = "converged" if self.converged else "NOT CONVERGED"
+        trust = "" if self.replicon > 0 else "   UNSTABLE: do not trust these"
         return (
             f"AMP, {len(self.weights)} weights, {self.codebook}: {state} after {int(self.steps)} iterations\n"
             f"  test error            {float(self.test_error):.6g}   of the mean weights, estimated from the training data\n"
             f"  rounded test error    {float(self.rounded_test_error):.6g}   of the most probable levels\n"
+            f"  replicon              {float(self.replicon):.4g}{trust}\n"
             f"  last change           {float(self.trajectory.residual[-1]):.2g}"
         )
 
@@ -96,6 +103,7 @@ def amp(
     start: ArrayLike | None = None,
     susceptibility: ArrayLike = START,
     teacher: ArrayLike | None = None,
+    row_norms: bool = False,
 ) -> AMPResult:
     """Marginals of p(w) ∝ exp(−beta H(w)) over codewords, H = ½|y − Xw|² + ½ ridge |w|², by message passing.
 
@@ -118,8 +126,10 @@ def amp(
       tolerance: on `trajectory.residual`; sqrt(eps) of the dtype if None.  0 always does all steps.
       damping: in [0, 1): fraction of the old weights and V kept at each iteration.
       start: (columns,) first weights, zero if None; they must not have been learnt from the same rows.
-      susceptibility: V of the first iteration, >= 0.
+      susceptibility: V of the first iteration, >= 0.  Where state evolution has several fixed points (cold, few rows),
+        beta times the mean squared level is the start that knows nothing at all.
       teacher: (columns,) true weights if known, for the trajectory's overlap and generalization error; not used otherwise.
+      row_norms: use each row's own |x|² instead of 1, as real data need, whose rows differ in length (not for operators).
 
     Raises:
       TypeError, ValueError: shapes that disagree, NaN or inf in the data, entries of X far from variance 1/columns, or an
@@ -145,7 +155,10 @@ def amp(
         raise ValueError("beta, ridge, damping and susceptibility must be single numbers (use jax.vmap for many)")
     book = Codebook(codebook.levels.astype(y.dtype))
     steps = _checks.integer("steps", steps, 1, 10**6)
-    return _amp(design, y, book, first.astype(y.dtype), known, tuple(s.astype(y.dtype) for s in scalars), steps)
+    if row_norms and isinstance(design, lx.AbstractLinearOperator):
+        raise ValueError("row_norms must be False for a linear operator, whose rows are not at hand")
+    scalars = tuple(s.astype(y.dtype) for s in scalars)
+    return _amp(design, y, book, first.astype(y.dtype), known, scalars, steps, bool(row_norms))
 
 
 def _checked(X: ArrayLike) -> Float[Array, "rows columns"]:
@@ -195,16 +208,20 @@ class _State(NamedTuple):
 
 
 @eqx.filter_jit
-def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int) -> AMPResult:
+def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int, row_norms: bool) -> AMPResult:
     beta, ridge, damping, V, tolerance = scalars
     levels, (rows, columns) = book.levels, _shape(X)
-    alpha = rows / columns
+    lengths = jnp.sum(X**2, axis=1) if row_norms else jnp.ones(rows, y.dtype)
     unit = jnp.sqrt(jnp.mean(levels**2))
     forward, adjoint = _products(X)
 
     def fresh(a, V, g):
         """y − omega: the residual as if no row had been used."""
-        return y - forward(a).astype(y.dtype) + V * g
+        return y - forward(a).astype(y.dtype) + V * lengths * g
+
+    def chi_hat(g):
+        """Variance of the Gaussian part of h."""
+        return jnp.sum(lengths * g**2) / columns
 
     def record(log: Trajectory, t, a, V, residual) -> Trajectory:
         overlap = jnp.array(jnp.nan, y.dtype) if teacher is None else jnp.mean(teacher * a)
@@ -215,11 +232,11 @@ def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int) -> AMPResult
     def step(s: _State) -> _State:
         r = fresh(s.a, s.V, s.g)
         log = s.log._replace(test_error=s.log.test_error.at[s.step].set(jnp.mean(r**2)))
-        g, A = r / (1 + s.V), alpha / (1 + s.V)
+        g, A = r / (1 + s.V * lengths), jnp.sum(lengths / (1 + s.V * lengths)) / columns
         h = adjoint(g).astype(y.dtype) + A * s.a
-        mean, response = denoise(h, alpha * jnp.mean(g**2), A + ridge, levels, beta)
+        mean, response = denoise(h, chi_hat(g), A + ridge, levels, beta)
+        residual = jnp.maximum(jnp.sqrt(jnp.mean((mean - s.a) ** 2)) / unit, jnp.abs(response - s.V) / (1 + s.V))
         a, V = damping * s.a + (1 - damping) * mean, damping * s.V + (1 - damping) * response
-        residual = jnp.maximum(jnp.sqrt(jnp.mean((a - s.a) ** 2)) / unit, jnp.abs(V - s.V) / (1 + s.V))
         return _State(s.step + 1, a, V, g, h, A, record(log, s.step + 1, a, V, residual))
 
     def going(s: _State):
@@ -234,7 +251,10 @@ def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int) -> AMPResult
     )
 
     # One more product with X prices the last weights, another the same fields rounded.
-    codes, rounded, slope = round_off(s.h, alpha * jnp.mean(s.g**2), s.A + ridge, levels)
+    codes, rounded, slope = round_off(s.h, chi_hat(s.g), s.A + ridge, levels)
+    curvature = jnp.sum((lengths / (1 + s.V * lengths)) ** 2) / columns
+    cold = jnp.isinf(beta)
+    response = site_response(s.h, s.A + ridge, levels, jnp.where(cold, 1.0, beta))[1]
     test_error = jnp.mean(fresh(s.a, s.V, s.g) ** 2)
     log = s.log._replace(test_error=s.log.test_error.at[s.step].set(test_error))
     log = Trajectory(*(jnp.where(jnp.arange(steps + 1) < s.step, x, x[s.step]) for x in log))
@@ -245,6 +265,7 @@ def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int) -> AMPResult
         susceptibility=s.V,
         test_error=test_error,
         rounded_test_error=jnp.mean(fresh(rounded, slope, s.g) ** 2),
+        replicon=jnp.where(cold, -jnp.inf, 1 - curvature * jnp.mean(response**2)),
         trajectory=log,
         converged=log.residual[-1] < tolerance,
         steps=s.step,
@@ -252,14 +273,20 @@ def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int) -> AMPResult
 
 
 def denoise(h: Float[Array, " columns"], chi_hat, curvature, levels: Float[Array, " levels"], beta):
-    """<a>_h of every site under p_k ∝ exp{beta [h a_k − ½ curvature a_k²]}, and V = beta mean_i Var_{h_i}(a)."""
+    """<a>_h of every site, and V = beta mean_i Var_{h_i}(a)."""
 
     def soft():
-        p = jax.nn.softmax(beta * (h[:, None] * levels - curvature * levels**2 / 2), axis=-1)
-        mean = p @ levels
-        return mean, beta * jnp.mean(jnp.sum(p * (levels - mean[:, None]) ** 2, axis=-1))
+        mean, response = site_response(h, curvature, levels, beta)
+        return mean, jnp.mean(response)
 
     return jax.lax.cond(jnp.isinf(beta), lambda: round_off(h, chi_hat, curvature, levels)[1:], soft)
+
+
+def site_response(h: Float[Array, " columns"], curvature, levels: Float[Array, " levels"], beta):
+    """<a>_h and d<a>_h/dh = beta Var_h(a) of every site under p_k ∝ exp{beta [h a_k − ½ curvature a_k²]}."""
+    p = jax.nn.softmax(beta * (h[:, None] * levels - curvature * levels**2 / 2), axis=-1)
+    mean = p @ levels
+    return mean, beta * jnp.sum(p * (levels - mean[:, None]) ** 2, axis=-1)
 
 
 def round_off(h: Float[Array, " columns"], chi_hat, curvature, levels: Float[Array, " levels"]):

@@ -67,6 +67,7 @@ def trained_report(found, trained, path) -> dict[str, Any]:
         "theory": {"test_error": s.test_error, "rounded_test_error": s.rounded_error + s.task.noise}
         | {"replicon": s.replicon, "stable": s.stable, "converged": s.converged},
         "amp": {"converged": amp.converged, "steps": amp.steps, "last_change": amp.trajectory.residual[-1]}
+        | {"replicon": amp.replicon}
         | {"estimated_test_error": amp.test_error, "estimated_rounded_test_error": amp.rounded_test_error}
         | {"held_out_error": trained.held_out.amp, "held_out_rounded_error": trained.held_out.amp_rounded},
         "gibbs": {"energy": trained.gibbs.energy, "energy_spread": trained.gibbs.energy_spread}
@@ -102,6 +103,8 @@ def print_trained(out: Console, found, trained, path) -> None:
     table.add_row("Gibbs, held out", f"{held.gibbs:.4f}", f"{held.gibbs_rounded:.4f}", spread)
     table.add_row("mean label, held out", f"{held.constant:.4f}", "", "")
     out.print(table)
+    if amp.converged and amp.replicon <= 0:
+        out.print("AMP's fixed point is unstable (replicon below 0): its estimates are not to be trusted.")
     if not amp.converged:
         out.print("AMP did not converge: try --damping 0.5; its numbers mean nothing, the codes are the sampler's.")
     if path is not None:

@@ -18,6 +18,9 @@ from replicajax.models import (
 )
 from replicajax.replica._saddle import Saddle
 
+_ROUNDING = 1e-9
+"""An entropy is called negative only below minus this."""
+
 
 class Solution(eqx.Module):
     """The replica-symmetric solution at one (task, codebook, beta); prints itself as a table.
@@ -82,7 +85,11 @@ class Solution(eqx.Module):
             ("replica overlap", self.replica_overlap, "q"),
             ("susceptibility", self.susceptibility, "chi"),
             ("free energy", self.free_energy, "per weight"),
-            ("entropy", self.entropy, "nats per weight" + (": negative, RS cannot be right" * bool(self.entropy < 0))),
+            (
+                "entropy",
+                self.entropy,
+                "nats per weight" + (": negative, RS cannot be right" * bool(self.entropy < -_ROUNDING)),
+            ),
             ("rate", self.rate, f"bits, of at most {self.codebook.bits:.4g}"),
             ("replicon", self.replicon, "stable" if self.stable else "unstable: RS is not the equilibrium"),
         ]

@@ -16,6 +16,7 @@ def solve(task: LinearRegression, codebook: Codebook, beta: ArrayLike, *, max_st
 
     Differentiable, forwards and backwards and twice, in every field of the task, every level and beta (implicit function
     theorem); `jax.vmap` and `jax.jit` apply.  Values never trigger a recompilation, only the number of levels does.
+    Where several saddle points exist (cold, few rows, few bits) one of them is returned: `state_evolution` tells.
     In float64 order parameters are good to about 1e-12, in float32 to about 1e-5.
 
     Args:

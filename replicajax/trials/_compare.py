@@ -122,6 +122,7 @@ def compare(
     instances: int = 20,
     iterations: int = 10,
     max_iterations: int = 200,
+    damping: float = 0.0,
     design: str | Design = "gaussian",
     sampler: str = "none",
     sweeps: int = 400,
@@ -137,6 +138,7 @@ def compare(
       size: weights per instance; AMP holds alpha size² numbers at a time, a sampler size² more.
       instances: at least 2, for error bars.
       iterations: of AMP set beside state evolution.  max_iterations: of AMP in all.
+      damping: of AMP; its end is state evolution's all the same, the way there is not.
       design: as in `draw`.
       sampler: "none", "gibbs" or "tempering".  sweeps, temperatures: its effort.
       seed: instance i of a seed is the same whatever the number of instances.
@@ -155,7 +157,7 @@ def compare(
     for i in range(instances):
         for_data, for_sampler = jax.random.split(jax.random.fold_in(jax.random.key(seed), i))
         X, y, w0 = draw(task, size, for_data, design=design, dtype=dtype)
-        found = amp(X, y, codebook, beta, ridge=task.ridge, steps=max_iterations, teacher=w0)
+        found = amp(X, y, codebook, beta, ridge=task.ridge, steps=max_iterations, damping=damping, teacher=w0)
         log = found.trajectory
         rounded = jnp.mean((w0 - found.quantized) ** 2)
         runs.append(

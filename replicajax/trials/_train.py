@@ -106,7 +106,7 @@ def train(
     rows = prepare(X, y, task.alpha)
     for_split, for_sampler = jax.random.split(jax.random.key(seed))
     data = split(rows, for_split, rotate)
-    passed = amp(data.X, data.y, codebook, beta, ridge=task.ridge, steps=iterations, damping=damping)
+    passed = amp(data.X, data.y, codebook, beta, ridge=task.ridge, steps=iterations, damping=damping, row_norms=True)
     sampled = gibbs(data.X, data.y, codebook, beta, ridge=task.ridge, sweeps=sweeps, key=for_sampler)
     nearest = jnp.argmin(jnp.abs(sampled.weights[:, None] - codebook.levels), axis=1)
 

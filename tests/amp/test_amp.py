@@ -128,6 +128,35 @@ def test_batches_over_instances_codebooks_and_temperatures(instance):
     assert "2 of 2 converged" in str(both)
 
 
+def test_rows_of_unequal_length():
+    """Lengths spread by a factor of 6: with `row_norms` AMP agrees with Gibbs sampling and estimates its error, else not."""
+    w0 = jax.random.normal(jax.random.key(1), (400,))
+    X = rj.draw(TASK, 400, jax.random.key(4)).X
+    length = jnp.exp(jax.random.normal(jax.random.key(2), (800,)) * 0.9)
+    X = X * jnp.sqrt(length / length.mean())[:, None]
+    y = X @ w0 + jnp.sqrt(0.1) * jax.random.normal(jax.random.key(3), (800,))
+    found = rj.amp(X, y, BOOK, 5.0, row_norms=True)
+    sampled = rj.gibbs(X, y, BOOK, 5.0, sweeps=400)
+    assert found.converged
+    assert found.replicon > 0.2
+    error, truth = (float(jnp.mean((w - w0) ** 2)) for w in (found.weights, sampled.weights))
+    assert abs(error / truth - 1) < 0.05
+    assert abs(float(found.test_error) / (error + 0.1) - 1) < 0.15
+    plain = rj.amp(X, y, BOOK, 5.0, teacher=w0)
+    assert not (plain.converged and plain.trajectory.generalization_error[-1] < 1.2 * truth)
+
+
+def test_replicon_of_the_data(instance):
+    """Positive in the stable phase, and near the theory's; negative where damping holds what would not stay."""
+    X, y, _ = instance
+    stable = rj.amp(X, y, BOOK, 5.0, ridge=0.05)
+    assert abs(float(stable.replicon) - float(rj.solve(TASK, BOOK, 5.0).replicon)) < 0.1
+    held = rj.amp(X, y, rj.uniform(2, 3.0), 30.0, damping=0.9, steps=2000)
+    assert held.replicon < 0
+    assert "UNSTABLE" in str(held)
+    assert jnp.isneginf(rj.amp(X, y, BOOK, jnp.inf, steps=2).replicon)
+
+
 def test_single_precision(instance):
     X, y, _ = instance
     single = rj.amp(X.astype(jnp.float32), y.astype(jnp.float32), BOOK, 5.0)

@@ -73,7 +73,7 @@ def test_optimize_prints_a_table(command):
 
 
 def test_unreachable_stability_exits_1(command):
-    code, text, _ = command("optimize", "--alpha", 2, "--bits", "2", "--beta", "inf", "--require-stable")
+    code, text, _ = command("optimize", "--alpha", 2, "--bits", "1", "--beta", "inf", "--require-stable")
     assert code == 1
     assert "no stable width" in text
 

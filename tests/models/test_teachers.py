@@ -70,6 +70,18 @@ def test_bayes_optimal_line():
         np.testing.assert_allclose(s.generalization_error, s.susceptibility * noise, atol=1e-8)
 
 
+def test_averages_differentiate_in_the_degrees_of_freedom():
+    @jax.jit
+    def alignment(df):
+        task = rj.LinearRegression(2.0, 0.8, 0.1, 0.1, StudentT(df))
+        return weight_averages(task, BOOK, FIELDS, jnp.asarray(BETA)).alignment
+
+    h = 1e-3
+    difference = (alignment(4.0 + h) - alignment(4.0 - h)) / (2 * h)
+    np.testing.assert_allclose(jax.jit(jax.grad(alignment))(4.0), difference, rtol=1e-6)
+
+
+@pytest.mark.slow
 def test_stationary_and_differentiable():
     """A Student-t teacher: gradient of the free energy, and d eg/d df against central differences."""
 
