@@ -81,9 +81,9 @@ def measure_widths(
     levels = jnp.stack([uniform(bits, w).levels for w in widths])
     errors, baselines = [], []
     for key in jax.random.split(jax.random.key(seed), splits):
-        for_split, for_sampler = jax.random.split(key)
+        shuffle, turn, sample = jax.random.split(key, 3)
         one, baseline = _one_split(
-            split(data, for_split, rotate), levels, jnp.asarray(beta), ridge, baseline_ridge, sweeps, for_sampler
+            split(data, shuffle, turn, rotate), levels, jnp.asarray(beta), ridge, baseline_ridge, sweeps, sample
         )
         errors.append(jax.block_until_ready(one))
         baselines.append(baseline)

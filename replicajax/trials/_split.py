@@ -47,15 +47,13 @@ def prepare(X, y, alpha) -> Rows:
     return Rows(whiten, Z, y - y.mean(), y.mean(), training)
 
 
-def split(rows: Rows, key: PRNGKeyArray, rotate: bool) -> Split:
+def split(rows: Rows, for_rows: PRNGKeyArray, for_axes: PRNGKeyArray, rotate: bool) -> Split:
     """Training rows at random; whitening leaves a rotation free, and `rotate` draws it."""
-    shuffle, turn = jax.random.split(key)
     n, features = rows.Z.shape
-    axes = (
-        jax.random.orthogonal(turn, features, dtype=rows.Z.dtype) if rotate else jnp.eye(features, dtype=rows.Z.dtype)
-    )
+    dtype = rows.Z.dtype
+    axes = jax.random.orthogonal(for_axes, features, dtype=dtype) if rotate else jnp.eye(features, dtype=dtype)
     axes = axes / jnp.sqrt(features)
     Z = rows.Z @ axes
-    order = jax.random.permutation(shuffle, n)
+    order = jax.random.permutation(for_rows, n)
     train, test = order[: rows.training], order[rows.training :]
     return Split(Z[train], rows.y[train], Z[test], rows.y[test], rows.whitening.map @ axes)

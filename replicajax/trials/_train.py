@@ -104,10 +104,10 @@ def train(
     _checks.instance("task", task, LinearRegression, "LinearRegression.from_data(X, y)")
     beta = _checks.positive("beta", beta)
     rows = prepare(X, y, task.alpha)
-    for_split, for_sampler = jax.random.split(jax.random.key(seed))
-    data = split(rows, for_split, rotate)
+    shuffle, turn, sample = jax.random.split(jax.random.key(seed), 3)
+    data = split(rows, shuffle, turn, rotate)
     passed = amp(data.X, data.y, codebook, beta, ridge=task.ridge, steps=iterations, damping=damping, row_norms=True)
-    sampled = gibbs(data.X, data.y, codebook, beta, ridge=task.ridge, sweeps=sweeps, key=for_sampler)
+    sampled = gibbs(data.X, data.y, codebook, beta, ridge=task.ridge, sweeps=sweeps, key=sample)
     nearest = jnp.argmin(jnp.abs(sampled.weights[:, None] - codebook.levels), axis=1)
 
     def error(w):
