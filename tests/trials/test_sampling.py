@@ -17,7 +17,7 @@ STABLE = {
     "Bayes-optimal": (1.5, 0.3, 0.0, Discrete(rj.uniform(2, 1.5)), rj.uniform(2, 1.5), 1 / 0.3),
 }
 UNSTABLE = {
-    "1 bit, wide": (2.0, 0.1, rj.uniform(1, 2.5), 1.5),
+    "1 bit, wide": (2.0, 0.1, rj.uniform(1, 2.5), 1.0),
     "2 bits, wide": (2.0, 0.1, rj.uniform(2, 5.0), 5.0),
 }
 
