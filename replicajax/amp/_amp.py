@@ -111,8 +111,8 @@ def amp(
     the dtype of X (of y for an operator).
 
     Exact for iid rows of many columns where the theory's replicon is positive; elsewhere it need not converge, and says
-    so.  Near that line single instances of a few thousand columns may oscillate on the stable side, where the largest
-    singular value of X happens to exceed its limit 1 + sqrt(alpha); damping settles those.
+    so.  Near that line single instances of a few thousand columns may oscillate on the stable side, mostly those where
+    the largest singular value of X comes out above its limit 1 + sqrt(alpha); damping settles most of them.
 
     Args:
       X: (rows, columns), or a lineax operator of that shape; entries of mean 0 and variance 1/columns (of an operator this

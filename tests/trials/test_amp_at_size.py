@@ -39,7 +39,7 @@ def test_each_iteration(name):
     print(f"\n{name}\n{found}")
     assert found.solution.stable
     assert found.state_evolution.unique
-    # With 8 bits at the peak X's largest singular value, where it exceeds its limit, makes single instances oscillate.
+    # With 8 bits at the peak single instances oscillate, a finite-size effect (see `amp`); the others are compared.
     assert found.amp.converged.mean() >= (0.5 if name == "8 bits at the peak" else 1)
     for score in found.scores():
         assert abs(score.mean - score.theory) < 4 * score.standard_error + 5 / SIZE * score.theory, score
