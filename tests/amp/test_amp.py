@@ -107,6 +107,8 @@ def test_linear_operator(instance):
     free, dense = (rj.amp(A, y, BOOK, 5.0, steps=12) for A in (operator, X))
     np.testing.assert_allclose(free.weights, dense.weights, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(free.test_error, dense.test_error, rtol=1e-10)
+    with pytest.raises(ValueError, match="row_norms must be False for a linear operator"):
+        rj.amp(operator, y, BOOK, 5.0, row_norms=True)
 
 
 def test_batches_over_instances_codebooks_and_temperatures(instance):
