@@ -62,10 +62,17 @@ class WeightAverages(NamedTuple):
     """E w0 <a>."""
 
 
-def weight_averages(task: LinearRegression, book: Codebook, fields: Fields, beta: Scalar) -> WeightAverages:
-    """Averages over h = m_hat w0 + sqrt(chi_hat) z of the weight's distribution at inverse temperature beta."""
+def weight_averages(
+    task: LinearRegression, book: Codebook, fields: Fields, beta: Scalar, nodes: int | None = None
+) -> WeightAverages:
+    """Averages over h = m_hat w0 + sqrt(chi_hat) z of the weight's distribution at inverse temperature beta.
+
+    `nodes` as in `soft_rounding`; None is enough for any codebook.
+    """
     curvature = fields.L + task.ridge
-    return _average(task, fields, lambda mean, deviation: soft_rounding(book.levels, curvature, beta, mean, deviation))
+    return _average(
+        task, fields, lambda mean, deviation: soft_rounding(book.levels, curvature, beta, mean, deviation, nodes)
+    )
 
 
 def rounded_averages(task: LinearRegression, book: Codebook, fields: Fields) -> WeightAverages:

@@ -100,7 +100,8 @@ def hard_rounding(
     lower = jnp.concatenate([jnp.full_like(z[:1], -_FAR), z])
     upper = jnp.concatenate([z, jnp.full_like(z[:1], _FAR)])
     # The difference of two cdfs, taken in the tail where neither is close to 1.
-    usage = jnp.where(lower > 0, ndtr(-lower) - ndtr(-upper), ndtr(upper) - ndtr(lower))
+    side = jnp.where(lower > 0, -1.0, 1.0).astype(z.dtype)
+    usage = side * (ndtr(side * upper) - ndtr(side * lower))
     first, second = usage @ levels, usage @ levels**2
     return SoftRounding(
         potential=mean * first + deviation * gaps @ density - curvature * second / 2,
@@ -126,7 +127,7 @@ def _side(levels, curvature, beta, mean, deviation, nodes: int) -> SoftRounding:
     rise = levels - winner[:, None]
 
     slowest = beta * jnp.minimum(gaps, next_gaps)
-    low, high = _window(mean - thresholds, slowest, middle, deviation)
+    low, high = window(mean - thresholds, slowest, middle, deviation)
     below = rise < 0
     poles = jnp.sqrt(offset**2 + (jnp.pi / (beta * jnp.where(below, rise, 1.0))) ** 2)
     scale = jax.lax.stop_gradient(jnp.min(jnp.where(below, poles, jnp.inf), axis=1))
@@ -165,7 +166,7 @@ def _side(levels, curvature, beta, mean, deviation, nodes: int) -> SoftRounding:
     )
 
 
-def _window(center, rate, end, deviation):
+def window(center, rate, end, deviation):
     """Where exp(−rate x) exp(−(x − center)²/2 deviation²) exceeds exp(−REACH²/2) of its peak on [0, end].
 
     The product is a Gaussian of the same deviation about center − rate deviation².

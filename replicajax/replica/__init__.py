@@ -1,5 +1,8 @@
 """Replica-symmetric theory of learning with quantized weights. [Q]"""
 
+from replicajax.replica._batch import Direction as Direction
+from replicajax.replica._batch import slopes_many as slopes_many
+from replicajax.replica._batch import solve_many as solve_many
 from replicajax.replica._ridge import Unquantized as Unquantized
 from replicajax.replica._ridge import optimal_ridge as optimal_ridge
 from replicajax.replica._ridge import ridge_regression as ridge_regression

@@ -56,7 +56,7 @@ class Saddle(NamedTuple):
 def find_saddle(task: LinearRegression, book: Codebook, beta: Scalar, max_steps: int) -> Saddle:
     """The saddle point, differentiated by the implicit function theorem at whatever `_search` found."""
     y, (interpolates, converged, steps) = implicit_root(_search, _condition, (task, book, beta, max_steps))
-    regime = _regime(task, book, beta, interpolates)
+    regime = regime_of(task, book, beta, interpolates)
     order = _decode(task, y)
     fields = fields_from_order(regime.task, order, regime.beta, regime.unit)
     return Saddle(order, fields, regime, interpolates, converged, steps)
@@ -64,7 +64,7 @@ def find_saddle(task: LinearRegression, book: Codebook, beta: Scalar, max_steps:
 
 def _condition(y, found, inputs):
     task, book, beta, _ = inputs
-    return _residual(y, _regime(task, book, beta, found[0]))[0]
+    return _residual(y, regime_of(task, book, beta, found[0]))[0]
 
 
 def _search(inputs):
@@ -75,20 +75,20 @@ def _search(inputs):
 
     def phase(carry, scouting):
         y, interpolates, _, steps = carry
-        regime = _regime(task, book, beta, interpolates)
+        regime = regime_of(task, book, beta, interpolates)
         nothing = y, jnp.zeros_like(steps), jnp.array(True)
         y, more, converged = jax.lax.cond(cold | ~scouting, lambda: _solve(regime, y, max_steps), lambda: nothing)
         runaway = scouting & cold & (y[2] < 10 * _RUNAWAY)
         y = y.at[2].set(jnp.where(runaway, 1 / (1 + free), y[2]))
         return (y, interpolates | runaway, converged, steps + more), None
 
-    start = _encode(task, _ridge_start(task, book, beta))
+    start = _encode(task, ridge_start(task, book, beta))
     carry = start, jnp.array(False), jnp.array(False), jnp.zeros((), jnp.result_type(int))
     (y, interpolates, converged, steps), _ = jax.lax.scan(phase, carry, jnp.array([True, False]))
     return y, (interpolates, converged, steps)
 
 
-def _regime(task: LinearRegression, book: Codebook, beta: Scalar, interpolates: Bool[Array, ""]) -> Regime:
+def regime_of(task: LinearRegression, book: Codebook, beta: Scalar, interpolates: Bool[Array, ""]) -> Regime:
     gap = jax.lax.stop_gradient(jnp.min(jnp.diff(book.levels)))
     ridge = jnp.where(interpolates, jnp.where(task.ridge > 0, _HARD_RIDGE / gap**2, 0.0), task.ridge)
     return Regime(
@@ -132,7 +132,7 @@ def _decode(task: LinearRegression, y: Float[Array, "3"]) -> Order:
     return Order(m, c + m**2 / task.signal, 1 / l - 1)
 
 
-def _ridge_start(task: LinearRegression, book: Codebook, beta: Scalar) -> Order:
+def ridge_start(task: LinearRegression, book: Codebook, beta: Scalar) -> Order:
     """The saddle point if the weights were Gaussian with the variance of the codebook: 1/chi = alpha/(1+chi) + kappa."""
     kappa = jnp.maximum(task.ridge + 1 / (beta * jnp.mean(book.levels**2)), 1e-4)
     b = 1 - task.alpha - kappa

@@ -11,7 +11,9 @@ from replicajax.models import (
     Fields,
     LinearRegression,
     Order,
-    free_energy,
+    WeightAverages,
+    coupling,
+    energetic,
     order_from_averages,
     rounded_averages,
     weight_averages,
@@ -100,12 +102,19 @@ class Solution(eqx.Module):
         return "\n".join([head, *(f"  {name:<21}{float(value):>15.9g}   {note}" for name, value, note in rows)])
 
 
-def describe(task: LinearRegression, book: Codebook, beta: Float[Array, ""], saddle: Saddle) -> Solution:
-    """Every observable of theory 1.3 at a saddle point."""
+def describe(
+    task: LinearRegression,
+    book: Codebook,
+    beta: Float[Array, ""],
+    saddle: Saddle,
+    averages: WeightAverages | None = None,
+    rounded: WeightAverages | None = None,
+) -> Solution:
+    """Every observable of theory 1.3 at a saddle point, whose averages are computed here if not at hand."""
     interpolates, regime = saddle.interpolates, saddle.regime
     m, q, chi = saddle.order  # v = Q − q in the place of chi where it interpolates
-    averages = weight_averages(regime.task, book, saddle.fields, regime.beta).rounding
-    rounded = order_from_averages(rounded_averages(regime.task, book, saddle.fields))
+    averages = (averages or weight_averages(regime.task, book, saddle.fields, regime.beta)).rounding
+    at_level = order_from_averages(rounded or rounded_averages(regime.task, book, saddle.fields))
     spread = chi / regime.beta  # Q − q
     Q = q + spread
     true_chi = jnp.where(interpolates, jnp.inf, chi)
@@ -115,7 +124,8 @@ def describe(task: LinearRegression, book: Codebook, beta: Float[Array, ""], sad
     residual = task.alpha / 2 * (chi / (1 + chi) / beta + R / (1 + chi) ** 2)
     energy = jnp.where(interpolates, 0.0, residual) + task.ridge * Q / 2
     finite = Order(m, q, jnp.where(interpolates, 1.0, chi))
-    f = jnp.where(interpolates, energy, free_energy(task, book, beta, finite, saddle.fields))
+    f = energetic(task, finite, beta) + coupling(finite, saddle.fields, beta) - averages.potential
+    f = jnp.where(interpolates, energy, f)
     # beta (e − f) with everything that cancels left out.
     entropy = averages.entropy - task.alpha / 2 * (jnp.log1p(finite.chi) - finite.chi / (1 + finite.chi))
     # The inf of zero temperature is put in last: a zero cotangent times inf would be NaN.
@@ -135,7 +145,7 @@ def describe(task: LinearRegression, book: Codebook, beta: Float[Array, ""], sad
         fields=saddle.fields,
         generalization_error=eg,
         gibbs_error=eg + spread,
-        rounded_error=task.residual_variance(rounded.m, rounded.q) - task.noise,
+        rounded_error=task.residual_variance(at_level.m, at_level.q) - task.noise,
         test_error=R,
         training_error=energy,
         free_energy=f,
