@@ -4,6 +4,7 @@ from replicajax import distributions as distributions
 from replicajax import models as models
 from replicajax import replica as replica
 from replicajax import search as search
+from replicajax import sweep as sweep
 from replicajax.amp import AMPResult as AMPResult
 from replicajax.amp import StateEvolution as StateEvolution
 from replicajax.amp import amp as amp
@@ -23,5 +24,9 @@ from replicajax.replica import ridge_regression as ridge_regression
 from replicajax.replica import solve as solve
 from replicajax.search import optimal_bits as optimal_bits
 from replicajax.search import optimal_width as optimal_width
+from replicajax.sweep import error_peak as error_peak
+from replicajax.sweep import open_sweep as open_sweep
+from replicajax.sweep import phase_diagram as phase_diagram
+from replicajax.sweep import stability_line as stability_line
 from replicajax.trials import compare as compare
 from replicajax.trials import measure_widths as measure_widths

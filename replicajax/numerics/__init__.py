@@ -5,8 +5,10 @@ from replicajax.numerics._newton_picard import NewtonPicard as NewtonPicard
 from replicajax.numerics._newton_picard import solve_fixed_point as solve_fixed_point
 from replicajax.numerics._rounding_grid import grid_averages as grid_averages
 from replicajax.numerics._rounding_grid import grid_slopes as grid_slopes
+from replicajax.numerics._rounding_slopes import Nodes as Nodes
 from replicajax.numerics._rounding_slopes import RoundingSlopes as RoundingSlopes
 from replicajax.numerics._rounding_slopes import Slope as Slope
+from replicajax.numerics._rounding_slopes import gauss_legendre as gauss_legendre
 from replicajax.numerics._rounding_slopes import hard_rounding_slopes as hard_rounding_slopes
 from replicajax.numerics._rounding_slopes import negligible_beyond as negligible_beyond
 from replicajax.numerics._rounding_slopes import rounding_averages as rounding_averages

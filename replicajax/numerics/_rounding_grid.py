@@ -12,6 +12,7 @@ Points are the last axis of every array; a block of points takes as many nodes a
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from replicajax.numerics._rounding_slopes import RoundingSlopes, Slope
 from replicajax.numerics._soft_rounding import SoftRounding
@@ -22,15 +23,15 @@ _MOST = 2**14
 """Nodes at most, on each side."""
 
 
-def grid_nodes(levels, curvature, beta, deviation, error: float):
+def grid_nodes(levels, curvature, beta, deviation, error: Float[Array, ""] | float):
     """Nodes on each side of the mean at which the trapezoidal rule errs by `error`, relative to the Gaussian's weight."""
     gap = jnp.diff(levels, axis=0).max(0)
     zero = jnp.minimum(jnp.pi / (beta * gap), 1.99 * jnp.sqrt(2 * curvature / beta))
-    needed = _REACH * deviation * -np.log(error) / (2 * jnp.pi * zero)
+    needed = _REACH * deviation * -jnp.log(error) / (2 * jnp.pi * zero)
     return jnp.clip(jnp.ceil(jax.lax.stop_gradient(needed).max()), 12, _MOST).astype(int)
 
 
-def grid_slopes(levels, curvature, beta, mean, deviation, *, error: float, symmetric: bool = False) -> RoundingSlopes:
+def grid_slopes(levels, curvature, beta, mean, deviation, *, error: Float[Array, ""] | float, symmetric: bool = False) -> RoundingSlopes:
     """As `rounding_slopes`; `error` is that of the quadrature."""
 
     def integrands(z, p, energy, partition):
@@ -56,7 +57,7 @@ def grid_slopes(levels, curvature, beta, mean, deviation, *, error: float, symme
     )
 
 
-def grid_averages(levels, curvature, beta, mean, deviation, *, error: float, symmetric: bool = False) -> SoftRounding:
+def grid_averages(levels, curvature, beta, mean, deviation, *, error: Float[Array, ""] | float, symmetric: bool = False) -> SoftRounding:
     """Everything `soft_rounding` gives; arguments as in `grid_slopes`."""
 
     def integrands(z, p, energy, log_partition):
@@ -72,7 +73,7 @@ def grid_averages(levels, curvature, beta, mean, deviation, *, error: float, sym
     return result._replace(mean=jnp.zeros_like(result.mean), usage=(result.usage + result.usage[::-1]) / 2)
 
 
-def _integrate(integrands, levels, curvature, beta, mean, deviation, error: float, symmetric: bool):
+def _integrate(integrands, levels, curvature, beta, mean, deviation, error: Float[Array, ""] | float, symmetric: bool):
     """E integrands(z, p, log weights, log of their sum); only the right half, doubled, if `symmetric`."""
     count = grid_nodes(levels, curvature, beta, deviation, error)
     step = _REACH / count

@@ -25,11 +25,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float, Int
 
 from replicajax.numerics._soft_rounding import SoftRounding, hard_rounding, window
 
 Points = Float[Array, " points"]
+
+
+class Nodes(NamedTuple):
+    """Gauss-Legendre nodes on each side of each threshold, as arrays: another number of them is no other program."""
+
+    unit: Float[Array, " most"]
+    weight: Float[Array, " most"]
+    count: Int[Array, ""] | int
+    """The first `count` are used."""
+
+
+def gauss_legendre(count: int, most: int | None = None, dtype: DTypeLike = float) -> Nodes:
+    """`count` nodes on [−1, 1], in arrays of length `most`."""
+    unit, weight = np.polynomial.legendre.leggauss(count)
+    unit, weight = (np.pad(a, (0, (most or count) - count)) for a in (unit, weight))
+    return Nodes(jnp.asarray(unit, dtype), jnp.asarray(weight, dtype), count)
 
 
 class Slope(NamedTuple):
@@ -57,7 +73,7 @@ def rounding_slopes(
     mean: Points,
     deviation: Points,
     *,
-    nodes: int,
+    nodes: Nodes,
     even: bool = False,
     symmetric: bool = False,
 ) -> RoundingSlopes:
@@ -67,7 +83,7 @@ def rounding_slopes(
       levels: K >= 2 increasing levels of each point.
       curvature, beta, deviation: positive and finite, as in `soft_rounding`.
       mean: of the field.
-      nodes: Gauss-Legendre nodes on each side of each threshold.
+      nodes: quadrature on each side of each threshold.
       even: the levels are evenly spaced (not checked).
       symmetric: the levels are symmetric about 0 and mean is 0 (not checked): half the work.
     """
@@ -147,7 +163,7 @@ def rounding_averages(
     mean: Points,
     deviation: Points,
     *,
-    nodes: int,
+    nodes: Nodes,
     even: bool = False,
     symmetric: bool = False,
 ) -> SoftRounding:
@@ -187,7 +203,7 @@ def rounding_averages(
     )
 
 
-def _integrate(integrands: Callable, scale, levels, curvature, beta, mean, deviation, nodes: int):
+def _integrate(integrands: Callable, scale, levels, curvature, beta, mean, deviation, nodes: Nodes):
     """Integrals of integrands(x, z) over h = threshold + x, x > 0, up to the middle of the next level's cell."""
     gaps = jnp.diff(levels, axis=0)
     thresholds = curvature * (levels[1:] + levels[:-1]) / 2
@@ -196,7 +212,7 @@ def _integrate(integrands: Callable, scale, levels, curvature, beta, mean, devia
     slowest = beta * jnp.minimum(gaps, jnp.concatenate([gaps[1:], endless]))
     low, high = window(mean - thresholds, slowest, middle, deviation)
 
-    unit, weight = (jnp.asarray(a, levels.dtype) for a in np.polynomial.legendre.leggauss(nodes))
+    unit, weight, count = nodes
     start, stop = jnp.arcsinh(low / scale), jnp.arcsinh(high / scale)
     half = (stop - start) / 2
     density = half * scale / (deviation * np.sqrt(2 * np.pi))
@@ -212,7 +228,7 @@ def _integrate(integrands: Callable, scale, levels, curvature, beta, mean, devia
         return jax.tree.map(lambda total, value: total + measure * value, sums, integrands(x, z))
 
     shapes = jax.eval_shape(lambda x: integrands(x, x), thresholds)
-    return jax.lax.fori_loop(0, nodes, add, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes))
+    return jax.lax.fori_loop(0, count, add, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes))
 
 
 class _Factors(NamedTuple):

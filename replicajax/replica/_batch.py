@@ -36,6 +36,7 @@ from replicajax.numerics import (
     Slope,
     SoftRounding,
     default_nodes,
+    gauss_legendre,
     grid_averages,
     grid_slopes,
     hard_rounding,
@@ -62,15 +63,19 @@ class Traits(NamedTuple):
     """Levels and teacher symmetric about 0."""
     levels: int
 
-    def slopes(self, fine: bool) -> Callable[..., RoundingSlopes]:
+    def slopes(self, fine: Array | bool) -> Callable[..., RoundingSlopes]:
+        """The quadrature of the result or, many times cheaper, of the first steps; the choice may be traced."""
+        few, many = (gauss_legendre(n, self.nodes) for n in (_FEW, self.nodes))
+        nodes = jax.tree.map(lambda few, many: jnp.where(fine, many, few), few, many)
         return self._choose(
-            partial(rounding_slopes, nodes=self.nodes if fine else 8, even=self.even, symmetric=self.symmetric),
-            partial(grid_slopes, error=1e-13 if fine else 1e-5, symmetric=self.symmetric),
+            partial(rounding_slopes, nodes=nodes, even=self.even, symmetric=self.symmetric),
+            partial(grid_slopes, error=jnp.where(fine, 1e-13, 1e-5), symmetric=self.symmetric),
         )
 
     def averages(self) -> Callable[..., SoftRounding]:
+        nodes = gauss_legendre(self.nodes)
         return self._choose(
-            partial(rounding_averages, nodes=self.nodes, even=self.even, symmetric=self.symmetric),
+            partial(rounding_averages, nodes=nodes, even=self.even, symmetric=self.symmetric),
             partial(grid_averages, error=1e-13, symmetric=self.symmetric),
         )
 
@@ -170,45 +175,20 @@ def _components_to_points(shape, x):
     return jnp.broadcast_to(x[..., None, :], (*x.shape[:-1], *shape)).reshape(*x.shape[:-1], -1)
 
 
-class _Newton(NamedTuple):
-    state: State
-    size: Points
-    """Largest change of log L or log t in the last step, before it was shortened."""
-    upright: Array
-    """det > 0: state evolution does not leave along one direction."""
-    steps: Array
+class Patience(NamedTuple):
+    """How long a block is worked on; traced, so that trying again is the same program."""
+
+    evolutions: int
+    """Steps of state evolution before Newton's."""
+    scouting: int
+    """Steps on few nodes at most."""
+    settling: int
+    """Steps on all nodes at most."""
+    stride: float
+    """Longest step in log L or log t."""
 
 
-def _newton(p: Problems, start: State, averages, tolerance: float, max_steps: int, stride: float = 1.0) -> _Newton:
-    """Newton's method on (1) until every point of the block changes by less than `tolerance`."""
-
-    def unsettled(carry: _Newton):
-        return (carry.steps < max_steps) & (carry.size > tolerance).any()
-
-    def step(carry: _Newton) -> _Newton:
-        (f, g), ((f_L, f_t), (g_L, g_t)) = _equations(p, carry.state, averages)
-        determinant = f_L * g_t - f_t * g_L
-        d_L, d_t = (f_t * g - g_t * f) / determinant, (g_L * f - f_L * g) / determinant
-        size = jnp.maximum(jnp.abs(d_L), jnp.abs(d_t))
-        size = jnp.where(jnp.isfinite(size), size, jnp.inf)
-        shorten = jnp.where(jnp.isfinite(size), jnp.minimum(1.0, stride / size), 0.0)
-        log_L, log_t = (
-            jnp.where(shorten > 0, x + shorten * d, x) for x, d in zip(carry.state, (d_L, d_t), strict=True)
-        )
-        return _Newton(State(log_L, log_t), size, determinant > 0, carry.steps + 1)
-
-    first = _Newton(start, jnp.full_like(start.log_L, jnp.inf), start.log_L < jnp.inf, jnp.zeros((), int))
-    return jax.lax.while_loop(unsettled, step, first)
-
-
-def _evolve(p: Problems, state: State, averages, steps: int) -> State:
-    """State evolution, half a step at a time on the logarithms."""
-
-    def step(_, state):
-        f, g = _equations(p, state, averages).residual
-        return State(state.log_L - f / 2, state.log_t - g / 2)
-
-    return jax.lax.fori_loop(0, steps, step, state)
+HASTY, PATIENT = Patience(0, 10, 4, 1.0), Patience(300, 0, 60, 0.5)
 
 
 class Settled(NamedTuple):
@@ -218,21 +198,62 @@ class Settled(NamedTuple):
     steps: Array
 
 
-def _settle_warm(p: Problems, start: State, traits: Traits, patient: bool) -> Settled:
+class _Search(NamedTuple):
+    state: State
+    size: Points
+    """Largest change of log L or log t in the last step, before it was shortened."""
+    upright: Array
+    """det > 0: state evolution does not leave along one direction."""
+    steps: Array
+    phase: Array
+    """0 state evolution, 1 Newton on few nodes, 2 Newton on all, 3 done."""
+    left: Array
+    """Steps left in this phase."""
+
+
+def _search(p: Problems, start: State, slopes: Callable[[Array], Callable], patience: Patience, tolerance: float) -> _Search:
+    """From start to solution in one loop, so that the averages are compiled once.  A point that settles stays put."""
+    budget = jnp.stack([jnp.asarray(n, int) for n in (*patience[:3], 0)])
+    goal = jnp.array([-1.0, 1e-2, tolerance, jnp.inf], p.alpha.dtype)
+    never = jnp.full_like(start.log_L, jnp.inf)
+
+    def step(s: _Search) -> _Search:
+        evolving = s.phase == 0
+        (f, g), ((f_L, f_t), (g_L, g_t)) = _equations(p, s.state, slopes(s.phase == 2))
+        determinant = f_L * g_t - f_t * g_L
+        newton = State((f_t * g - g_t * f) / determinant, (g_L * f - f_L * g) / determinant)
+        change = jax.tree.map(partial(jnp.where, evolving), State(-f / 2, -g / 2), newton)
+        size = jnp.maximum(jnp.abs(change.log_L), jnp.abs(change.log_t))
+        size = jnp.where(jnp.isfinite(size), size, jnp.inf)
+        shorten = jnp.minimum(1.0, patience.stride / size)  # 0 where the step is not finite
+        moves = (s.size > goal[s.phase]) & (shorten > 0)
+        state = jax.tree.map(lambda x, d: jnp.where(moves, x + shorten * d, x), s.state, change)
+        size = jnp.where(moves | (shorten == 0), size, s.size)
+        left = s.left - 1
+        over = (left <= 0) | (size <= goal[s.phase]).all()
+        phase = s.phase + over
+        return _Search(
+            state,
+            jnp.where(over & (phase < 3), never, size),
+            jnp.where(moves, determinant > 0, s.upright),
+            s.steps + moves,
+            phase,
+            jnp.where(over, budget[phase], left),
+        )
+
+    none = jnp.zeros(start.log_L.shape, int)
+    first = jnp.where(budget[0] > 0, 0, 1)
+    search = _Search(start, never, none > 0, none, first, budget[first])
+    return jax.lax.while_loop(lambda s: s.phase < 3, step, search)
+
+
+def _settle_warm(p: Problems, start: State, traits: Traits, patience: Patience) -> Settled:
     """Finite beta, or the hard constraint."""
-    coarse, fine = traits.slopes(fine=False), traits.slopes(fine=True)
     eps = float(jnp.finfo(p.alpha.dtype).eps)
-    start = State(
-        # v = Q − q of the free codebook, where the constraint is hard.
-        jnp.where(p.unit > 0, start.log_L, jnp.log(p.alpha / _free_variance(p))),
-        start.log_t,
-    )
-    if patient:
-        start = _evolve(p, start, coarse, 200)
-    scout = _newton(p, start, coarse, 1e-2, 60 if patient else 10, 0.5 if patient else 1.0)
-    final = _newton(p, scout.state, fine, eps**0.4, 20 if patient else 4)
-    settled = (final.size < 10 * eps**0.4) & final.upright
-    return Settled(final.state, settled, p.unit == 0, _alike(scout.steps + final.steps, settled))
+    # v = Q − q of the free codebook, where the constraint is hard.
+    start = start._replace(log_L=jnp.where(p.unit > 0, start.log_L, jnp.log(p.alpha / _free_variance(p))))
+    found = _search(p, start, traits.slopes, patience, eps**0.4)
+    return Settled(found.state, (found.size < 10 * eps**0.4) & found.upright, p.unit == 0, found.steps)
 
 
 def _free_variance(p: Problems) -> Points:
@@ -250,28 +271,27 @@ def _settle_cold(p: Problems, start: State) -> Settled:
         return f, slope, p.alpha * jnp.exp(log_g)
 
     def step(carry):
-        log_t, low, high, _, _, steps = carry
-        f, slope, g = mismatch(log_t)
-        low, high = jnp.where(f < 0, log_t, low), jnp.where(f < 0, high, log_t)
+        log_t, low, high, size, g, steps, left = carry
+        moves = size > 1e-3
+        f, slope, new_g = mismatch(log_t)
+        low, high = jnp.where(moves & (f < 0), log_t, low), jnp.where(moves & (f >= 0), log_t, high)
         newton = log_t - f / slope
         inside = (newton > low) & (newton < high) & (jnp.abs(newton - log_t) < 2.0)
-        return jnp.where(inside, newton, (low + high) / 2), low, high, jnp.abs(f), g, steps + 1
+        new = jnp.where(inside, newton, (low + high) / 2)
+        stay = partial(jnp.where, moves)
+        return stay(new, log_t), low, high, stay(jnp.abs(f), size), stay(new_g, g), steps + moves, left - 1
 
-    reach, never = 60.0, jnp.full_like(p.alpha, jnp.inf)
-    first = start.log_t, start.log_t - reach, start.log_t + reach, never, p.alpha, 0
-    log_t, _, _, size, g, steps = jax.lax.while_loop(lambda c: (c[-1] < 80) & (c[3] > 1e-3).any(), step, first)
+    reach, never, none = 60.0, jnp.full_like(p.alpha, jnp.inf), jnp.zeros(p.alpha.shape, int)
+    first = start.log_t, start.log_t - reach, start.log_t + reach, never, p.alpha, none, 80
+    log_t, _, _, size, g, steps, _ = jax.lax.while_loop(lambda c: (c[-1] > 0) & (c[3] > 1e-3).any(), step, first)
     interpolates = (p.ridge == 0) & (g >= p.alpha)
     b = p.alpha - p.ridge - g  # L + g L/(L + ridge) = alpha
     L = (b + jnp.sqrt(b**2 + 4 * p.alpha * p.ridge)) / 2
     state = State(jnp.log(jnp.where(interpolates, p.alpha / _free_variance(p), L)), log_t)
-    polished = _newton(p, state, _cold_averages, eps**0.45, 12)
+    polished = _search(p, state, lambda fine: _cold_averages, Patience(0, 0, 12, 1.0), eps**0.45)
     state = jax.tree.map(partial(jnp.where, interpolates), state, polished.state)
     settled = interpolates | ((polished.size < eps**0.4) & polished.upright)
-    return Settled(state, settled & (size < 1e-3), interpolates, _alike(steps + polished.steps, settled))
-
-
-def _alike(steps: Array, like: Array) -> Array:
-    return jnp.broadcast_to(steps, like.shape)
+    return Settled(state, settled & (size < 1e-3), interpolates, steps + polished.steps)
 
 
 def _cold_averages(levels, curvature, beta, mean, deviation) -> RoundingSlopes:
@@ -313,32 +333,47 @@ def _report(tasks, books, betas, found: Settled, averages: WeightAverages, cold:
     return jax.vmap(one)(tasks, books, betas, found.state, found.interpolates, found.settled, found.steps, averages)
 
 
-def _block(traits: Traits, stage: str, tasks, books, betas, interpolates) -> Solution:
+def _block(traits: Traits, cold: bool, patience: Patience | None, tasks, books, betas, interpolates) -> Solution:
     """One block of points, from the start to the observables."""
     order = jax.vmap(ridge_start)(tasks, books, betas)
     R = tasks.residual_variance(order.m, order.q)
     start = State(jnp.log(tasks.alpha / (1 + order.chi)), jnp.log(R / tasks.alpha))
     p = _problems(tasks, books, betas, interpolates)
-    if stage == "cold":
-        found = _settle_cold(p, start)
-    else:
-        found = _settle_warm(p, start, traits, stage == "patient")
-    averages = _averages(p, found.state, traits, stage == "cold")
-    return _report(tasks, books, betas, found, averages, stage == "cold")
+    found = _settle_cold(p, start) if patience is None else _settle_warm(p, start, traits, patience)
+    averages = _averages(p, found.state, traits, cold)
+    return _report(tasks, books, betas, found, averages, cold)
 
 
 @eqx.filter_jit
-def _blocks(kernel: Callable, inputs, block: int, mesh: Mesh | None):
-    """kernel on block after block, each device its share of them."""
+def _blocks(kernel: Callable, inputs, live: Array, block: int, mesh: Mesh | None):
+    """kernel on block after block of the first `live` points, each device its share of them; the rest is zeros."""
 
-    def share(inputs):
+    def share(kernel, inputs, live):
         split = jax.tree.map(lambda x: x.reshape(-1, block, *x.shape[1:]), inputs)
-        found = jax.lax.map(lambda each: kernel(*each), split)
+        size = jax.tree.leaves(inputs)[0].shape[0]
+        if mesh is not None:
+            live = live - size * jax.lax.axis_index("points")
+        shapes = jax.eval_shape(lambda each: kernel(*each), jax.tree.map(lambda x: x[0], split))
+        found = jax.tree.map(lambda s: jnp.zeros((size // block, *s.shape), s.dtype), shapes)
+
+        def add(i, found):
+            each = kernel(*jax.tree.map(lambda x: x[i], split))
+            return jax.tree.map(lambda whole, part: whole.at[i].set(part), found, each)
+
+        found = jax.lax.fori_loop(0, jnp.clip(-(-live // block), 0, size // block), add, found)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
     if mesh is None:
-        return share(inputs)
-    return jax.shard_map(share, mesh=mesh, in_specs=_BY_POINT, out_specs=_BY_POINT, check_vma=False)(inputs)
+        return share(kernel, inputs, live)
+    everywhere = PartitionSpec()
+    dynamic, static = eqx.partition(kernel, eqx.is_array)
+    return jax.shard_map(
+        lambda dynamic, *rest: share(eqx.combine(dynamic, static), *rest),
+        mesh=mesh,
+        in_specs=(everywhere, _BY_POINT, everywhere),
+        out_specs=_BY_POINT,
+        check_vma=False,
+    )(dynamic, inputs, live)
 
 
 _BY_POINT = PartitionSpec("points")
@@ -362,16 +397,16 @@ def solve_many(
     cold, interpolates = np.isinf(betas), np.zeros(betas.shape, bool)
     found = None
 
-    def run(which: np.ndarray, stage: str) -> Solution:
-        return pool.run(eqx.Partial(_block, pool.traits, stage), (tasks, books, betas, interpolates), which, into=found)
+    def run(which: np.ndarray, patience: Patience | None) -> Solution | None:
+        kernel = eqx.Partial(_block, pool.traits, patience is None, jax.tree.map(jnp.asarray, patience))
+        return pool.run(kernel, (tasks, books, betas, interpolates), which, into=found)
 
-    for stage, which in (("warm", ~cold), ("cold", cold)):
-        if which.any():
-            found = run(which, stage)
+    found = run(~cold, HASTY)
+    found = run(cold, None)
     assert found is not None
     interpolates = cold & found.interpolates
-    run(interpolates, "warm")
-    run(~found.converged & (~cold | interpolates), "patient")
+    run(interpolates, HASTY)
+    run(~found.converged & (~cold | interpolates), PATIENT)
     for i in np.flatnonzero(~found.converged):
         each = jax.tree.map(lambda x, i=i: x[i : i + 1], (tasks, books, betas))
         jax.tree.map(partial(_put, np.array([i])), found, _one_by_one(*each))
@@ -412,12 +447,10 @@ def _slope_block(traits: Traits, cold: bool, of: str, problem, interpolates, fie
     state = State(jnp.log(fields.L), jnp.log(fields.chi_hat / fields.L**2))
 
     def drift(problem, state, direction) -> State:
-        (f_L, f_t), (g_L, g_t) = _equations(_problems(*problem, interpolates), state, averages).jacobian
-
         def residual(*problem):
-            return _equations(_problems(*problem, interpolates), state, averages).residual
+            return _equations(_problems(*problem, interpolates), state, averages)
 
-        _, (f, g) = jax.jvp(residual, problem, direction)
+        _, (f, g), ((f_L, f_t), (g_L, g_t)) = jax.jvp(residual, problem, direction, has_aux=True)
         determinant = f_L * g_t - f_t * g_L
         return State((f_t * g - g_t * f) / determinant, (g_L * f - f_L * g) / determinant)
 
@@ -447,31 +480,27 @@ class _Pool:
         work = (self.traits.levels - 1) * _components(tasks)
         on_cpu = self.devices[0].platform == "cpu"
         self.block = max(1, min(_CACHED // work, 64)) if on_cpu else max(1, _RESIDENT // work)
-        self.small, self.batch = (
-            len(self.devices) * self.block * (max(1, size // self.block) if on_cpu else 1) for size in (_BATCH // 8, _BATCH)
-        )
+        self.batch = len(self.devices) * self.block * (max(1, _BATCH // self.block) if on_cpu else 1)
         self.threads = (os.cpu_count() or 1) if on_cpu and self.mesh is None else 1
 
     def run(self, kernel: Callable, inputs, which: np.ndarray, into=None):
         """kernel on the points where `which`, written into the arrays `into` (new ones if None), which are returned."""
         chosen = np.flatnonzero(which)
-        # A second size, for the few points that need another try.
-        size = self.small if chosen.size <= self.small else self.batch
         out = [] if into is None else [into]
         writing = Lock()
 
         def one(part: np.ndarray) -> None:
-            padded = np.concatenate([part, np.full(size - part.size, part[0])])
+            padded = np.concatenate([part, np.full(self.batch - part.size, part[0])])
             batch = jax.tree.map(lambda x: x[padded], inputs)
             if self.mesh is None:
                 batch = jax.device_put(batch, self.devices[0])
-            found = jax.tree.map(np.asarray, _blocks(kernel, batch, self.block, self.mesh))
+            found = jax.tree.map(np.asarray, _blocks(kernel, batch, np.int64(part.size), self.block, self.mesh))
             with writing:
                 if not out:
                     out.append(jax.tree.map(lambda x: np.zeros((which.size, *x.shape[1:]), x.dtype), found))
                 jax.tree.map(partial(_put, part), out[0], found)
 
-        parts = np.split(chosen, range(size, chosen.size, size)) if chosen.size else []
+        parts = np.split(chosen, range(self.batch, chosen.size, self.batch)) if chosen.size else []
         precision = (jax.config.jax_enable_x64,)  # it may be set for the calling thread alone
         with ThreadPoolExecutor(self.threads, initializer=_set_precision, initargs=precision) as pool:
             for _ in pool.map(one, parts):
@@ -479,6 +508,7 @@ class _Pool:
         return out[0] if out else None
 
 
+_FEW = 8
 _CACHED = 448
 """Thresholds times points of a block that keeps its working set in a core's cache."""
 _RESIDENT = 2**21
@@ -514,6 +544,6 @@ def _traits(tasks: LinearRegression, books: Codebook) -> Traits:
 @eqx.filter_jit
 def _one_by_one(tasks, books, betas) -> Solution:
     """The most patient solver there is."""
-    return jax.vmap(lambda task, book, beta: describe(task, book, beta, find_saddle(task, book, beta, 512)))(
+    return jax.vmap(lambda task, book, beta: describe(task, book, beta, find_saddle(task, book, beta, 4096)))(
         tasks, books, betas
     )

@@ -1,0 +1,161 @@
+"""Curves in a phase diagram, traced to rounding: where replica symmetry breaks, and where double descent peaks.
+
+Neither is read off a grid.  A scan finds a bracket on every slice, Newton's method in it the root of
+
+    replicon(x) = 0          or          d eg/dx = 0,
+
+and the implicit function theorem its slope in every other axis y:  dx/dy = −(d replicon/dy)/(d replicon/dx), and with
+second derivatives likewise for the peak.  All derivatives are those of the theory (`replica.slopes_many`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import ArrayLike
+
+from replicajax.codebooks import Codebook
+from replicajax.models import LinearRegression
+from replicajax.sweep._grid import LONG_NAMES, Grid, grid
+from replicajax.sweep._optimum import turning_points
+from replicajax.sweep._roots import bracketed_roots
+from replicajax.sweep._slices import Slices
+
+_SCAN = 33
+_TOLERANCE = 1e-10
+
+
+def stability_line(
+    task: LinearRegression,
+    bits: int | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    unknown: str,
+    between: tuple[float, float],
+    axes: Mapping[str, ArrayLike],
+    width: ArrayLike | None = None,
+    exponent: ArrayLike | None = None,
+    codebook: Codebook | None = None,
+    devices: Sequence[jax.Device] = (),
+) -> xr.Dataset:
+    """The line replicon = 0: the value of `unknown` at which replica symmetry breaks, for every point of `axes`.
+
+    Args:
+      task, bits, beta, width, exponent, codebook, axes, devices: as in `phase_diagram`; `unknown` must be free.
+      unknown: the parameter solved for, any that may be an axis except bits.
+      between: where to look; of several roots the first from between[0] on is given.
+
+    Returns:
+      Dataset over `axes` with variables <unknown> (NaN where the replicon keeps its sign), d_<unknown>_d_<axis> (the
+      slope of the line), generalization_error and replicon there, and `found`.
+
+    Raises:
+      TypeError, ValueError: bad arguments; beta = inf, where no finite codebook is stable.
+
+    Source: theory 1.3, [Q].
+    """
+    sweep = _sweep(task, bits, beta, unknown, between, axes, width, exponent, codebook)
+    if np.isinf(sweep.axes.get("beta", sweep.fixed.get("beta", 1.0))).any():
+        raise ValueError("beta must be finite: at beta = inf replica symmetry is nowhere stable")
+    slices = Slices(sweep, unknown, devices)
+    scan = np.geomspace(*between, _SCAN)
+    every = np.tile(scan, slices.everyone.size)
+    replicon, converged = slices.solve(every, np.repeat(slices.everyone, _SCAN), "replicon")
+    replicon = np.where(converged, replicon, np.nan).reshape(-1, _SCAN)
+    change = replicon[:, 1:] * replicon[:, :-1] < 0
+    which = np.flatnonzero(change.any(1))
+    first = change[which].argmax(1)
+
+    def function(x):
+        return slices.differentiate(x, which, "replicon")
+
+    names = [name for name in sweep.axes if name not in ("bits", unknown)]
+    root, rows = np.zeros(0), np.zeros((2 + len(names), 0))
+    found = np.zeros(slices.everyone.size, bool)
+    if which.size:
+        at_low = replicon[which, first]
+        root, ok = bracketed_roots(lambda x: tuple(function(x)), scan[first], scan[first + 1], at_low, _TOLERANCE)
+        rows = slices.differentiate(root, which, "replicon", names)
+        found[which] = ok
+    columns = {unknown: root, **{name: -row / rows[1] for name, row in zip(names, rows[2:], strict=True)}}
+    error = slices.solve(root, which, "generalization_error")[0] if which.size else root
+    columns |= {"generalization_error": error, "replicon": rows[0]}
+    return _dataset(sweep, slices, unknown, "replica symmetry breaks (replicon = 0)", which, columns, found)
+
+
+def error_peak(
+    task: LinearRegression,
+    bits: int | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    unknown: str = "alpha",
+    between: tuple[float, float] = (0.1, 4.0),
+    axes: Mapping[str, ArrayLike],
+    width: ArrayLike | None = None,
+    exponent: ArrayLike | None = None,
+    codebook: Codebook | None = None,
+    devices: Sequence[jax.Device] = (),
+) -> xr.Dataset:
+    """The peak of double descent: the value of `unknown` at the highest local maximum of eg, for every point of `axes`.
+
+    Arguments as in `stability_line`; beta may be inf.  `found` is False where eg has no maximum inside `between`: then
+    the other variables, <unknown>, d_<unknown>_d_<axis> and generalization_error, are NaN.
+    """
+    sweep = _sweep(task, bits, beta, unknown, between, axes, width, exponent, codebook)
+    slices = Slices(sweep, unknown, devices)
+    scan = sweep.axes[unknown]
+    every = np.tile(scan, slices.everyone.size)
+    eg, converged = slices.solve(every, np.repeat(slices.everyone, scan.size), "generalization_error")
+    curves = np.where(converged, eg, -np.inf).reshape(-1, scan.size)
+    local = (curves[:, 1:-1] > curves[:, :-2]) & (curves[:, 1:-1] >= curves[:, 2:])
+    curves = np.where(np.pad(local, ((0, 0), (1, 1))), curves, -np.inf)
+    peak, _, found = turning_points(slices, curves, sign=-1)
+    which = np.flatnonzero(found)
+    names = [name for name in sweep.axes if name not in ("bits", unknown)]
+    rows = slices.differentiate_twice(peak[which], which, names) if which.size else np.zeros((3 + len(names), 0))
+    columns = {unknown: peak[which], **{name: -row / rows[2] for name, row in zip(names, rows[3:], strict=True)}}
+    columns["generalization_error"] = rows[0]
+    return _dataset(sweep, slices, unknown, "the generalization error peaks", which, columns, found)
+
+
+def _sweep(task, bits, beta, unknown: str, between, axes, width, exponent, codebook) -> Grid:
+    if unknown == "bits" or (isinstance(axes, Mapping) and unknown in axes):
+        raise ValueError(f"unknown must be a parameter other than bits and the axes, got {unknown!r}")
+    ends = np.asarray(between, float)
+    if ends.shape != (2,) or not (0 < ends[0] < ends[1] < np.inf):
+        raise ValueError(f"between must be two positive numbers, the smaller first, got {between!r}")
+    return grid(
+        task,
+        bits,
+        beta,
+        axes={**axes, unknown: np.geomspace(*ends, 2 * _SCAN)},
+        width=width,
+        exponent=exponent,
+        codebook=codebook,
+    )
+
+
+def _dataset(sweep: Grid, slices: Slices, unknown: str, where: str, which, columns: dict, found) -> xr.Dataset:
+    dims = [name for name in sweep.axes if name != unknown]
+
+    def spread(column: np.ndarray) -> np.ndarray:
+        whole = np.full(slices.everyone.size, np.nan)
+        whole[which] = column
+        return np.where(found, whole, np.nan).reshape(slices.shape)
+
+    variables: dict[str, Any] = {}
+    for name, column in columns.items():
+        if name == unknown:
+            attrs = {"long_name": f"{LONG_NAMES[name][0]} at which {where}", "units": LONG_NAMES[name][1]}
+        elif name in sweep.axes:
+            attrs = {"long_name": f"slope of the line {unknown}({name})"}
+        else:
+            attrs = {"long_name": f"{name.replace('_', ' ')} on the line"}
+        label = f"d_{unknown}_d_{name}" if name in sweep.axes and name != unknown else name
+        variables[label] = (dims, spread(column), attrs)
+    variables["found"] = (dims, found.reshape(slices.shape), {"long_name": "there is such a point, and it converged"})
+    coords = {name: (name, sweep.axes[name], dict(long_name=LONG_NAMES[name][0])) for name in dims}
+    fixed = {name: float(value) for name, value in sweep.fixed.items()}
+    return xr.Dataset(variables, coords, {"title": where, "task": str(sweep.task), **fixed})

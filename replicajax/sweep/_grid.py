@@ -1,0 +1,222 @@
+"""The points of a sweep: which parameter has which value where.
+
+A point is a task, a codebook and a temperature; every number of the three may be an axis.  The number of bits is an axis
+too, but an array has one number of levels, so points of different bits go into different batches.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from replicajax import _checks
+from replicajax.codebooks import Codebook, power
+from replicajax.models import LinearRegression
+from replicajax.replica import Direction
+
+TASK = ("alpha", "signal", "noise", "ridge")
+BOOK = ("bits", "width", "exponent")
+Problem = tuple[LinearRegression, Codebook, np.ndarray]
+
+LONG_NAMES = {
+    "alpha": ("rows per weight", "1"),
+    "signal": ("variance of a teacher weight", "weight^2"),
+    "noise": ("variance of the label noise", "label^2"),
+    "ridge": ("ridge coefficient", "1"),
+    "df": ("degrees of freedom of the teacher", "1"),
+    "density": ("density of the teacher", "1"),
+    "bits": ("bits per weight", "bit"),
+    "width": ("largest level", "weight"),
+    "exponent": ("exponent of the levels, 1 for even spacing", "1"),
+    "beta": ("inverse temperature", "1/energy"),
+}
+"""What each axis is and its unit; a label is in the units of weight here, since rows have unit length."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Everything fixed, and the axes in order (the last varies fastest)."""
+
+    task: LinearRegression
+    levels: tuple[float, ...] | None
+    """Of a codebook given as such, scaled to largest level 1."""
+    fixed: Mapping[str, Any]
+    """bits, width, exponent and beta, as far as they are not axes."""
+    axes: Mapping[str, np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(values.size for values in self.axes.values())
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(jnp.result_type(float))
+
+    def values(self, index: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Every parameter at points given by one array of positions per axis."""
+        size = index[0].size if len(index) else 1
+        task = {name: np.asarray(getattr(self.task, name)) for name in TASK} | _of_teacher(self.task)
+        known = {name: np.full(size, value) for name, value in (task | dict(self.fixed)).items()}
+        return known | {name: values[i] for (name, values), i in zip(self.axes.items(), index, strict=True)}
+
+    def problem(self, values: Mapping[str, np.ndarray]) -> Problem:
+        """Tasks, codebooks and betas with a leading axis of points, all of the same number of bits."""
+        size = values["alpha"].size
+        task = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (size, *np.shape(x))), self.task)
+        for name in TASK:
+            task = eqx.tree_at(lambda t, name=name: getattr(t, name), task, self._float(values[name]))
+        for name in _of_teacher(self.task):
+            task = eqx.tree_at(lambda t, name=name: getattr(t.teacher, name), task, self._float(values[name]))
+        return task, self._book(values), self._float(values["beta"])
+
+    def direction(self, values: Mapping[str, np.ndarray], name: str) -> Direction:
+        """Tangent of `problem` as the parameter `name` changes at unit rate."""
+        task, book, beta = jax.tree.map(np.zeros_like, self.problem(values))
+        one = np.ones_like(beta)
+        if name == "beta":
+            return task, book, one
+        if name in TASK:
+            return eqx.tree_at(lambda t: getattr(t, name), task, one), book, beta
+        if name in _of_teacher(self.task):
+            return eqx.tree_at(lambda t: getattr(t.teacher, name), task, one), book, beta
+        levels = self._book(values).levels
+        if name == "width":
+            return task, eqx.tree_at(lambda b: b.levels, book, levels / self._float(values["width"])[:, None]), beta
+        return task, eqx.tree_at(lambda b: b.levels, book, levels * _log_size(levels)), beta
+
+    def bend(self, values: Mapping[str, np.ndarray], name: str, other: str) -> Direction | None:
+        """How `direction(name)` itself changes with `other`; None where it does not."""
+        pair = {name, other}
+        if pair not in ({"exponent"}, {"exponent", "width"}):
+            return None
+        task, book, beta = self.direction(values, "exponent")
+        factor = _log_size(book.levels) if pair == {"exponent"} else 1 / self._float(values["width"])[:, None]
+        return task, eqx.tree_at(lambda b: b.levels, book, book.levels * factor), beta
+
+    def _book(self, values: Mapping[str, np.ndarray]) -> Codebook:
+        width = values["width"][:, None]
+        if self.levels is not None:
+            levels = width * np.array(self.levels)
+        else:
+            u = np.linspace(-1.0, 1.0, 2 ** int(values["bits"][0]))
+            levels = width * np.sign(u) * np.abs(u) ** values["exponent"][:, None]
+        like = power(1, 1.0, 1.0)
+        return eqx.tree_at(lambda b: b.levels, like, self._float(levels))
+
+    def _float(self, values) -> np.ndarray:
+        return np.asarray(values, self.dtype)
+
+    def batches(self, values: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
+        """Positions of points that share a number of bits."""
+        if self.levels is not None:
+            yield np.arange(values["alpha"].size)
+            return
+        for bits in np.unique(values["bits"]):
+            yield np.flatnonzero(values["bits"] == bits)
+
+    def configuration(self) -> dict[str, Any]:
+        """All that the numbers depend on, in plain types."""
+        task = {name: float(getattr(self.task, name)) for name in TASK if name not in self.axes}
+        task |= {name: float(v) for name, v in _of_teacher(self.task).items() if name not in self.axes}
+        leaves = [np.asarray(x).tolist() for x in jax.tree.leaves(self.task.teacher)]
+        return {
+            "task": task,
+            "teacher": [type(self.task.teacher).__name__, *([] if set(_of_teacher(self.task)) & set(self.axes) else leaves)],
+            "levels": None if self.levels is None else list(self.levels),
+            "fixed": {name: float(value) for name, value in self.fixed.items()},
+            "axes": {name: values.tolist() for name, values in self.axes.items()},
+            "dtype": self.dtype.name,
+        }
+
+
+def _log_size(levels: np.ndarray) -> np.ndarray:
+    """log|u| of levels width sign(u) |u|^exponent: what a derivative in the exponent brings down."""
+    size = np.abs(np.linspace(-1.0, 1.0, levels.shape[1]))
+    return np.log(np.where(size > 0, size, 1.0))
+
+
+def _of_teacher(task: LinearRegression) -> dict[str, np.ndarray]:
+    """Numbers of the teacher's law that a sweep may vary."""
+    return {name: np.asarray(getattr(task.teacher, name)) for name in ("df", "density") if hasattr(task.teacher, name)}
+
+
+def grid(
+    task: LinearRegression,
+    bits: Any = None,
+    beta: Any = None,
+    *,
+    axes: Mapping[str, Any],
+    width: Any = None,
+    exponent: Any = None,
+    codebook: Codebook | None = None,
+) -> Grid:
+    """Checks what `phase_diagram` and its like were given; the messages name the argument."""
+    _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
+    if _checks.is_traced((task, bits, beta, width, exponent, codebook)):
+        raise TypeError("a sweep cannot be traced by jax.jit, jax.grad or jax.vmap: give it numbers (or use rj.solve)")
+    if not isinstance(axes, Mapping):
+        raise TypeError(f"axes must be a dict of name: values such as {{'alpha': [1.0, 2.0]}}, got {type(axes).__name__}")
+    given = {"bits": bits, "beta": beta, "width": width, "exponent": exponent}
+    for name in axes:
+        if given.get(name) is not None:
+            raise ValueError(f"{name} is given twice: as an argument ({given[name]!r}) and as an axis")
+    allowed = (*TASK, *_of_teacher(task), *(("width",) if codebook is not None else BOOK), "beta")
+    checked = {name: _axis(task, name, values, allowed) for name, values in axes.items()}
+    fixed: dict[str, Any] = {}
+    levels = None
+    if codebook is not None:
+        _checks.instance("codebook", codebook, Codebook, "rj.codebook([-1.0, 0.0, 1.0])")
+        for name in ("bits", "exponent"):
+            if given[name] is not None:
+                raise ValueError(f"{name} must be left out where a codebook is given, got {given[name]!r}")
+        array = np.asarray(codebook.levels)
+        levels = tuple((array / np.abs(array).max()).tolist())
+        fixed["width"] = np.abs(array).max() if width is None else _checks.positive("width", width)
+        if "width" in axes:
+            del fixed["width"]
+    else:
+        if "bits" not in axes:
+            fixed["bits"] = _checks.integer("bits", bits, 1, 16)
+        if "exponent" not in axes:
+            fixed["exponent"] = _checks.positive("exponent", 1.0 if exponent is None else exponent)
+        if "width" not in axes:
+            if width is None:
+                raise ValueError("width must be given, as an argument or as an axis")
+            fixed["width"] = _checks.positive("width", width)
+    if "beta" not in axes:
+        if beta is None:
+            raise ValueError("beta must be given, as an argument or as an axis (jnp.inf is empirical risk minimisation)")
+        fixed["beta"] = _checks.positive("beta", beta, infinite=True)
+    for name, value in fixed.items():
+        if np.ndim(value):
+            raise ValueError(f"{name} must be a single number (many belong in axes), got shape {np.shape(value)}")
+    if np.ndim(task.alpha):
+        raise ValueError(f"task must be a single one (values belong in axes), got alpha of shape {np.shape(task.alpha)}")
+    return Grid(task, levels, {name: np.asarray(value).item() for name, value in fixed.items()}, checked)
+
+
+def _axis(task: LinearRegression, name: str, values: Any, allowed: Sequence[str]) -> np.ndarray:
+    if name not in allowed:
+        raise ValueError(f"axes may be {', '.join(allowed)}, got {name!r}")
+    label = f"axes[{name!r}]"
+    if name == "bits":
+        array = np.asarray(values)
+        if array.ndim == 1 and array.size and array.dtype.kind in "iu":
+            array = np.array([_checks.integer(label, int(b), 1, 16) for b in array])
+        else:
+            raise ValueError(f"{label} must be a list of whole numbers from 1 to 16, got {values!r}")
+    else:
+        check = {"noise": _checks.nonnegative, "ridge": _checks.nonnegative}.get(name, _checks.positive)
+        array = np.asarray(check(label, values, infinite=True) if name == "beta" else check(label, values))
+    if array.ndim != 1 or not array.size:
+        raise ValueError(f"{label} must be a list of at least one number, got shape {array.shape}")
+    if (np.diff(array) <= 0).any() and not (np.diff(array) < 0).all():
+        raise ValueError(f"{label} must increase (or decrease) throughout, got {_checks.brief(array)}")
+    if name == "df" and (array <= 2).any() or name == "density" and (array >= 1).any():
+        want = "exceed 2" if name == "df" else "be below 1"
+        raise ValueError(f"{label} must {want}, got {_checks.brief(array)}")
+    return array
