@@ -1,8 +1,9 @@
-"""`replicajax solve`, `replicajax optimize` and `replicajax amp`."""
+"""`replicajax solve`, `optimize`, `amp`, `phase-diagram` and `plot`."""
 
 import math
 import sys
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 
 import jax
@@ -12,9 +13,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from replicajax import Codebook, codebook, optimal_ridge, power, ridge_regression, solve
+from replicajax import Codebook, codebook, open_sweep, optimal_ridge, phase_diagram, power, ridge_regression, solve
 from replicajax.cli._problem import BUNDLED, Problem, ProblemError, default_beta, from_data, from_numbers, from_toml
 from replicajax.cli._show import draw, observables, print_json, print_table, print_trained, report, trained_report
+from replicajax.cli._sweep import as_json as sweep_json
+from replicajax.cli._sweep import axis, check_figure, draw_sweep, fixed, print_summary
 from replicajax.search import OptimalWidth, fewest_bits, optimal_width
 from replicajax.trials import HeldOut, measure_widths, train
 
@@ -51,7 +54,7 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     try:
         app()
-    except (ProblemError, ValueError, TypeError) as error:
+    except (ProblemError, ValueError, TypeError, FileNotFoundError) as error:
         err.print(f"[bold red]replicajax:[/] {' '.join(str(error).split())}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
@@ -210,6 +213,73 @@ def amp_command(
         print_trained(out, found, trained, file)
     if not (trained.amp.converged and trained.solution.converged):
         raise typer.Exit(1)
+
+
+@app.command("phase-diagram")
+def phase_diagram_command(
+    alpha: Annotated[str, typer.Option(help="Rows per weight: a number, 1,2,4, or 0.3:4:64[:log].")],
+    width: Annotated[str, typer.Option(help="Largest level, in the same way.")],
+    bits: Annotated[str, typer.Option(help="Bits, as in 3, 1,2,4 or 1-4.")] = "2",
+    exponent: Annotated[str, typer.Option(help="Power-law codebook; 1 is uniform.")] = "1",
+    beta: Annotated[str | None, typer.Option(help="Inverse temperature, inf allowed (default 1/noise).")] = None,
+    signal: Annotated[str, typer.Option(help="Variance of a teacher weight.")] = "1",
+    noise: Annotated[str, typer.Option(help="Variance of the label noise.")] = "0.1",
+    ridge: Annotated[str, typer.Option(help="Coefficient of |w|²/2.")] = "0",
+    optimum: Annotated[str | None, typer.Option(help="Axis whose best value is refined on every slice.")] = None,
+    gradient: Annotated[list[str] | None, typer.Option(help="Parameter to differentiate eg in (repeatable).")] = None,
+    store: Annotated[Path | None, typer.Option(help="Folder for the result (zarr); resumes what is there.")] = None,
+    variable: Annotated[str, typer.Option(help="What --figure shows.")] = "generalization_error",
+    figure: Annotated[Path | None, typer.Option(help="Write a picture here (png, pdf, svg).")] = None,
+    json_only: AsJson = False,
+) -> None:
+    """Solve the theory on a grid of any parameters; resumable, with progress on standard error."""
+    check_figure(figure)
+    names = {"alpha": alpha, "width": width, "bits": bits, "exponent": exponent, "beta": beta}
+    names |= {"signal": signal, "noise": noise, "ridge": ridge}
+    values = {name: axis(name, text) for name, text in names.items() if text is not None}
+    axes = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    if not axes:
+        raise ProblemError("phase-diagram needs at least one axis, such as --alpha 0.3:4:64; for one point use solve")
+    numbers = {name: value for name, value in values.items() if name not in axes}
+    task_values = {name: numbers.get(name, 1.0) for name in ("alpha", "signal", "noise", "ridge")}
+    task = from_numbers(**task_values).task
+    if "beta" not in values:
+        numbers["beta"] = default_beta(task)
+    book = {name: numbers.get(name) for name in ("bits", "width", "exponent", "beta")}
+    start = perf_counter()
+    dataset = phase_diagram(
+        task,
+        **book,
+        axes=axes,
+        optimum=optimum,
+        gradients=gradient or (),
+        store=store,
+        progress=False if json_only else None,
+    )
+    rate = dataset.generalization_error.size / (perf_counter() - start)
+    if figure is not None:
+        draw_sweep(dataset, variable, figure)
+    written = [path for path in (store, figure) if path is not None]
+    if json_only:
+        print(sweep_json(dataset, written))
+    else:
+        print_summary(out, dataset, rate, written)
+    if not bool(dataset.converged.all()):
+        raise typer.Exit(1)
+
+
+@app.command("plot")
+def plot_command(
+    sweep: Annotated[Path, typer.Argument(help="A folder written by phase-diagram --store.")],
+    figure: Annotated[Path, typer.Option(help="Write the picture here (png, pdf, svg).")],
+    variable: Annotated[str, typer.Option(help="What to show.")] = "generalization_error",
+    at: Annotated[list[str] | None, typer.Option(help="Fix an axis, as in bits=3 (repeatable).")] = None,
+) -> None:
+    """Draw a saved sweep: one axis as a line, two as a heat map."""
+    check_figure(figure)
+    dataset = fixed(open_sweep(sweep), at or [])
+    draw_sweep(dataset, variable, figure)
+    print_summary(out, dataset, None, [figure])
 
 
 def _book(task, beta: float, extra: dict[str, Any], bits, width, exponent, levels) -> Codebook:

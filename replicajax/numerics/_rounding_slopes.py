@@ -49,7 +49,7 @@ def gauss_legendre(count: int, most: int | None = None, dtype: DTypeLike = float
 
 
 class Slope(NamedTuple):
-    """An average and its derivatives; `mean` is 0 by symmetry, and not computed, where nothing distinguishes h from −h."""
+    """An average and its derivatives in the parameters of `rounding_slopes`."""
 
     value: Points
     mean: Points | float
@@ -85,7 +85,8 @@ def rounding_slopes(
       mean: of the field.
       nodes: quadrature on each side of each threshold.
       even: the levels are evenly spaced (not checked).
-      symmetric: the levels are symmetric about 0 and mean is 0 (not checked): half the work.
+      symmetric: the levels are symmetric about 0 and mean is 0 (not checked): half the work.  E <a>, which is 0, and
+        derivatives in the mean are not computed then but given as 0.
     """
     def side(levels, mean) -> RoundingSlopes:
         winner, factors = levels[1:], _factors(levels, curvature, beta, even)

@@ -143,8 +143,7 @@ def _equations(p: Problems, state: State, averages: Callable[..., RoundingSlopes
     L, t = jnp.exp(state.log_L), jnp.exp(state.log_t)
     shape = p.mean.shape
     root = jnp.sqrt(p.variance + t)
-    flat = partial(_components_to_points, shape)
-    slopes = averages(flat(p.levels), flat(L + p.ridge), flat(p.beta), flat(L * p.mean), flat(L * root))
+    slopes = averages(*_flat(p, L + p.ridge, p.beta, L * p.mean, L * root))
 
     def along(slope: Slope):
         """Value and derivatives in log L and log t of one average, each (components, points)."""
@@ -168,11 +167,15 @@ def _equations(p: Problems, state: State, averages: Callable[..., RoundingSlopes
     )
 
 
-def _components_to_points(shape, x):
-    """(..., points) to (..., components * points), repeated if it has no axis of components."""
-    if x.shape == shape:
-        return x.reshape(-1)
-    return jnp.broadcast_to(x[..., None, :], (*x.shape[:-1], *shape)).reshape(*x.shape[:-1], -1)
+def _flat(p: Problems, *arguments: Array) -> list[Array]:
+    """Levels and arguments of the quadrature, components of the teacher side by side: (..., components * points)."""
+    components, points = p.mean.shape
+    return [
+        jnp.broadcast_to(x[..., None, :] if x.ndim == 1 or x is p.levels else x, (*lead, components, points)).reshape(
+            *lead, components * points
+        )
+        for x, lead in ((p.levels, p.levels.shape[:1]), *((a, ()) for a in arguments))
+    ]
 
 
 class Patience(NamedTuple):
@@ -303,12 +306,11 @@ def _averages(p: Problems, state: State, traits: Traits, cold: bool) -> WeightAv
     """`weight_averages` for many points; usage comes points first."""
     L = jnp.exp(state.log_L)
     root = jnp.sqrt(p.variance + jnp.exp(state.log_t))
-    flat = partial(_components_to_points, p.mean.shape)
-    levels, curvature, mean, deviation = flat(p.levels), flat(L + p.ridge), flat(L * p.mean), flat(L * root)
+    levels, curvature, beta, mean, deviation = _flat(p, L + p.ridge, p.beta, L * p.mean, L * root)
     if cold:
         each = jax.vmap(hard_rounding, in_axes=-1, out_axes=-1)(levels, curvature, mean, deviation)
     else:
-        each = traits.averages()(levels, curvature, flat(p.beta), mean, deviation)
+        each = traits.averages()(levels, curvature, beta, mean, deviation)
     each = jax.tree.map(lambda x: x.reshape(*x.shape[:-1], *p.mean.shape), each)
     alignment = (p.weight * (p.mean * each.mean + p.variance * L * each.response)).sum(-2)
     each = jax.tree.map(lambda x: (p.weight * x).sum(-2), each)

@@ -21,26 +21,26 @@ from replicajax.sweep._optimum import optimum_along
 from replicajax.sweep._progress import Progress
 from replicajax.sweep._store import Store
 
-OBSERVABLES: dict[str, tuple[str, str]] = {
-    "generalization_error": ("error of the mean predictor, label noise excluded", "label^2"),
-    "gibbs_error": ("error of one Gibbs sample, label noise excluded", "label^2"),
-    "rounded_error": ("error with every weight at its most probable level, label noise excluded", "label^2"),
-    "test_error": ("mean squared error on fresh labels", "label^2"),
-    "training_error": ("training energy per weight", "energy"),
-    "free_energy": ("free energy per weight", "energy"),
-    "entropy": ("thermodynamic entropy per weight", "nat"),
-    "rate": ("entropy of the usage of levels", "bit"),
-    "overlap": ("overlap with the teacher, m", "weight^2"),
-    "self_overlap": ("self-overlap, Q", "weight^2"),
-    "replica_overlap": ("overlap of two Gibbs samples, q", "weight^2"),
-    "susceptibility": ("beta (Q - q)", "1"),
-    "replicon": ("replicon eigenvalue, positive where replica symmetry is stable", "1"),
-    "stable": ("replicon > 0", ""),
-    "interpolates": ("training labels fitted exactly (beta = inf only)", ""),
-    "converged": ("the saddle point was found", ""),
-    "steps": ("map evaluations spent on the point or its block", "1"),
+OBSERVABLES: dict[str, tuple[str, str, str]] = {
+    "generalization_error": ("generalization error", "label^2", "of the mean predictor, label noise excluded"),
+    "gibbs_error": ("Gibbs error", "label^2", "of one Gibbs sample, label noise excluded"),
+    "rounded_error": ("rounded error", "label^2", "with every weight at its most probable level, label noise excluded"),
+    "test_error": ("test error", "label^2", "mean square on fresh labels: generalization error plus noise"),
+    "training_error": ("training energy", "energy", "per weight"),
+    "free_energy": ("free energy", "energy", "per weight"),
+    "entropy": ("entropy", "nat", "thermodynamic, per weight; where negative, replica symmetry is wrong"),
+    "rate": ("rate", "bit", "entropy of the usage of levels"),
+    "overlap": ("overlap m", "weight^2", "with the teacher"),
+    "self_overlap": ("self-overlap Q", "weight^2", "of one Gibbs sample"),
+    "replica_overlap": ("replica overlap q", "weight^2", "of two Gibbs samples"),
+    "susceptibility": ("susceptibility chi", "1", "beta (Q - q)"),
+    "replicon": ("replicon", "1", "positive where replica symmetry is stable"),
+    "stable": ("stable", "", "replicon > 0"),
+    "interpolates": ("interpolates", "", "training labels fitted exactly (beta = inf only)"),
+    "converged": ("converged", "", "the saddle point was found"),
+    "steps": ("steps", "1", "map evaluations"),
 }
-"""Every variable of a sweep: what it is, and its unit."""
+"""Every variable of a sweep: its name, unit and what it is."""
 
 _CHUNK = 2**17
 """Points computed, and written, at a time."""
@@ -192,8 +192,9 @@ def _template(sweep: Grid, names: Sequence[str], gradients: Sequence[str], optim
     def blank(dims, dtype) -> np.ndarray:
         return np.broadcast_to(np.zeros((), dtype), tuple(sweep.axes[d].size for d in dims))
 
-    def attributes(long_name: str, units: str) -> dict[str, str]:
-        return {"long_name": long_name} | ({"units": units} if units else {})
+    def attributes(long_name: str, units: str, description: str = "") -> dict[str, str]:
+        named = {"long_name": long_name, "units": units, "description": description}
+        return {key: text for key, text in named.items() if text}
 
     dims, real = tuple(sweep.axes), sweep.dtype
     kinds = {"stable": np.dtype(bool), "interpolates": np.dtype(bool), "converged": np.dtype(bool), "steps": np.dtype("i4")}

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-_KEY = "replicajax_sweep"
+_KEY, _ORDER = "replicajax_sweep", "replicajax_variables"
 _RECORD = "record"
 
 
@@ -73,7 +73,9 @@ class Store:
                 array[...] = variable.values
         record = root.create_group(_RECORD, overwrite=True)
         record.create_array("done", shape=(count,), chunks=(1,), dtype="uint8", fill_value=0)
-        root.attrs.update(template.attrs | {_KEY: json.dumps(configuration)})
+        root.attrs.update(
+            template.attrs | {_KEY: json.dumps(configuration), _ORDER: [str(name) for name in template.data_vars]}
+        )
         (self.path / _LAYING).unlink()
 
     def done(self, chunk: int) -> bool:
@@ -114,8 +116,9 @@ def open_sweep(path: str | Path) -> xr.Dataset:
         dataset = xr.Dataset()
     if _KEY not in dataset.attrs:
         raise ValueError(f"store {str(path)!r} is no sweep of replicajax")
+    order = dataset.attrs.pop(_ORDER)
     del dataset.attrs[_KEY]
-    return dataset
+    return dataset[order]
 
 
 def _missing(dtype: np.dtype):

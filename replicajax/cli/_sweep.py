@@ -1,0 +1,105 @@
+"""`replicajax phase-diagram` and `replicajax plot`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from replicajax.cli._problem import ProblemError
+from replicajax.plot import plot_phase_diagram, variable_label
+
+_SUFFIXES = {".png", ".pdf", ".svg"}
+
+
+def axis(name: str, text: str) -> float | int | np.ndarray:
+    """A number; a list 1,2,4; or a range low:high:count, evenly spaced (low:high:count:log for equal ratios)."""
+    kind = int if name == "bits" else float
+    try:
+        if ":" in text:
+            low, high, count, *log = text.split(":")
+            if log not in ([], ["log"]) or int(count) < 1 or kind is int:
+                raise ValueError
+            return (np.geomspace if log else np.linspace)(float(low), float(high), int(count))
+        if kind is int and "-" in text:
+            first, last = text.split("-")
+            return np.arange(int(first), int(last) + 1)
+        values = [kind(part) for part in text.split(",")]
+    except ValueError:
+        want = "whole numbers: 3, 1,2,4 or 1-4" if kind is int else "a number, a list 1,2,4 or a range 0.5:4:64[:log]"
+        raise ProblemError(f"--{name} must be {want}, got {text!r}") from None
+    return values[0] if len(values) == 1 else np.array(values)
+
+
+def check_figure(figure: Path | None) -> None:
+    if figure is not None and (figure.suffix not in _SUFFIXES or not figure.absolute().parent.is_dir()):
+        raise ProblemError(f"--figure must end in .png, .pdf or .svg in a folder that exists, got {figure}")
+
+
+def fixed(dataset: xr.Dataset, at: list[str]) -> xr.Dataset:
+    """The sweep at NAME=VALUE, the nearest grid value."""
+    for item in at:
+        name, _, value = item.partition("=")
+        if name not in dataset.dims:
+            raise ProblemError(f"--at must be AXIS=VALUE with an axis of {', '.join(map(str, dataset.dims))}, got {item!r}")
+        try:
+            dataset = dataset.sel({name: float(value)}, method="nearest")
+        except ValueError:
+            raise ProblemError(f"--at {item!r}: {value!r} is not a number") from None
+    return dataset
+
+
+def draw_sweep(dataset: xr.Dataset, variable: str, path: Path) -> None:
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    panel = figure.subplots()
+    picture = plot_phase_diagram(panel, dataset, variable)
+    if picture is not None:
+        figure.colorbar(picture, label=variable_label(dataset, variable))
+    panel.set_title(_caption(dataset), fontsize=9)
+    figure.savefig(path, dpi=150)
+
+
+def _caption(dataset: xr.Dataset) -> str:
+    """What is fixed; the task's own values of the axes say nothing."""
+    parts = [p for p in str(dataset.attrs["task"]).split(", ")[1:] if p.split()[0] not in dataset.coords]
+    names = [name for name in ("bits", "width", "exponent", "beta") if name in dataset.attrs]
+    parts += [f"{name} {dataset.attrs[name]:.4g}" for name in names if (name, dataset.attrs[name]) != ("exponent", 1.0)]
+    parts += [f"{c} {float(dataset[c]):.4g}" for c in dataset.coords if c not in dataset.dims]
+    return ", ".join(parts)
+
+
+def summary(dataset: xr.Dataset) -> dict[str, Any]:
+    """What a sweep amounts to, in a few numbers."""
+    eg = dataset.generalization_error.where(dataset.converged)
+    done = int(dataset.converged.sum())
+    best = eg.where(eg == eg.min(), drop=True).isel({d: 0 for d in eg.dims}) if done else None
+    return {
+        "axes": {str(name): [float(x) for x in dataset[name][[0, -1]]] + [n] for name, n in dataset.sizes.items()},
+        "points": eg.size,
+        "converged": done,
+        "stable": int(dataset.stable.sum()),
+        "least_generalization_error": None if best is None else float(best),
+        "at": None if best is None else {str(d): float(best[d]) for d in eg.dims},
+    }
+
+
+def print_summary(out: Console, dataset: xr.Dataset, points_per_second: float | None, where: list[Path]) -> None:
+    s = summary(dataset)
+    out.print(f"[bold]{_caption(dataset)}[/]", highlight=False)
+    for name, (low, high, count) in s["axes"].items():
+        out.print(f"  {name:<9} {low:.6g} to {high:.6g}, {count} values", highlight=False)
+    rate = "" if points_per_second is None else f", {points_per_second:,.0f} points/s with compilation"
+    n = s["points"]
+    out.print(f"{n:,} points, {s['converged']:,} converged, {s['stable']:,} stable{rate}", highlight=False)
+    if s["at"] is not None:
+        at = ", ".join(f"{name} {value:.6g}" for name, value in s["at"].items())
+        out.print(f"least generalization error {s['least_generalization_error']:.8g} at {at}", highlight=False)
+    for path in where:
+        out.print(f"written: {path}", highlight=False)
+
+
+def as_json(dataset: xr.Dataset, where: list[Path]) -> str:
+    return json.dumps(summary(dataset) | {"written": [str(path) for path in where]}, indent=2)
