@@ -15,7 +15,7 @@ test: $(VENV)/.installed
 test-all: $(VENV)/.installed-notebook
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
 
 lint: $(VENV)/.installed-lint

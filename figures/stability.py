@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -12,21 +12,26 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
 import replicajax as rj
-from figures.width import LIMITS, POINTS, example, theory
+from figures.width import LIMITS, example
 
 BITS = tuple(range(1, 7))
 BETAS = (5.0, 20.0, 100.0)
-_STABLE, _UNSTABLE, _BOUNDARY = "#cfe3f3", "#f6c9b3", "#b03a10"
-_SEARCHED = (0.03, 300.0)
-"""Wider than the axes, so that the boundary leaves them in the right place."""
+STABLE, UNSTABLE, BOUNDARY = "#cfe3f3", "#f6c9b3", "#b03a10"
 
 
 def draw() -> Path:
     jax.config.update("jax_enable_x64", True)
+    given = {"bits": BITS, "beta": BETAS}
+    line = rj.stability_line(example(), unknown="width", between=LIMITS, axes=given).width.fillna(np.inf)
+    grid = rj.phase_diagram(example(), axes=given | {"width": np.geomspace(*LIMITS, 401)})
+    assert grid.converged.all()
+    assert (grid.stable == (grid.width < line)).all()
+    best = grid.isel(width=grid.generalization_error.argmin("width"))
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     panels = figure.subplots(1, len(BETAS), sharey=True)
     for axes, beta in zip(panels, BETAS, strict=True):
-        _panel(axes, beta)
+        _panel(axes, line.sel(beta=beta), best.sel(beta=beta))
+        axes.set_title(rf"$\beta = {beta:g}$")
     panels[0].set_ylabel(r"width / $\sqrt{\mathrm{signal}}$")
     figure.suptitle(
         r"Few bits and a large width are unstable: $\alpha$ = 2, signal 1, noise 0.1, no ridge", fontsize=12
@@ -37,35 +42,14 @@ def draw() -> Path:
     return path
 
 
-def critical_width(bits: int, beta: float) -> float:
-    """The width at which the replicon vanishes: stable below, unstable above.
-
-    The bracket shrinks to one interval of a grid at a time, until it is narrower than 1e-9 in log width.
-    """
-    low, high = np.log(_SEARCHED)
-    while high - low > 1e-9:
-        grid = np.linspace(low, high, POINTS)
-        solution = theory(bits)(example(), jnp.exp(jnp.asarray(grid)), jnp.asarray(beta))
-        assert solution.converged.all(), (bits, beta)
-        stable = np.asarray(solution.stable)
-        change = np.flatnonzero(stable[:-1] & ~stable[1:])
-        if change.size != 1 or (~stable[:-1] & stable[1:]).any():
-            raise ValueError(f"{bits} bits, beta {beta:g}: the replicon must change sign once, from + to −")
-        low, high = grid[change[0]], grid[change[0] + 1]
-    return float(np.exp((low + high) / 2))
-
-
-def _panel(axes: Axes, beta: float) -> None:
-    boundary = np.array([critical_width(bits, beta) for bits in BITS])
-    axes.bar(BITS, boundary, width=0.9, color=_STABLE)
-    axes.bar(BITS, _SEARCHED[1], width=0.9, bottom=boundary, color=_UNSTABLE)
-    axes.hlines(boundary, np.array(BITS) - 0.45, np.array(BITS) + 0.45, color=_BOUNDARY, lw=2.5)
-    for bits in BITS:
-        best = rj.optimal_width(example(), bits, beta)
-        color = "k" if best.solution.stable else "w"
-        axes.plot(bits, best.width, "D", color=color, mec="k", mew=1.3, ms=7, zorder=4)
+def _panel(axes: Axes, line: xr.DataArray, best: xr.Dataset) -> None:
+    boundary = np.minimum(line, 2 * LIMITS[1])
+    axes.bar(BITS, boundary, width=0.9, color=STABLE)
+    axes.bar(BITS, 2 * LIMITS[1], width=0.9, bottom=boundary, color=UNSTABLE)
+    axes.hlines(boundary, np.array(BITS) - 0.45, np.array(BITS) + 0.45, color=BOUNDARY, lw=2.5)
+    colors = np.where(best.stable, "k", "w")
+    axes.scatter(BITS, best.width, s=49, marker="D", c=colors, edgecolors="k", linewidths=1.3, zorder=4)
     axes.set(yscale="log", xlim=(0.4, BITS[-1] + 0.6), ylim=LIMITS, xticks=BITS, xlabel="bits")
-    axes.set_title(rf"$\beta = {beta:g}$")
     axes.set_yticks([0.1, 0.2, 0.5, 1, 2, 5])
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -74,9 +58,9 @@ def _panel(axes: Axes, beta: float) -> None:
 
 def _legend() -> list[Patch | Line2D]:
     return [
-        Patch(color=_STABLE, label="stable"),
-        Patch(color=_UNSTABLE, label="unstable"),
-        Line2D([], [], color=_BOUNDARY, lw=2.5, label="replicon = 0"),
+        Patch(color=STABLE, label="stable"),
+        Patch(color=UNSTABLE, label="unstable"),
+        Line2D([], [], color=BOUNDARY, lw=2.5, label="replicon = 0"),
         Line2D([], [], ls="", marker="D", color="k", mec="k", ms=7, label="best width, stable"),
         Line2D([], [], ls="", marker="D", color="w", mec="k", mew=1.3, ms=7, label="best width, unstable"),
     ]

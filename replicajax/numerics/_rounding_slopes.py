@@ -316,8 +316,11 @@ def _even_factors(levels, curvature, beta) -> _Factors:
             usage = usage.at[l + 1 :].add(up[: K - 1 - l])
         return usage
 
-    scale = jnp.broadcast_to(jnp.pi / (beta * gap), (K - 1, *gap.shape))
-    return _Factors(jax.lax.stop_gradient(scale), terms, moments, by_level)
+    def pole(l: int):
+        return jnp.hypot(curvature * gap * (l - 1) / 2, jnp.pi / (beta * gap * l))
+
+    poles = [jnp.where(l <= below, pole(l), jnp.inf) for l in range(1, neighbours + 1)]
+    return _Factors(jax.lax.stop_gradient(jnp.stack(poles).min(0)), terms, moments, by_level)
 
 
 def _column(array: np.ndarray):

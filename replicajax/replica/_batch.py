@@ -81,10 +81,10 @@ class Traits(NamedTuple):
 
     @property
     def nodes(self) -> int:
-        """On each side of a threshold, for 1e-10 (tests/replica/test_batch.py)."""
+        """On each side of a threshold, for 1e-10 of every average (tests/numerics/test_rounding_slopes.py)."""
         if not (self.even and self.symmetric):
             return default_nodes(self.levels)
-        return 24 if self.levels <= 8 else 32
+        return 20 if self.levels <= 8 else 28
 
     def _choose(self, thresholds, grid):
         """Thresholds one by one while they are few or their neighbours negligible, a grid otherwise."""

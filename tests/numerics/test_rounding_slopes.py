@@ -19,7 +19,7 @@ from replicajax.numerics import (
 POINTS = 12
 UNIFORM = {"even": True, "symmetric": True}
 CASES = {
-    "8 even": (8, UNIFORM, 24),
+    "8 even": (8, UNIFORM, 20),
     "8 even, field off zero": (8, {"even": True}, 40),
     "7 by exponentials": (7, {"symmetric": True}, 40),
     "5 of any spacing": (5, {}, 40),
@@ -88,8 +88,8 @@ def test_many_even_levels_need_only_their_neighbours():
     book, curvature, _, mean, deviation = points(32, **UNIFORM)
     gap = book[1] - book[0]
     beta = 0.34 / (curvature * gap**2)  # just cold enough: exp(−0.34 · 15 · 16/2) = exp(−40.8)
-    slopes = jax.jit(lambda *a: rounding_slopes(*a, nodes=gauss_legendre(24), **UNIFORM))
-    averages = jax.jit(lambda *a: rounding_averages(*a, nodes=gauss_legendre(24), **UNIFORM))
+    slopes = jax.jit(lambda *a: rounding_slopes(*a, nodes=gauss_legendre(28), **UNIFORM))
+    averages = jax.jit(lambda *a: rounding_averages(*a, nodes=gauss_legendre(28), **UNIFORM))
     args = book, curvature, beta, mean, deviation
     check(slopes(*args), averages(*args), *reference(*args), symmetric=True)
 

@@ -1,0 +1,86 @@
+"""The traced curves, and what [Q] found (theory 1.5): each claim is a picture in figures/ and an assertion here."""
+
+import numpy as np
+import pytest
+
+import replicajax as rj
+
+TASK = rj.LinearRegression(alpha=2.0, signal=1.0, noise=0.1)
+
+
+def test_stability_line():
+    alpha = np.array([0.5, 1.5, 3.0])
+    arguments = {"bits": 2, "beta": 10.0, "unknown": "width", "between": (0.2, 8.0)}
+    line = rj.stability_line(TASK, axes={"alpha": alpha}, **arguments)
+    assert line.found.values.tolist() == [False, True, True]
+    assert np.isnan(line.width[0])
+    for a, width in zip(alpha[1:], line.width.values[1:], strict=True):
+        solution = rj.solve(rj.LinearRegression(a, 1.0, 0.1), rj.uniform(2, width), 10.0)
+        assert abs(solution.replicon) < 1e-9
+    step = 1e-5
+    near = rj.stability_line(TASK, axes={"alpha": [3.0 - step, 3.0 + step]}, **arguments).width.values
+    np.testing.assert_allclose(line.d_width_d_alpha[2], (near[1] - near[0]) / (2 * step), rtol=1e-5)
+
+
+def test_stability_line_in_beta_is_amps_limit():
+    line = rj.stability_line(TASK, 2, width=2.0, unknown="beta", between=(1.0, 100.0), axes={"alpha": [1.5]})
+    np.testing.assert_allclose(line.beta, 9.4995, rtol=1e-5)  # where AMP stops converging (tests/trials)
+
+
+def test_error_peak():
+    """Theory 1.5 (iii): 2 bits of width 1.5 peak near alpha 0.7 at beta 200."""
+    noise = np.array([0.1, 0.2])
+    peak = rj.error_peak(TASK, 2, 200.0, width=1.5, axes={"noise": noise})
+    assert peak.found.all()
+    assert abs(float(peak.alpha[0]) - 0.7) < 0.05
+    grid = peak.alpha.values[0] + np.array([-1e-3, 0.0, 1e-3])
+    eg = rj.phase_diagram(TASK, 2, 200.0, width=1.5, axes={"alpha": grid}).generalization_error.values
+    assert eg.argmax() == 1
+    step = 1e-5
+    near = rj.error_peak(TASK, 2, 200.0, width=1.5, axes={"noise": [0.2 - step, 0.2 + step]}).alpha.values
+    np.testing.assert_allclose(peak.d_alpha_d_noise[1], (near[1] - near[0]) / (2 * step), rtol=1e-4)
+
+
+def test_few_bits_and_a_large_width_are_unstable():
+    """Theory 1.5 (i)."""
+    width = np.geomspace(0.3, 8.0, 60)
+    sweep = rj.phase_diagram(TASK, beta=10.0, axes={"bits": [1, 2, 3], "width": width}, observables=["replicon"])
+    stable = sweep.stable.values
+    assert stable[:, 0].all()
+    assert not stable[:, -1].any()
+    assert (np.diff(stable.astype(int), axis=1) <= 0).all()  # once unstable, unstable at every larger width
+    critical = stable.sum(1)
+    assert (np.diff(critical) > 5).all()
+
+
+def test_power_levels_are_more_stable():
+    """Theory 1.5 (iv): at the same width 1 − r falls from 3.33 to 2.88."""
+    sweep = rj.phase_diagram(TASK, 2, 10.0, width=3.0, axes={"exponent": np.linspace(1.0, 1.3, 4)})
+    np.testing.assert_allclose(1 - sweep.replicon[[0, -1]], [3.33, 2.88], atol=5e-3)
+    assert (np.diff(sweep.replicon) > 0).all()
+
+
+@pytest.mark.slow
+def test_fewer_bits_peak_at_smaller_alpha():
+    """Theory 1.5 (iii): 8 bits of width 6 peak at alpha 1.0; at one width 2 bits peak below 3, which 4 bits hardly move."""
+    peak = rj.error_peak(TASK, 8, width=6.0, between=(0.5, 1.5), axes={"beta": [200.0]})
+    np.testing.assert_allclose(peak.alpha, 1.0, atol=0.01)
+    two, three, four = rj.error_peak(TASK, beta=200.0, width=3.0, between=(0.3, 1.5), axes={"bits": [2, 3, 4]}).alpha.values
+    assert two < three - 0.02
+    assert abs(three - four) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"unknown": "bits"}, "unknown must be a parameter other than bits and the axes"),
+        ({"unknown": "alpha"}, "unknown must be a parameter other than bits and the axes"),
+        ({"between": (2.0, 1.0)}, "between must be two positive numbers, the smaller first"),
+        ({"between": (0.0, 1.0)}, "between must be two positive numbers"),
+        ({"beta": np.inf}, "beta must be finite: at beta = inf replica symmetry is nowhere stable"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    valid = {"bits": 2, "beta": 5.0, "unknown": "width", "between": (0.5, 2.0), "axes": {"alpha": [1.0]}}
+    with pytest.raises(ValueError, match=message):
+        rj.stability_line(TASK, **(valid | arguments))
