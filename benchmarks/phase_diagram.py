@@ -2,14 +2,16 @@
 
 The case: 3 bits, signal 1, noise 0.1, beta 20, 64 x 64 values of alpha 0.3 to 4 and width 0.5 to 4, float64.  All find
 the same fixed point to 1e-9; the fixed grids have 2049 nodes because fewer do not reach 1e-9 everywhere.  Accuracy is
-against mpmath: 50 points at which (1) of `replica._batch` is evaluated with 30 digits.
+against mpmath: 50 points at which (1) of `replica._equations` is evaluated with 30 digits.
 """
 
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from time import perf_counter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +21,10 @@ import numpy as np
 import optimistix as optx
 
 import replicajax as rj
-from benchmarks.saddle import numpy_loop
+from benchmarks.saddle import interleaved, numpy_loop
 from replicajax.replica import solve_many
-from replicajax.replica._batch import State, _equations, _Pool, _problems
+from replicajax.replica._equations import State, equations, problems, traits_of
+from replicajax.replica._pool import Pool
 
 ALPHA, WIDTH, BETA, NOISE, LEVELS = np.linspace(0.3, 4, 64), np.linspace(0.5, 4, 64), 20.0, 0.1, np.linspace(-1, 1, 8)
 TASK = rj.LinearRegression(1.0, 1.0, NOISE)
@@ -90,9 +93,9 @@ def exact(alpha: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, float]:
     books = jax.vmap(lambda w: rj.codebook(w * jnp.asarray(LEVELS)))(width)
     found = solve_many(tasks, books, np.full(n, BETA))
     state = State(jnp.log(found.fields.L), jnp.log(found.fields.chi_hat / found.fields.L**2))
-    pool = _Pool(tasks, books, ())
-    jacobian = _equations(_problems(tasks, books, jnp.full(n, BETA), jnp.zeros(n, bool)), state, pool.traits.slopes(True))
-    (f_L, f_t), (g_L, g_t) = (np.asarray(row) for row in jacobian.jacobian)
+    at = problems(tasks, books, jnp.full(n, BETA), jnp.zeros(n, bool))
+    jacobian = equations(at, state, traits_of(tasks, books).slopes(fine=True)).jacobian
+    (f_L, f_t), (g_L, g_t) = (np.asarray(row) for row in jacobian)
     corrected = []
     for i in range(n):
         f, g = _residual(float(alpha[i]), float(width[i]), float(state.log_L[i]), float(state.log_t[i]))
@@ -106,7 +109,7 @@ def _residual(alpha: float, width: float, log_L: float, log_t: float) -> tuple[f
     """(1) with 30 digits, the integrals cut at the thresholds where the integrand is steep."""
     with mpmath.workdps(30):
         L, t = mpmath.exp(log_L), mpmath.exp(log_t)
-        s, levels = L * mpmath.sqrt(1 + t), [mpmath.mpf(width) * mpmath.mpf(2 * k - 7) / 7 for k in range(8)]
+        s, levels = L * mpmath.sqrt(1 + t), [mpmath.mpf(float(width * level)) for level in LEVELS]
 
         def averages(h):
             top = max(h * a - L * a * a / 2 for a in levels)
@@ -115,11 +118,12 @@ def _residual(alpha: float, width: float, log_L: float, log_t: float) -> tuple[f
             return mean, mpmath.fdot(p, [(a - mean) ** 2 for a in levels]) / mpmath.fsum(p)
 
         far = 9 * s
-        cuts = sorted({-far, far, *(c for a, b in zip(levels, levels[1:]) if abs(c := L * (a + b) / 2) < far)})
-        cuts = sorted({*cuts, *((a + b) / 2 for a, b in zip(cuts, cuts[1:]))})
+        thresholds = [L * (a + b) / 2 for a, b in pairwise(levels)]
+        cuts: list = [-far, *(c for c in thresholds if abs(c) < far), far]
+        cuts = sorted({*cuts, *((a + b) / 2 for a, b in pairwise(cuts))})
         density = lambda h: mpmath.npdf(h, 0, s)  # noqa: E731
-        q = mpmath.quad(lambda h: density(h) * averages(h)[0] ** 2, cuts)
-        chi = BETA * mpmath.quad(lambda h: density(h) * averages(h)[1], cuts)
+        q: Any = mpmath.quad(lambda h: density(h) * averages(h)[0] ** 2, cuts)
+        chi: Any = mpmath.quad(lambda h: BETA * density(h) * averages(h)[1], cuts)
         R = 1 - 2 * L * chi + q + mpmath.mpf(NOISE)
         f, g = log_L + mpmath.log(1 + chi) - mpmath.log(alpha), log_t - mpmath.log(R / alpha)
         return float(f), float(g)
@@ -146,7 +150,9 @@ def report() -> None:
     row("phase_diagram, every observable", ours, ours, np.abs(eg[sample] - truth).max(), int((~full.converged).sum()))
 
     def loop(nodes):
-        return np.array([numpy_loop(x, NOISE, y * LEVELS, BETA, nodes, tolerance=TOLERANCE) for x, y in zip(a, w, strict=True)])
+        return np.array(
+            [numpy_loop(x, NOISE, y * LEVELS, BETA, nodes, tolerance=TOLERANCE) for x, y in zip(a, w, strict=True)]
+        )
 
     for nodes in (257, NODES):
         start = perf_counter()
@@ -170,7 +176,9 @@ def report() -> None:
     for name, beta in (("beta 20", BETA), ("beta = inf", np.inf)):
         seconds = best_of(lambda beta=beta: rj.phase_diagram(TASK, 3, beta, axes=more).generalization_error.values, 2)
         print(f"256 x 256 points, {name:10s} {256**2 / seconds:10,.0f} points/s")
-    print(f"  (beta = inf: {float(cold.interpolates.mean()):.0%} of them interpolate and are solved at finite temperature)")
+    print(
+        f"  (beta = inf: {float(cold.interpolates.mean()):.0%} of them interpolate and are solved at finite temperature)"
+    )
     print(f"first call {first:.1f} s with compilation; another set of axes of the same bits {again:.2f} s")
     print(f"cost in units of (map evaluations x one jitted map on the batch): {multiple_of_kernel():.2f}")
     print(f"one pathological point among 100,000: {pathological():+.1%} of the time")
@@ -193,17 +201,17 @@ def multiple_of_kernel(n: int = 16384) -> float:
     """Time of `solve_many` over (mean map evaluations x time of one evaluation of (1) on all points)."""
     problem = batch(n)
     found = solve_many(*problem)
-    pool = _Pool(*problem[:2], ())
+    traits = traits_of(*problem[:2])
 
     def one_map(tasks, books, betas, log_L, log_t):
-        p = _problems(tasks, books, betas, betas < 0)
-        return _equations(p, State(log_L, log_t), pool.traits.slopes(True)).residual
+        p = problems(tasks, books, betas, betas < 0)
+        return equations(p, State(log_L, log_t), traits.slopes(fine=True)).residual
 
     inputs = *problem, np.log(found.fields.L), np.log(found.fields.chi_hat / found.fields.L**2)
     kernel = jax.tree_util.Partial(one_map)
     everything = np.ones(n, bool)
-    t_map = best_of(lambda: pool.run(kernel, inputs, everything))
-    return best_of(lambda: solve_many(*problem)) / (found.steps.mean() * t_map)
+    t_map = best_of(lambda: Pool(traits.work).run(kernel, inputs, everything))
+    return best_of(lambda: solve_many(*problem)) / (float(found.steps.mean()) * t_map)
 
 
 def pathological(n: int = 100_000) -> float:
@@ -215,7 +223,7 @@ def pathological(n: int = 100_000) -> float:
     tasks.alpha[n // 2], betas[n // 2] = 0.93251927, 122.98571174
     books.levels[n // 2] *= 2.9577711 / books.levels[n // 2, -1]
     assert solve_many(tasks, books, betas).steps[n // 2] > 100
-    with_it, without = (best_of(lambda b=b: solve_many(*b)) for b in ((tasks, books, betas), clean))
+    with_it, without = interleaved(lambda: solve_many(tasks, books, betas), lambda: solve_many(*clean), seconds=30.0)
     return with_it / without - 1
 
 
@@ -227,7 +235,9 @@ def large(n: int = 3000, beta: float = np.inf) -> None:
     sweep = rj.phase_diagram(TASK, 3, beta, axes=axes)
     seconds, peak = perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     solved = float(sweep.converged.mean())
-    print(f"{n} x {n} points at beta = {beta:g}: {n**2 / seconds:,.0f} points/s, {solved:.4%} solved, peak {peak:.2f} GiB")
+    print(
+        f"{n} x {n} points at beta = {beta:g}: {n**2 / seconds:,.0f} points/s, {solved:.4%} solved, peak {peak:.2f} GiB"
+    )
 
 
 if __name__ == "__main__":

@@ -241,11 +241,11 @@ def phase_diagram_command(
     if not axes:
         raise ProblemError("phase-diagram needs at least one axis, such as --alpha 0.3:4:64; for one point use solve")
     numbers = {name: value for name, value in values.items() if name not in axes}
-    task_values = {name: numbers.get(name, 1.0) for name in ("alpha", "signal", "noise", "ridge")}
+    task_values: dict[str, Any] = {name: numbers.get(name, 1.0) for name in ("alpha", "signal", "noise", "ridge")}
     task = from_numbers(**task_values).task
     if "beta" not in values:
         numbers["beta"] = default_beta(task)
-    book = {name: numbers.get(name) for name in ("bits", "width", "exponent", "beta")}
+    book: dict[str, Any] = {name: numbers.get(name) for name in ("bits", "width", "exponent", "beta")}
     start = perf_counter()
     dataset = phase_diagram(
         task,

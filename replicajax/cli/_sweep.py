@@ -44,7 +44,9 @@ def fixed(dataset: xr.Dataset, at: list[str]) -> xr.Dataset:
     for item in at:
         name, _, value = item.partition("=")
         if name not in dataset.dims:
-            raise ProblemError(f"--at must be AXIS=VALUE with an axis of {', '.join(map(str, dataset.dims))}, got {item!r}")
+            raise ProblemError(
+                f"--at must be AXIS=VALUE with an axis of {', '.join(map(str, dataset.dims))}, got {item!r}"
+            )
         try:
             dataset = dataset.sel({name: float(value)}, method="nearest")
         except ValueError:
@@ -63,10 +65,11 @@ def draw_sweep(dataset: xr.Dataset, variable: str, path: Path) -> None:
 
 
 def _caption(dataset: xr.Dataset) -> str:
-    """What is fixed; the task's own values of the axes say nothing."""
-    parts = [p for p in str(dataset.attrs["task"]).split(", ")[1:] if p.split()[0] not in dataset.coords]
-    names = [name for name in ("bits", "width", "exponent", "beta") if name in dataset.attrs]
-    parts += [f"{name} {dataset.attrs[name]:.4g}" for name in names if (name, dataset.attrs[name]) != ("exponent", 1.0)]
+    """What is fixed."""
+    names = [
+        n for n in ("alpha", "signal", "noise", "ridge", "bits", "width", "exponent", "beta") if n in dataset.attrs
+    ]
+    parts = [f"{name} {dataset.attrs[name]:.4g}" for name in names if (name, dataset.attrs[name]) != ("exponent", 1.0)]
     parts += [f"{c} {float(dataset[c]):.4g}" for c in dataset.coords if c not in dataset.dims]
     return ", ".join(parts)
 

@@ -17,13 +17,15 @@ from jaxtyping import Array, Float
 from replicajax.numerics._rounding_slopes import RoundingSlopes, Slope
 from replicajax.numerics._soft_rounding import SoftRounding
 
+Error = Float[Array, ""] | float
+
 _REACH = 8.5
 """Standard deviations kept on either side."""
 _MOST = 2**14
 """Nodes at most, on each side."""
 
 
-def grid_nodes(levels, curvature, beta, deviation, error: Float[Array, ""] | float):
+def grid_nodes(levels, curvature, beta, deviation, error: Error):
     """Nodes on each side of the mean at which the trapezoidal rule errs by `error`, relative to the Gaussian's weight."""
     gap = jnp.diff(levels, axis=0).max(0)
     zero = jnp.minimum(jnp.pi / (beta * gap), 1.99 * jnp.sqrt(2 * curvature / beta))
@@ -31,7 +33,7 @@ def grid_nodes(levels, curvature, beta, deviation, error: Float[Array, ""] | flo
     return jnp.clip(jnp.ceil(jax.lax.stop_gradient(needed).max()), 12, _MOST).astype(int)
 
 
-def grid_slopes(levels, curvature, beta, mean, deviation, *, error: Float[Array, ""] | float, symmetric: bool = False) -> RoundingSlopes:
+def grid_slopes(levels, curvature, beta, mean, deviation, *, error: Error, symmetric: bool = False) -> RoundingSlopes:
     """As `rounding_slopes`; `error` is that of the quadrature."""
 
     def integrands(z, p, energy, partition):
@@ -57,7 +59,7 @@ def grid_slopes(levels, curvature, beta, mean, deviation, *, error: Float[Array,
     )
 
 
-def grid_averages(levels, curvature, beta, mean, deviation, *, error: Float[Array, ""] | float, symmetric: bool = False) -> SoftRounding:
+def grid_averages(levels, curvature, beta, mean, deviation, *, error: Error, symmetric: bool = False) -> SoftRounding:
     """Everything `soft_rounding` gives; arguments as in `grid_slopes`."""
 
     def integrands(z, p, energy, log_partition):
@@ -73,7 +75,7 @@ def grid_averages(levels, curvature, beta, mean, deviation, *, error: Float[Arra
     return result._replace(mean=jnp.zeros_like(result.mean), usage=(result.usage + result.usage[::-1]) / 2)
 
 
-def _integrate(integrands, levels, curvature, beta, mean, deviation, error: Float[Array, ""] | float, symmetric: bool):
+def _integrate(integrands, levels, curvature, beta, mean, deviation, error: Error, symmetric: bool):
     """E integrands(z, p, log weights, log of their sum); only the right half, doubled, if `symmetric`."""
     count = grid_nodes(levels, curvature, beta, deviation, error)
     step = _REACH / count

@@ -88,6 +88,7 @@ def rounding_slopes(
       symmetric: the levels are symmetric about 0 and mean is 0 (not checked): half the work.  E <a>, which is 0, and
         derivatives in the mean are not computed then but given as 0.
     """
+
     def side(levels, mean) -> RoundingSlopes:
         winner, factors = levels[1:], _factors(levels, curvature, beta, even)
 
@@ -143,7 +144,9 @@ def hard_rounding_slopes(
     density, tail = jnp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi), ndtr(-z)
 
     def slope(value, by_z) -> Slope:
-        by_z = by_z / deviation  # dz/dmean = −1/deviation, dz/ddeviation = −z/deviation, dz/dcurvature = middle/deviation
+        by_z = (
+            by_z / deviation
+        )  # dz/dmean = −1/deviation, dz/ddeviation = −z/deviation, dz/dcurvature = middle/deviation
         return Slope(value, -by_z.sum(0), -(z * by_z).sum(0), (middle * by_z).sum(0))
 
     gaps, rise = jnp.diff(levels, axis=0), jnp.diff(levels**2, axis=0)
@@ -188,7 +191,9 @@ def rounding_averages(
         values, usage = _integrate(integrands, factors.scale, levels, curvature, beta, mean, deviation, nodes)
         *values, entropy = jax.tree.map(lambda s: s.sum(0), values)
         departure = factors.by_level(usage[:-1])
-        return SoftRounding(values[0] / beta, *values[1:], entropy, departure.at[1:].add(-usage[-1]))
+        potential, mean_, square, response, response_square = values
+        departure = departure.at[1:].add(-usage[-1])
+        return SoftRounding(potential / beta, mean_, square, response, response_square, entropy, departure)
 
     zero = jax.vmap(hard_rounding, in_axes=-1, out_axes=-1)(levels, curvature, mean, deviation)
     right = side(levels, mean)

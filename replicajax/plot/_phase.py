@@ -13,7 +13,9 @@ _FEW = 8
 """As many values of a second axis are drawn as lines."""
 
 
-def plot_phase_diagram(axes: Axes, dataset: xr.Dataset, variable: str = "generalization_error") -> ScalarMappable | None:
+def plot_phase_diagram(
+    axes: Axes, dataset: xr.Dataset, variable: str = "generalization_error"
+) -> ScalarMappable | None:
     """Draw a variable of `phase_diagram` over its axes of more than one value: one or two of them.
 
     Lines are dotted where replica symmetry is unstable.  On a heat map the white line is replicon = 0, interpolated in the
@@ -30,7 +32,9 @@ def plot_phase_diagram(axes: Axes, dataset: xr.Dataset, variable: str = "general
     dataset = dataset.squeeze()
     dims = sorted(dataset[variable].dims, key=lambda d: -dataset.sizes[d])
     if len(dims) not in (1, 2):
-        raise ValueError(f"a picture has one or two axes, got {len(dims)} ({', '.join(map(str, dims))}): fix the others")
+        raise ValueError(
+            f"a picture has one or two axes, got {len(dims)} ({', '.join(map(str, dims))}): fix the others"
+        )
     if len(dims) == 1 or dataset.sizes[dims[1]] <= _FEW:
         _lines(axes, dataset, variable, dims[0], dims[1] if len(dims) == 2 else None)
         return None

@@ -1,10 +1,11 @@
 """Replica-symmetric theory of learning with quantized weights. [Q]"""
 
-from replicajax.replica._batch import Direction as Direction
-from replicajax.replica._batch import slopes_many as slopes_many
 from replicajax.replica._batch import solve_many as solve_many
+from replicajax.replica._pool import Device as Device
 from replicajax.replica._ridge import Unquantized as Unquantized
 from replicajax.replica._ridge import optimal_ridge as optimal_ridge
 from replicajax.replica._ridge import ridge_regression as ridge_regression
+from replicajax.replica._slopes import Direction as Direction
+from replicajax.replica._slopes import slopes_many as slopes_many
 from replicajax.replica._solution import Solution as Solution
 from replicajax.replica._solve import solve as solve

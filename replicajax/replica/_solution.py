@@ -113,7 +113,7 @@ def describe(
     """Every observable of theory 1.3 at a saddle point, whose averages are computed here if not at hand."""
     interpolates, regime = saddle.interpolates, saddle.regime
     m, q, chi = saddle.order  # v = Q − q in the place of chi where it interpolates
-    averages = (averages or weight_averages(regime.task, book, saddle.fields, regime.beta)).rounding
+    soft = (averages or weight_averages(regime.task, book, saddle.fields, regime.beta)).rounding
     at_level = order_from_averages(rounded or rounded_averages(regime.task, book, saddle.fields))
     spread = chi / regime.beta  # Q − q
     Q = q + spread
@@ -124,15 +124,15 @@ def describe(
     residual = task.alpha / 2 * (chi / (1 + chi) / beta + R / (1 + chi) ** 2)
     energy = jnp.where(interpolates, 0.0, residual) + task.ridge * Q / 2
     finite = Order(m, q, jnp.where(interpolates, 1.0, chi))
-    f = energetic(task, finite, beta) + coupling(finite, saddle.fields, beta) - averages.potential
+    f = energetic(task, finite, beta) + coupling(finite, saddle.fields, beta) - soft.potential
     f = jnp.where(interpolates, energy, f)
     # beta (e − f) with everything that cancels left out.
-    entropy = averages.entropy - task.alpha / 2 * (jnp.log1p(finite.chi) - finite.chi / (1 + finite.chi))
+    entropy = soft.entropy - task.alpha / 2 * (jnp.log1p(finite.chi) - finite.chi / (1 + finite.chi))
     # The inf of zero temperature is put in last: a zero cotangent times inf would be NaN.
     frozen = jnp.isinf(regime.beta)
     curvature = task.alpha / (regime.unit + chi) ** 2
-    replicon = jnp.where(frozen, -jnp.inf, 1 - curvature * jnp.where(frozen, 1.0, averages.response_square))
-    usage = jnp.clip(averages.usage, 0.0, 1.0)
+    replicon = jnp.where(frozen, -jnp.inf, 1 - curvature * jnp.where(frozen, 1.0, soft.response_square))
+    usage = jnp.clip(soft.usage, 0.0, 1.0)
     eg = R - task.noise
     return Solution(
         task=task,

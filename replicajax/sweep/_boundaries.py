@@ -11,13 +11,13 @@ second derivatives likewise for the peak.  All derivatives are those of the theo
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import ArrayLike
 
 from replicajax.codebooks import Codebook
 from replicajax.models import LinearRegression
+from replicajax.replica import Device
 from replicajax.sweep._grid import LONG_NAMES, Grid, grid
 from replicajax.sweep._optimum import turning_points
 from replicajax.sweep._roots import bracketed_roots
@@ -38,7 +38,7 @@ def stability_line(
     width: ArrayLike | None = None,
     exponent: ArrayLike | None = None,
     codebook: Codebook | None = None,
-    devices: Sequence[jax.Device] = (),
+    devices: Sequence[Device] = (),
 ) -> xr.Dataset:
     """The line replicon = 0: the value of `unknown` at which replica symmetry breaks, for every point of `axes`.
 
@@ -58,9 +58,11 @@ def stability_line(
     """
     sweep = _sweep(task, bits, beta, unknown, between, axes, width, exponent, codebook)
     if np.isinf(sweep.axes.get("beta", sweep.fixed.get("beta", 1.0))).any():
-        raise ValueError("beta must be finite: at beta = inf replica symmetry is nowhere stable")
+        raise ValueError(
+            "beta must be finite (at beta = inf no finite codebook is stable that has a training error), got inf"
+        )
     slices = Slices(sweep, unknown, devices)
-    scan = np.geomspace(*between, _SCAN)
+    scan = np.geomspace(between[0], between[1], _SCAN)
     every = np.tile(scan, slices.everyone.size)
     replicon, converged = slices.solve(every, np.repeat(slices.everyone, _SCAN), "replicon")
     replicon = np.where(converged, replicon, np.nan).reshape(-1, _SCAN)
@@ -68,15 +70,17 @@ def stability_line(
     which = np.flatnonzero(change.any(1))
     first = change[which].argmax(1)
 
-    def function(x):
-        return slices.differentiate(x, which, "replicon")
+    def function(x, where):
+        return slices.differentiate(x, which[where], "replicon")
 
     names = [name for name in sweep.axes if name not in ("bits", unknown)]
     root, rows = np.zeros(0), np.zeros((2 + len(names), 0))
     found = np.zeros(slices.everyone.size, bool)
     if which.size:
         at_low = replicon[which, first]
-        root, ok = bracketed_roots(lambda x: tuple(function(x)), scan[first], scan[first + 1], at_low, _TOLERANCE)
+        root, ok = bracketed_roots(
+            lambda x, where: tuple(function(x, where)), scan[first], scan[first + 1], at_low, _TOLERANCE
+        )
         rows = slices.differentiate(root, which, "replicon", names)
         found[which] = ok
     columns = {unknown: root, **{name: -row / rows[1] for name, row in zip(names, rows[2:], strict=True)}}
@@ -96,7 +100,7 @@ def error_peak(
     width: ArrayLike | None = None,
     exponent: ArrayLike | None = None,
     codebook: Codebook | None = None,
-    devices: Sequence[jax.Device] = (),
+    devices: Sequence[Device] = (),
 ) -> xr.Dataset:
     """The peak of double descent: the value of `unknown` at the highest local maximum of eg, for every point of `axes`.
 
@@ -130,7 +134,7 @@ def _sweep(task, bits, beta, unknown: str, between, axes, width, exponent, codeb
         task,
         bits,
         beta,
-        axes={**axes, unknown: np.geomspace(*ends, 2 * _SCAN)},
+        axes={**axes, unknown: np.geomspace(ends[0], ends[1], 2 * _SCAN)},
         width=width,
         exponent=exponent,
         codebook=codebook,
@@ -157,5 +161,4 @@ def _dataset(sweep: Grid, slices: Slices, unknown: str, where: str, which, colum
         variables[label] = (dims, spread(column), attrs)
     variables["found"] = (dims, found.reshape(slices.shape), {"long_name": "there is such a point, and it converged"})
     coords = {name: (name, sweep.axes[name], dict(long_name=LONG_NAMES[name][0])) for name in dims}
-    fixed = {name: float(value) for name, value in sweep.fixed.items()}
-    return xr.Dataset(variables, coords, {"title": where, "task": str(sweep.task), **fixed})
+    return xr.Dataset(variables, coords, {"title": where, **sweep.constants()})

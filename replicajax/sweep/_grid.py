@@ -83,7 +83,7 @@ class Grid:
             return eqx.tree_at(lambda t: getattr(t, name), task, one), book, beta
         if name in _of_teacher(self.task):
             return eqx.tree_at(lambda t: getattr(t.teacher, name), task, one), book, beta
-        levels = self._book(values).levels
+        levels = np.asarray(self._book(values).levels)
         if name == "width":
             return task, eqx.tree_at(lambda b: b.levels, book, levels / self._float(values["width"])[:, None]), beta
         return task, eqx.tree_at(lambda b: b.levels, book, levels * _log_size(levels)), beta
@@ -94,8 +94,17 @@ class Grid:
         if pair not in ({"exponent"}, {"exponent", "width"}):
             return None
         task, book, beta = self.direction(values, "exponent")
-        factor = _log_size(book.levels) if pair == {"exponent"} else 1 / self._float(values["width"])[:, None]
+        factor = (
+            _log_size(np.asarray(book.levels)) if pair == {"exponent"} else 1 / self._float(values["width"])[:, None]
+        )
         return task, eqx.tree_at(lambda b: b.levels, book, book.levels * factor), beta
+
+    def constants(self) -> dict[str, Any]:
+        """Everything that is no axis, as attributes of a dataset."""
+        values = self.values([np.zeros(1, int)] * len(self.axes))
+        numbers = {name: np.asarray(v[0]).item() for name, v in values.items() if name not in self.axes}
+        law = _of_teacher(self.task).keys() & self.axes.keys()
+        return {"teacher": type(self.task.teacher).__name__ if law else str(self.task.teacher)} | numbers
 
     def _book(self, values: Mapping[str, np.ndarray]) -> Codebook:
         width = values["width"][:, None]
@@ -125,7 +134,10 @@ class Grid:
         leaves = [np.asarray(x).tolist() for x in jax.tree.leaves(self.task.teacher)]
         return {
             "task": task,
-            "teacher": [type(self.task.teacher).__name__, *([] if set(_of_teacher(self.task)) & set(self.axes) else leaves)],
+            "teacher": [
+                type(self.task.teacher).__name__,
+                *([] if set(_of_teacher(self.task)) & set(self.axes) else leaves),
+            ],
             "levels": None if self.levels is None else list(self.levels),
             "fixed": {name: float(value) for name, value in self.fixed.items()},
             "axes": {name: values.tolist() for name, values in self.axes.items()},
@@ -159,7 +171,9 @@ def grid(
     if _checks.is_traced((task, bits, beta, width, exponent, codebook)):
         raise TypeError("a sweep cannot be traced by jax.jit, jax.grad or jax.vmap: give it numbers (or use rj.solve)")
     if not isinstance(axes, Mapping):
-        raise TypeError(f"axes must be a dict of name: values such as {{'alpha': [1.0, 2.0]}}, got {type(axes).__name__}")
+        raise TypeError(
+            f"axes must be a dict of name: values such as {{'alpha': [1.0, 2.0]}}, got {type(axes).__name__}"
+        )
     given = {"bits": bits, "beta": beta, "width": width, "exponent": exponent}
     for name in axes:
         if given.get(name) is not None:
@@ -189,13 +203,17 @@ def grid(
             fixed["width"] = _checks.positive("width", width)
     if "beta" not in axes:
         if beta is None:
-            raise ValueError("beta must be given, as an argument or as an axis (jnp.inf is empirical risk minimisation)")
+            raise ValueError(
+                "beta must be given, as an argument or as an axis (jnp.inf is empirical risk minimisation)"
+            )
         fixed["beta"] = _checks.positive("beta", beta, infinite=True)
     for name, value in fixed.items():
         if np.ndim(value):
             raise ValueError(f"{name} must be a single number (many belong in axes), got shape {np.shape(value)}")
     if np.ndim(task.alpha):
-        raise ValueError(f"task must be a single one (values belong in axes), got alpha of shape {np.shape(task.alpha)}")
+        raise ValueError(
+            f"task must be a single one (values belong in axes), got alpha of shape {np.shape(task.alpha)}"
+        )
     return Grid(task, levels, {name: np.asarray(value).item() for name, value in fixed.items()}, checked)
 
 
@@ -210,8 +228,10 @@ def _axis(task: LinearRegression, name: str, values: Any, allowed: Sequence[str]
         else:
             raise ValueError(f"{label} must be a list of whole numbers from 1 to 16, got {values!r}")
     else:
-        check = {"noise": _checks.nonnegative, "ridge": _checks.nonnegative}.get(name, _checks.positive)
-        array = np.asarray(check(label, values, infinite=True) if name == "beta" else check(label, values))
+        if name in ("noise", "ridge"):
+            array = np.asarray(_checks.nonnegative(label, values))
+        else:
+            array = np.asarray(_checks.positive(label, values, infinite=name == "beta"))
     if array.ndim != 1 or not array.size:
         raise ValueError(f"{label} must be a list of at least one number, got shape {array.shape}")
     if (np.diff(array) <= 0).any() and not (np.diff(array) < 0).all():

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
+from replicajax.replica import Device
 from replicajax.sweep._grid import Grid
 from replicajax.sweep._roots import bracketed_roots
 from replicajax.sweep._slices import Slices
@@ -12,7 +12,7 @@ from replicajax.sweep._slices import Slices
 _TOLERANCE = 1e-9
 
 
-def optimum_along(sweep: Grid, name: str, eg: np.ndarray, devices: Sequence[jax.Device] = ()) -> dict[str, np.ndarray]:
+def optimum_along(sweep: Grid, name: str, eg: np.ndarray, devices: Sequence[Device] = ()) -> dict[str, np.ndarray]:
     """optimal_<name>, optimal_generalization_error and optimum_inside, from eg on the grid (inf where unsolved)."""
     slices = Slices(sweep, name, devices)
     curves = np.moveaxis(eg, slices.axis, -1).reshape(-1, sweep.axes[name].size)
@@ -40,8 +40,8 @@ def turning_points(slices: Slices, curves: np.ndarray, sign: int = 1) -> tuple[n
     if which.size:
         low, high = best[which], grid[other[which]]
 
-        def function(x):
-            _, first, second = slices.differentiate_twice(x, which)
+        def function(x, where):
+            _, first, second = slices.differentiate_twice(x, which[where])
             return sign * first, sign * second
 
         root, found = bracketed_roots(function, low, high, slope[which], _TOLERANCE)

@@ -15,7 +15,7 @@ from jaxtyping import ArrayLike
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import LinearRegression
-from replicajax.replica import slopes_many, solve_many
+from replicajax.replica import Device, slopes_many, solve_many
 from replicajax.sweep._grid import LONG_NAMES, Grid, grid
 from replicajax.sweep._optimum import optimum_along
 from replicajax.sweep._progress import Progress
@@ -71,7 +71,7 @@ def phase_diagram(
     store: str | Path | None = None,
     chunk: int = _CHUNK,
     progress: bool | None = None,
-    devices: Sequence[jax.Device] = (),
+    devices: Sequence[Device] = (),
 ) -> xr.Dataset:
     """The replica-symmetric theory of `task` on a grid.
 
@@ -80,7 +80,8 @@ def phase_diagram(
 
     Runs on all local devices, and on those of every process where `jax.distributed` is initialised (each process takes
     its share of the chunks and all return the whole).  In float64 the values are good to 1e-9; points that did not
-    converge have `converged` False.  Where several saddle points exist one is given, as by `solve`.
+    converge have `converged` False.  Where several saddle points exist (cold, few rows, few bits) one that state evolution
+    does not leave is given, not always the same on neighbouring points: `state_evolution` tells.
 
     Args:
       task: what the axes leave as it is.
@@ -101,7 +102,7 @@ def phase_diagram(
     Raises:
       TypeError, ValueError: bad arguments, or a store that holds something else.
 
-    Source: theory 1, [Q]; the numerics are those of `replicajax.replica` (module `_batch`).
+    Source: theory 1, [Q]; the numerics are those of `replicajax.replica` (modules `_equations`, `_batch`).
     """
     sweep = grid(task, bits, beta, axes=axes, width=width, exponent=exponent, codebook=codebook)
     names = _names(observables)
@@ -197,7 +198,12 @@ def _template(sweep: Grid, names: Sequence[str], gradients: Sequence[str], optim
         return {key: text for key, text in named.items() if text}
 
     dims, real = tuple(sweep.axes), sweep.dtype
-    kinds = {"stable": np.dtype(bool), "interpolates": np.dtype(bool), "converged": np.dtype(bool), "steps": np.dtype("i4")}
+    kinds = {
+        "stable": np.dtype(bool),
+        "interpolates": np.dtype(bool),
+        "converged": np.dtype(bool),
+        "steps": np.dtype("i4"),
+    }
     variables: dict[str, Any] = {n: (dims, blank(dims, kinds.get(n, real)), attributes(*OBSERVABLES[n])) for n in names}
     for name in gradients:
         unit = f"label^2/({LONG_NAMES[name][1]})"
@@ -206,15 +212,18 @@ def _template(sweep: Grid, names: Sequence[str], gradients: Sequence[str], optim
     if optimum is not None:
         rest = tuple(d for d in dims if d != optimum)
         what, unit = LONG_NAMES[optimum]
-        variables[f"optimal_{optimum}"] = (rest, blank(rest, real), attributes(f"{what} of least generalization error", unit))
+        variables[f"optimal_{optimum}"] = (
+            rest,
+            blank(rest, real),
+            attributes(f"{what} of least generalization error", unit),
+        )
         least = attributes("least generalization error along " + optimum, "label^2")
         variables["optimal_generalization_error"] = (rest, blank(rest, real), least)
         inside = attributes("the optimum is not an end of the axis", "")
         variables["optimum_inside"] = (rest, blank(rest, np.dtype(bool)), inside)
     coords = {name: (name, values, attributes(*LONG_NAMES[name])) for name, values in sweep.axes.items()}
-    fixed = {name: float(value) for name, value in sweep.fixed.items()}
     book = {} if sweep.levels is None else {"levels_relative_to_width": list(sweep.levels)}
-    attrs = {"title": "replica-symmetric theory of quantized learning", "task": str(sweep.task), **fixed, **book}
+    attrs = {"title": "replica-symmetric theory of quantized learning", **sweep.constants(), **book}
     return xr.Dataset(variables, coords, attrs)
 
 
@@ -236,7 +245,7 @@ def _chunks(shape: Sequence[int], extent: Sequence[int]) -> list[Chunk]:
 
 
 def _compute(
-    sweep: Grid, chunk: Chunk, names: Sequence[str], gradients: Sequence[str], devices: Sequence[jax.Device]
+    sweep: Grid, chunk: Chunk, names: Sequence[str], gradients: Sequence[str], devices: Sequence[Device]
 ) -> dict[str, np.ndarray]:
     index = [i.ravel() for i in np.meshgrid(*(np.arange(s.start, s.stop) for s in chunk.where), indexing="ij")]
     values = sweep.values(index)
@@ -260,7 +269,7 @@ def _compute(
 
 def _gather(data: dict[str, np.ndarray], chunks: Sequence[Chunk], processes: int) -> dict[str, np.ndarray]:
     """Every process's chunks, brought together on every process."""
-    for name, array in data.items():
+    for array in data.values():
         # As bytes: float64 must cross whole whatever the precision of the transport.
         everyone = multihost_utils.process_allgather(np.ascontiguousarray(array).view(np.uint8))
         everyone = np.asarray(everyone).view(array.dtype).reshape(processes, *array.shape)

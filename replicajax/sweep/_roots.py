@@ -6,7 +6,7 @@ import numpy as np
 
 
 def bracketed_roots(
-    function: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    function: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
     low: np.ndarray,
     high: np.ndarray,
     at_low: np.ndarray,
@@ -16,7 +16,7 @@ def bracketed_roots(
     """Roots in [low, high] where function(low) has the sign of `at_low` and function(high) the other.
 
     Args:
-      function: x -> (values, derivatives), each the shape of x.
+      function: x, positions -> (values, derivatives) of the functions at these positions, each the shape of x.
       tolerance: of x, relative.
 
     Returns:
@@ -26,16 +26,16 @@ def bracketed_roots(
     x = (low + high) / 2
     settled = np.zeros(x.shape, bool)
     for _ in range(max_steps):
-        value, slope = function(x)
-        left = np.sign(value) == np.sign(at_low)
-        low, high = np.where(left, x, low), np.where(left, high, x)
+        at = np.flatnonzero(~settled)
+        value, slope = function(x[at], at)
+        left = np.sign(value) == np.sign(at_low[at])
+        low[at], high[at] = np.where(left, x[at], low[at]), np.where(left, high[at], x[at])
         with np.errstate(all="ignore"):
-            newton = x - value / slope
-        inside = (newton > np.minimum(low, high)) & (newton < np.maximum(low, high))
-        new = np.where(inside, newton, (low + high) / 2)
-        new = np.where(value == 0, x, new)
-        settled = np.abs(new - x) <= tolerance * np.abs(x)
-        x = new
+            newton = x[at] - value / slope
+        inside = (newton >= np.minimum(low[at], high[at])) & (newton <= np.maximum(low[at], high[at]))
+        new = np.where(value == 0, x[at], np.where(inside, newton, (low[at] + high[at]) / 2))
+        settled[at] = np.abs(new - x[at]) <= tolerance * np.abs(x[at])
+        x[at] = new
         if settled.all():
             break
     return x, settled

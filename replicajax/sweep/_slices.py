@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
-from replicajax.replica import Direction, Solution, slopes_many, solve_many
+from replicajax.replica import Device, Direction, Solution, slopes_many, solve_many
 from replicajax.sweep._grid import Grid
 
 
 class Slices:
     """One slice for every combination of the other axes, in C order."""
 
-    def __init__(self, sweep: Grid, name: str, devices: Sequence[jax.Device] = ()):
+    def __init__(self, sweep: Grid, name: str, devices: Sequence[Device] = ()):
         self.sweep, self.name, self.devices = sweep, name, devices
         self.axis = list(sweep.axes).index(name)
         self.shape = tuple(n for i, n in enumerate(sweep.shape) if i != self.axis)

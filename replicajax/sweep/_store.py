@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.errors import GroupNotFoundError
 
 _KEY, _ORDER = "replicajax_sweep", "replicajax_variables"
 _RECORD = "record"
@@ -24,13 +25,16 @@ class Store:
       ValueError: the path holds another sweep, or something that is none.
     """
 
-    def __init__(self, path: str | Path, template: xr.Dataset, chunks: Mapping[str, int], configuration: dict[str, Any]):
+    def __init__(
+        self, path: str | Path, template: xr.Dataset, chunks: Mapping[str, int], configuration: dict[str, Any]
+    ):
         self.path = Path(path)
+        self._laying_out = self.path.with_name(self.path.name + ".laying-out")
         count = int(np.prod([-(-template.sizes[d] // n) for d, n in chunks.items()], dtype=int))
         if not self._matches(configuration):
             self._create(template, chunks, configuration, count)
-        self._root = zarr.open_group(self.path, mode="r+")
-        self._done = self._root[_RECORD]["done"]
+        root: Any = zarr.open_group(self.path, mode="r+")
+        self._root, self._done = root, root[_RECORD]["done"]
 
     def _matches(self, configuration: dict[str, Any]) -> bool:
         """Whether a complete layout of this very sweep is there."""
@@ -38,12 +42,14 @@ class Store:
             return False
         try:
             attributes = dict(zarr.open_group(self.path, mode="r").attrs)
-        except (FileNotFoundError, NotADirectoryError, zarr.errors.GroupNotFoundError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, GroupNotFoundError, ValueError):
             attributes = {}
         if _KEY not in attributes:
-            if (self.path / _LAYING).exists():
+            if self._laying_out.exists():
                 return False
-            raise ValueError(f"store must be a new path or a sweep to go on with, got {str(self.path)!r}, which is neither")
+            raise ValueError(
+                f"store must be a new path or a sweep to go on with, got {str(self.path)!r}, which is neither"
+            )
         there = json.loads(str(attributes[_KEY]))
         here = json.loads(json.dumps(configuration))
         if there != here:
@@ -53,9 +59,11 @@ class Store:
             )
         return True
 
-    def _create(self, template: xr.Dataset, chunks: Mapping[str, int], configuration: dict[str, Any], count: int) -> None:
+    def _create(
+        self, template: xr.Dataset, chunks: Mapping[str, int], configuration: dict[str, Any], count: int
+    ) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / _LAYING).touch()  # until the layout is complete, what is here may be overwritten
+        self._laying_out.touch()  # until the layout is complete, what is here may be overwritten
         root = zarr.open_group(self.path, mode="a")
         for name, variable in template.variables.items():
             shape = variable.shape
@@ -76,7 +84,7 @@ class Store:
         root.attrs.update(
             template.attrs | {_KEY: json.dumps(configuration), _ORDER: [str(name) for name in template.data_vars]}
         )
-        (self.path / _LAYING).unlink()
+        self._laying_out.unlink()
 
     def done(self, chunk: int) -> bool:
         try:
@@ -99,9 +107,6 @@ class Store:
         return open_sweep(self.path)
 
 
-_LAYING = ".laying-out"
-
-
 def open_sweep(path: str | Path) -> xr.Dataset:
     """The dataset of a saved sweep, finished or not (points not yet computed are NaN, and `converged` False).
 
@@ -112,7 +117,7 @@ def open_sweep(path: str | Path) -> xr.Dataset:
         raise FileNotFoundError(f"store {str(path)!r} does not exist")
     try:
         dataset = xr.open_zarr(path, consolidated=False, chunks=None)
-    except (zarr.errors.GroupNotFoundError, ValueError, FileNotFoundError, NotADirectoryError):
+    except (GroupNotFoundError, ValueError, FileNotFoundError, NotADirectoryError):
         dataset = xr.Dataset()
     if _KEY not in dataset.attrs:
         raise ValueError(f"store {str(path)!r} is no sweep of replicajax")

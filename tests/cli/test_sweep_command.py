@@ -24,7 +24,9 @@ def test_sweep_store_and_plot(command, tmp_path):
     assert report["points"] == report["converged"] == 45
     assert report["axes"]["alpha"] == [0.5, 3.0, 5]
 
-    code, out, _ = command("plot", store, "--figure", tmp_path / "line.svg", "--at", "alpha=1", "--variable", "replicon")
+    code, out, _ = command(
+        "plot", store, "--figure", tmp_path / "line.svg", "--at", "alpha=1", "--variable", "replicon"
+    )
     assert code == 0
     assert "alpha 1.125" in out
 
@@ -37,7 +39,10 @@ def test_sweep_store_and_plot(command, tmp_path):
     ("arguments", "message"),
     [
         (("phase-diagram", "--alpha", "0.3:4", "--width", "1"), "--alpha must be a number, a list 1,2,4 or a range"),
-        (("phase-diagram", "--alpha", "0.3:4:5", "--width", "1", "--bits", "0-2"), "must be a whole number from 1 to 16"),
+        (
+            ("phase-diagram", "--alpha", "0.3:4:5", "--width", "1", "--bits", "0-2"),
+            "must be a whole number from 1 to 16",
+        ),
         (("phase-diagram", "--alpha", "1", "--width", "1"), "needs at least one axis"),
         (("phase-diagram", "--alpha", "-1:1:3", "--width", "1"), "axes['alpha'] must be positive"),
         (("phase-diagram", "--alpha", "1:2:3", "--width", "1", "--figure", "x.txt"), "--figure must end in"),

@@ -29,7 +29,11 @@ def test_few_values_are_lines(sweep):
     axes = Figure().subplots()
     assert plot_phase_diagram(axes, sweep.isel(alpha=[0, 11]), "test_error") is None
     assert axes.get_ylabel() == "test error (label²)"
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["alpha 0.5", "alpha 3", "replica symmetry unstable"]
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == [
+        "alpha 0.5",
+        "alpha 3",
+        "replica symmetry unstable",
+    ]
     dotted, solid = axes.lines[2:4]
     np.testing.assert_allclose(dotted.get_ydata(), sweep.test_error[0, -1])
     stable = sweep.stable.values[0, -1]

@@ -9,10 +9,10 @@ import pytest
 import replicajax as rj
 from replicajax.replica import slopes_many, solve_many
 
-OBSERVABLES = (
-    "generalization_error gibbs_error rounded_error test_error training_error free_energy rate overlap self_overlap "
-    "replica_overlap replicon"
-).split()
+OBSERVABLES = [
+    name for name in rj.sweep.OBSERVABLES if name not in ("entropy", "stable", "interpolates", "converged", "steps")
+]
+OBSERVABLES.remove("susceptibility")  # infinite where it interpolates
 
 
 def random_batch(points, shape, seed=0, *, cold=False, teacher=None, ridge=True):
@@ -55,7 +55,13 @@ def test_agrees_with_solve(shape, cold):
     assert found.interpolates.any() == cold
 
 
-@pytest.mark.parametrize("teacher", [rj.distributions.GaussBernoulli(0.3), rj.distributions.Discrete(rj.uniform(1, 1.0))])
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        pytest.param(rj.distributions.GaussBernoulli(0.3), marks=pytest.mark.slow),
+        rj.distributions.Discrete(rj.uniform(1, 1.0)),
+    ],
+)
 def test_other_teachers(teacher):
     batch = random_batch(32, [-1.0, 1.0], seed=3, teacher=teacher, ridge=False)
     found = solve_many(*batch)
@@ -66,6 +72,7 @@ def test_other_teachers(teacher):
     check(*jax.tree.map(lambda x: np.asarray(x)[same], (found, want)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [5, 8])
 def test_many_levels(bits):
     """Five bits by thresholds and by the grid of fields, depending on the temperature; eight mostly by the latter."""
@@ -116,6 +123,7 @@ def test_slopes_are_those_of_solve(beta):
         np.testing.assert_allclose(slopes_many(found, by_alpha, of="replicon"), difference, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_float32():
     with jax.enable_x64(False):
         tasks, books, betas = random_batch(32, np.linspace(-1, 1, 4), seed=5)

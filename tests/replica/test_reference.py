@@ -41,6 +41,7 @@ def test_nonuniform_levels_are_more_stable():
     np.testing.assert_allclose([even, uneven], [3.33, 2.88], atol=0.005)
 
 
+@pytest.mark.slow
 def test_double_descent_peaks_earlier_with_fewer_bits():
     """Claim (iii) of [Q]: eg(alpha) peaks at alpha 1.0 for 8 bits of width 6, near 0.7 for 2 bits of width 1.5."""
     peaks = []

@@ -54,6 +54,7 @@ def test_interpolation_has_implicit_derivatives():
     np.testing.assert_allclose(jax.grad(eg)(3.0), (eg(3.0 + h) - eg(3.0 - h)) / (2 * h), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_second_derivatives():
     def eg(width):
         return rj.solve(TASK, rj.uniform(2, width), 5.0).generalization_error

@@ -21,7 +21,9 @@ def eg(alpha, noise, bits, beta):
     return lambda w: float(rj.solve(task, rj.uniform(bits, w), beta).generalization_error)
 
 
-@pytest.mark.parametrize("case", [(2.0, 0.1, 2, 20.0), (0.9, 0.3, 2, np.inf), (4.0, 0.01, 1, 2.0)])
+@pytest.mark.parametrize(
+    "case", [(2.0, 0.1, 2, 20.0), (0.9, 0.3, 2, np.inf), pytest.param((4.0, 0.01, 1, 2.0), marks=pytest.mark.slow)]
+)
 def test_minimum_by_golden_section(case):
     found = best(*case)
     check = minimize_scalar(eg(*case), bounds=(found.width / 1.3, found.width * 1.3), options={"xatol": 1e-9})
@@ -64,6 +66,7 @@ def test_falling_to_the_end_of_the_range_is_said():
     assert "end of the searched range" in str(found)
 
 
+@pytest.mark.slow
 def test_implicit_derivative_of_the_optimum():
     def width(noise):
         return rj.optimal_width(rj.LinearRegression(2.0, 1.0, noise), 2, 20.0).width

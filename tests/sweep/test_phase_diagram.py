@@ -26,7 +26,8 @@ def test_is_labelled(sweep):
     assert sweep.width.attrs == {"long_name": "largest level", "units": "weight"}
     assert sweep.entropy.attrs["units"] == "nat"
     assert sweep.rate.attrs["units"] == "bit"
-    assert (sweep.attrs["bits"], sweep.attrs["beta"]) == (2.0, 10.0)
+    assert (sweep.attrs["bits"], sweep.attrs["beta"], sweep.attrs["noise"]) == (2, 10.0, 0.1)
+    assert not {"alpha", "width"} & set(sweep.attrs)
     assert sweep.converged.dtype == bool
     assert bool(sweep.converged.all())
 
@@ -67,12 +68,9 @@ def test_axes_of_every_kind():
     task = rj.LinearRegression(1.5, 1.2, teacher=teacher)
     sweep = rj.phase_diagram(task, width=1.5, axes=axes | {"signal": [1.2], "density": [0.2]}).squeeze()
     assert bool(sweep.converged.all())
-    for at in (dict.fromkeys(axes, 0), dict.fromkeys(axes, 1)):
-        point = {name: axes[name][i] for name, i in at.items()}
-        law = rj.distributions.GaussBernoulli(0.2)
-        there = rj.LinearRegression(1.5, 1.2, point["noise"], point["ridge"], law)
-        solution = rj.solve(there, rj.power(point["bits"], 1.5, point["exponent"]), point["beta"])
-        np.testing.assert_allclose(sweep.isel(at).generalization_error, solution.generalization_error, rtol=1e-9)
+    there = rj.LinearRegression(1.5, 1.2, 0.3, 0.2, rj.distributions.GaussBernoulli(0.2))
+    solution = rj.solve(there, rj.power(2, 1.5, 1.5), 8.0)
+    np.testing.assert_allclose(sweep.isel(dict.fromkeys(axes, 1)).test_error, solution.test_error, rtol=1e-9)
 
 
 def test_any_codebook_scaled_to_its_width():
@@ -84,10 +82,12 @@ def test_any_codebook_scaled_to_its_width():
     np.testing.assert_allclose(few.test_error, given.test_error, rtol=1e-12)
 
 
-def test_chunks_change_nothing(sweep):
-    chunked = rj.phase_diagram(TASK, 2, 10.0, axes={"alpha": ALPHA, "width": WIDTH}, chunk=4)
-    for name in OBSERVABLES:
-        np.testing.assert_array_equal(chunked[name], sweep[name])
+def test_chunks_and_disk_change_nothing(sweep, tmp_path):
+    axes = {"alpha": ALPHA, "width": WIDTH}
+    rest = {"gradients": ["width", "beta"], "optimum": "width"}
+    chunked = rj.phase_diagram(TASK, 2, 10.0, axes=axes, chunk=4, store=tmp_path / "sweep.zarr", **rest)
+    assert list(chunked.data_vars) == list(sweep.data_vars)
+    xr.testing.assert_identical(chunked.load(), sweep)
 
 
 @pytest.mark.parametrize("suffix", ["nc", "zarr"])

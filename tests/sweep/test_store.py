@@ -62,7 +62,10 @@ def test_kill_and_resume(tmp_path):
     ("changes", "message"),
     [
         ({"beta": 6.0}, r"holds a different sweep \(fixed.beta was 5.0, is 6.0\)"),
-        ({"axes": AXES | {"alpha": np.linspace(0.5, 4, 40)}}, r"axes.alpha was \[0.5, .* 3.0\] \(40 values\), is \[0.5"),
+        (
+            {"axes": AXES | {"alpha": np.linspace(0.5, 4, 40)}},
+            r"axes.alpha was \[0.5, .* 3.0\] \(40 values\), is \[0.5",
+        ),
         ({"observables": ["rate"]}, r"observables was"),
         ({"chunk": 80}, r"chunk was \[1, 40\], is \[2, 40\]"),
     ],
@@ -89,9 +92,3 @@ def test_what_is_no_sweep_is_left_alone(tmp_path):
     file = tmp_path / "notes.txt"
     with pytest.raises(ValueError, match="store must be a new path"):
         run(file)
-
-
-def test_optimum_of_a_stored_sweep(tmp_path):
-    axes = {"alpha": [1.0, 2.0], "width": np.linspace(0.5, 2.0, 6)}
-    saved = run(tmp_path / "s", axes=axes, chunk=5, optimum="width").load()
-    xr.testing.assert_identical(saved, run(None, axes=axes, optimum="width"))

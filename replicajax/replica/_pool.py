@@ -1,0 +1,101 @@
+"""Many points in blocks that stay in cache, batches that hide the call, and all devices at once."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Lock
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array
+
+_CACHED = 448
+"""Thresholds times points of a block that keeps its working set in a core's cache."""
+_RESIDENT = 2**21
+"""The same for an accelerator, which wants many at once."""
+_BATCH = 2048
+"""Points of one call on a CPU: enough to hide the call, few enough that threads share the work evenly."""
+
+
+Device = Any
+"""A jax.Device."""
+_BY_POINT = PartitionSpec("points")
+
+
+class Pool:
+    """Devices, and the size of what they are handed: blocks that stay in cache, batches that hide the call."""
+
+    def __init__(self, work: int, devices: Sequence[Device] = ()):
+        """`work` is the size of what a kernel holds of one point; all local devices if none are given."""
+        self.devices = list(devices) or jax.local_devices()
+        self.mesh = Mesh(np.array(self.devices), ("points",)) if len(self.devices) > 1 else None
+        on_cpu = self.devices[0].platform == "cpu"
+        self.block = max(1, min(_CACHED // work, 64)) if on_cpu else max(1, _RESIDENT // work)
+        self.batch = len(self.devices) * self.block * (max(1, _BATCH // self.block) if on_cpu else 1)
+        self.threads = (os.cpu_count() or 1) if on_cpu and self.mesh is None else 1
+
+    def run(self, kernel: Callable, inputs, which: np.ndarray, into: Any = None) -> Any:
+        """kernel on the points where `which`, written into the arrays `into` (new ones if None), which are returned."""
+        chosen = np.flatnonzero(which)
+        out = [] if into is None else [into]
+        writing, precision = Lock(), jax.config.read("jax_enable_x64")  # which may be set for the calling thread alone
+
+        def one(part: np.ndarray) -> None:
+            padded = np.concatenate([part, np.full(self.batch - part.size, part[0])])
+            batch = jax.tree.map(lambda x: x[padded], inputs)
+            with jax.enable_x64(precision):
+                if self.mesh is None:
+                    batch = jax.device_put(batch, self.devices[0])
+                found = jax.tree.map(np.asarray, _blocks(kernel, batch, np.int32(part.size), self.block, self.mesh))
+            with writing:
+                if not out:
+                    out.append(jax.tree.map(lambda x: np.zeros((which.size, *x.shape[1:]), x.dtype), found))
+                jax.tree.map(partial(put, part), out[0], found)
+
+        parts = np.split(chosen, range(self.batch, chosen.size, self.batch)) if chosen.size else []
+        with ThreadPoolExecutor(self.threads) as pool:
+            for _ in pool.map(one, parts):
+                pass
+        return out[0] if out else None
+
+
+def put(where: np.ndarray, whole: np.ndarray, part) -> None:
+    """The first rows of `part` into the rows `where` of `whole`."""
+    whole[where] = part[: where.size]
+
+
+@eqx.filter_jit
+def _blocks(kernel: Callable, inputs, live: Array | np.integer, block: int, mesh: Mesh | None):
+    """kernel on block after block of the first `live` points, each device its share of them; the rest is zeros."""
+
+    def share(kernel, inputs, live):
+        split = jax.tree.map(lambda x: x.reshape(-1, block, *x.shape[1:]), inputs)
+        size = jax.tree.leaves(inputs)[0].shape[0]
+        if mesh is not None:
+            live = live - size * jax.lax.axis_index("points")
+        shapes = jax.eval_shape(lambda each: kernel(*each), jax.tree.map(lambda x: x[0], split))
+        found = jax.tree.map(lambda s: jnp.zeros((size // block, *s.shape), s.dtype), shapes)
+
+        def add(i, found):
+            each = kernel(*jax.tree.map(lambda x: x[i], split))
+            return jax.tree.map(lambda whole, part: whole.at[i].set(part), found, each)
+
+        found = jax.lax.fori_loop(0, jnp.clip(-(-live // block), 0, size // block), add, found)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+
+    if mesh is None:
+        return share(kernel, inputs, live)
+    everywhere = PartitionSpec()
+    dynamic, static = eqx.partition(kernel, eqx.is_array)
+    return jax.shard_map(
+        lambda dynamic, *rest: share(eqx.combine(dynamic, static), *rest),
+        mesh=mesh,
+        in_specs=(everywhere, _BY_POINT, everywhere),
+        out_specs=_BY_POINT,
+        check_vma=False,
+    )(dynamic, inputs, live)
