@@ -234,7 +234,7 @@ def large(n: int = 3000, beta: float = np.inf) -> None:
     axes = {"alpha": np.linspace(0.3, 4, n), "width": np.linspace(0.5, 4, n)}
     sweep = rj.phase_diagram(TASK, 3, beta, axes=axes)
     seconds, peak = perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    solved = float(sweep.converged.mean())
+    solved = int(sweep.converged.values.sum()) / n**2
     print(
         f"{n} x {n} points at beta = {beta:g}: {n**2 / seconds:,.0f} points/s, {solved:.4%} solved, peak {peak:.2f} GiB"
     )

@@ -2,8 +2,9 @@
 
 Newton's method on the two equations (1) of `_equations` starts from weights without levels (`ridge_start`), goes first on
 few quadrature nodes and ends on many.  Blocks small enough for the processor's cache run one after the other, each until
-its own points have settled.  What is left over, and what settled where state evolution would leave (det of the Jacobian
-negative), starts again from the end of many steps of state evolution, then of very many.
+its own points have settled.  What is left over, and what met a negative determinant of the Jacobian on its way (a change
+of branch, or an end that state evolution would leave), starts again from the end of many steps of state evolution, then of
+very many.
 
 At beta = inf the averages are closed forms; without ridge L drops out of the second equation, which then has a bracketed
 root, and chi is infinite where the first has none (`_saddle`: interpolation).
@@ -33,9 +34,11 @@ from replicajax.replica._equations import (
     weight_averages_of,
 )
 from replicajax.replica._pool import Device, Pool
-from replicajax.replica._saddle import Saddle, regime_of, ridge_start
+from replicajax.replica._saddle import Saddle, find_saddle, regime_of, ridge_start
 from replicajax.replica._solution import Solution, describe
 
+_RUNAWAY = 1e-8
+"""1/(1 + chi) at beta = inf below which a finite susceptibility is not believed."""
 _TOLERANCE = 5e4
 """Of the residuals of (1), in units of the rounding error: 1e-11 in float64."""
 
@@ -66,7 +69,8 @@ def solve_many(
       betas: (points,) inverse temperatures, inf among them if need be.
       devices: to spread the points over; all local ones if empty.
 
-    Where several saddle points exist one of those that state evolution does not leave is given.
+    Where several saddle points exist that one is given which state evolution, or Newton's method without crossing a fold,
+    reaches from weights without levels (`ridge_start`).
 
     Returns:
       A Solution whose fields are NumPy arrays with a leading axis of points.
@@ -77,27 +81,38 @@ def solve_many(
     cold, interpolates = np.isinf(betas), np.zeros(betas.shape, bool)
     found = None
 
-    def run(which: np.ndarray, patience: Patience | None) -> Solution | None:
-        kernel = eqx.Partial(_block, traits, patience is None, jax.tree.map(jnp.asarray, patience))
+    def run(which: np.ndarray, patience: Patience, cold: bool = False) -> Solution | None:
+        kernel = eqx.Partial(_block, traits, cold, jax.tree.map(jnp.asarray, patience))
         return pool.run(kernel, (tasks, books, betas, interpolates), which, into=found)
 
     found = run(~cold, HASTY)
-    found = run(cold, None)
+    found = run(cold, HASTY, cold=True)
     assert found is not None
     interpolates = cold & np.asarray(found.interpolates)
     run(interpolates, HASTY)
     for patience in PATIENT, STUBBORN:
-        run(~np.asarray(found.converged) & (~cold | interpolates), patience)
+        left = ~np.asarray(found.converged)
+        run(left & (~cold | interpolates), patience)
+    # With ridge a codebook with a threshold at 0 can interpolate too: a hard case of its own (`_saddle`).
+    frozen = ~np.asarray(found.converged) & cold
+    pool.run(eqx.Partial(_robust_block), (tasks, books, betas), frozen, into=found)
     return found
 
 
-def _block(traits: Traits, cold: bool, patience: Patience | None, tasks, books, betas, interpolates) -> Solution:
+def _robust_block(tasks, books, betas) -> Solution:
+    def one(task, book, beta):
+        return describe(task, book, beta, find_saddle(task, book, beta, 512))
+
+    return jax.vmap(one)(tasks, books, betas)
+
+
+def _block(traits: Traits, cold: bool, patience: Patience, tasks, books, betas, interpolates) -> Solution:
     """One block of points, from the start to the observables."""
     order = jax.vmap(ridge_start)(tasks, books, betas)
     R = tasks.residual_variance(order.m, order.q)
     start = State(jnp.log(tasks.alpha / (1 + order.chi)), jnp.log(R / tasks.alpha))
     p = problems(tasks, books, betas, interpolates)
-    found = _settle_cold(p, start) if patience is None else _settle_warm(p, start, traits, patience)
+    found = _settle_cold(p, start) if cold else _settle_warm(p, start, traits, patience)
     averages = weight_averages_of(p, found.state, traits, cold)
     return _report(tasks, books, betas, found, averages, cold)
 
@@ -114,7 +129,7 @@ class _Search(NamedTuple):
     size: Points
     """Largest change of log L or log t in the last step, before it was shortened."""
     upright: Array
-    """det > 0: state evolution does not leave along one direction."""
+    """det > 0 all along Newton's way: it crossed to no other branch, and state evolution does not leave where it ended."""
     steps: Array
     phase: Array
     """0 state evolution, 1 Newton on few nodes, 2 Newton on all, 3 done."""
@@ -135,7 +150,7 @@ def _search(
         (f, g), ((f_L, f_t), (g_L, g_t)) = equations(p, s.state, slopes(s.phase == 2))
         determinant = f_L * g_t - f_t * g_L
         newton = State((f_t * g - g_t * f) / determinant, (g_L * f - f_L * g) / determinant)
-        change = jax.tree.map(partial(jnp.where, evolving), State(-f / 2, -g / 2), newton)
+        change = jax.tree.map(partial(jnp.where, evolving), State(-f, -g), newton)
         size = jnp.maximum(jnp.abs(change.log_L), jnp.abs(change.log_t))
         size = jnp.where(jnp.isfinite(size), size, jnp.inf)
         shorten = jnp.minimum(1.0, patience.stride / size)  # 0 where the step is not finite
@@ -148,7 +163,7 @@ def _search(
         return _Search(
             state,
             jnp.where(over & (phase < 3), never, size),
-            jnp.where(moves, determinant > 0, s.upright),
+            s.upright & (evolving | ~moves | (determinant > 0)),
             s.steps + moves,
             phase,
             jnp.where(over, budget[phase], left),
@@ -156,7 +171,7 @@ def _search(
 
     none = jnp.zeros(start.log_L.shape, int)
     first = jnp.where(budget[0] > 0, 0, 1)
-    search = _Search(start, never, none > 0, none, first, budget[first])
+    search = _Search(start, never, none == 0, none, first, budget[first])
     return jax.lax.while_loop(lambda s: s.phase < 3, step, search)
 
 
@@ -176,6 +191,7 @@ def _free_variance(p: Problems) -> Points:
 def _settle_cold(p: Problems, start: State) -> Settled:
     """beta = inf: a bracketed root of the second of (1) at ridge 0, where L drops out of it; then Newton if ridge > 0."""
     eps = float(jnp.finfo(p.alpha.dtype).eps)
+    goal = 1e6 * eps  # tight, because the sign of g − alpha hangs on it
 
     def mismatch(log_t):
         """The second of (1), and g = L chi."""
@@ -185,26 +201,28 @@ def _settle_cold(p: Problems, start: State) -> Settled:
 
     def step(carry):
         log_t, low, high, size, g, steps, left = carry
-        moves = size > 1e-3
+        moves = size > goal
         f, slope, new_g = mismatch(log_t)
         low, high = jnp.where(moves & (f < 0), log_t, low), jnp.where(moves & (f >= 0), log_t, high)
         newton = log_t - f / slope
-        inside = (newton > low) & (newton < high) & (jnp.abs(newton - log_t) < 2.0)
+        inside = (newton >= low) & (newton <= high) & (jnp.abs(newton - log_t) < 2.0)
         new = jnp.where(inside, newton, (low + high) / 2)
         stay = partial(jnp.where, moves)
         return stay(new, log_t), low, high, stay(jnp.abs(f), size), stay(new_g, g), steps + moves, left - 1
 
     reach, never, none = 60.0, jnp.full_like(p.alpha, jnp.inf), jnp.zeros(p.alpha.shape, int)
     first = start.log_t, start.log_t - reach, start.log_t + reach, never, p.alpha, none, 80
-    log_t, _, _, size, g, steps, _ = jax.lax.while_loop(lambda c: (c[-1] > 0) & (c[3] > 1e-3).any(), step, first)
+    log_t, _, _, size, g, steps, _ = jax.lax.while_loop(lambda c: (c[-1] > 0) & (c[3] > goal).any(), step, first)
     interpolates = (p.ridge == 0) & (g >= p.alpha)
     b = p.alpha - p.ridge - g  # L + g L/(L + ridge) = alpha
-    L = (b + jnp.sqrt(b**2 + 4 * p.alpha * p.ridge)) / 2
+    root = jnp.sqrt(b**2 + 4 * p.alpha * p.ridge)
+    L = jnp.where(b > 0, (b + root) / 2, 2 * p.alpha * p.ridge / jnp.where(b > 0, 1.0, root - b))
     state = State(jnp.log(jnp.where(interpolates, p.alpha / _free_variance(p), L)), log_t)
     polished = _search(p, state, lambda fine: cold_averages, Patience(0, 0, 12, 1.0), eps**0.45)
     state = jax.tree.map(partial(jnp.where, interpolates), state, polished.state)
-    settled = interpolates | ((polished.size < eps**0.4) & polished.upright)
-    return Settled(state, settled & (size < 1e-3), interpolates, steps + polished.steps)
+    finite = polished.state.log_L > jnp.log(p.alpha * _RUNAWAY)
+    settled = interpolates | ((polished.size < eps**0.4) & polished.upright & finite)
+    return Settled(state, settled & (size <= goal), interpolates, steps + polished.steps)
 
 
 def _report(tasks, books, betas, found: Settled, averages: WeightAverages, cold: bool) -> Solution:

@@ -48,8 +48,8 @@ def stability_line(
       between: where to look; of several roots the first from between[0] on is given.
 
     Returns:
-      Dataset over `axes` with variables <unknown> (NaN where the replicon keeps its sign), d_<unknown>_d_<axis> (the
-      slope of the line), generalization_error and replicon there, and `found`.
+      Dataset over `axes` with variables <unknown> (NaN where the replicon keeps its sign, or jumps past 0 between two
+      branches), d_<unknown>_d_<axis> (the slope of the line), generalization_error and replicon there, and `found`.
 
     Raises:
       TypeError, ValueError: bad arguments; beta = inf, where no finite codebook is stable.
@@ -82,7 +82,7 @@ def stability_line(
             lambda x, where: tuple(function(x, where)), scan[first], scan[first + 1], at_low, _TOLERANCE
         )
         rows = slices.differentiate(root, which, "replicon", names)
-        found[which] = ok
+        found[which] = ok & (np.abs(rows[0]) < 1e-6)  # else the replicon jumps past 0, from one branch to another
     columns = {unknown: root, **{name: -row / rows[1] for name, row in zip(names, rows[2:], strict=True)}}
     error = slices.solve(root, which, "generalization_error")[0] if which.size else root
     columns |= {"generalization_error": error, "replicon": rows[0]}

@@ -80,8 +80,8 @@ def phase_diagram(
 
     Runs on all local devices, and on those of every process where `jax.distributed` is initialised (each process takes
     its share of the chunks and all return the whole).  In float64 the values are good to 1e-9; points that did not
-    converge have `converged` False.  Where several saddle points exist (cold, few rows, few bits) one that state evolution
-    does not leave is given, not always the same on neighbouring points: `state_evolution` tells.
+    converge have `converged` False.  Where several saddle points exist (cold, few rows, few bits) one is given, the same on
+    neighbouring points up to where it ends; `state_evolution` tells, and may end in another, as may `solve`.
 
     Args:
       task: what the axes leave as it is.
