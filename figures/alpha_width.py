@@ -44,9 +44,7 @@ def _panel(axes: Axes, bits: int) -> None:
     axes.contour(ALPHAS, WIDTHS, grid.entropy, [0], colors="0.4", linewidths=1.2)
     axes.plot(ALPHAS, broken(grid.width[grid.generalization_error.argmin("width")].values), "k--", lw=1.4)
     line = rj.stability_line(example(), bits, BETA, unknown="alpha", between=(0.3, 100), axes={"width": WIDTHS})
-    vanishes = abs(line.replicon) < 1e-6
-    axes.plot(line.alpha.where(vanishes), WIDTHS, color=BOUNDARY, lw=2.5)
-    axes.plot(line.alpha.where(~vanishes), WIDTHS, ":", color=BOUNDARY, lw=2.0)
+    axes.plot(line.alpha, WIDTHS, color=BOUNDARY, lw=2.5)
     axes.set(xlim=ALPHAS[[0, -1]], ylim=WIDTHS[[0, -1]])
     axes.set(xscale="log", yscale="log", xlabel="α, rows per weight", title=f"{bits} bit{'s' * (bits > 1)}")
     axes.set_xticks([0.3, 1, 3, 10])
@@ -61,7 +59,6 @@ def _legend() -> list[Patch | Line2D]:
         Patch(color=STABLE, label="stable"),
         Patch(color=UNSTABLE, label="unstable"),
         Line2D([], [], color=BOUNDARY, lw=2.5, label="replicon = 0"),
-        Line2D([], [], color=BOUNDARY, ls=":", lw=2.0, label="replicon jumps past 0"),
         Line2D([], [], color="0.4", lw=1.2, label="entropy negative above"),
         Line2D([], [], color="k", ls="--", lw=1.4, label="best width"),
     ]

@@ -72,6 +72,7 @@ def test_optimize_prints_a_table(command):
     assert "Cheapest within 2 ×: 2 bits" in text
 
 
+@pytest.mark.slow
 def test_unreachable_stability_exits_1(command):
     code, text, _ = command("optimize", "--alpha", 2, "--bits", "1", "--beta", "inf", "--require-stable")
     assert code == 1
