@@ -10,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -27,7 +29,6 @@ from replicajax.replica._equations import State, equations, problems, traits_of
 from replicajax.replica._pool import Pool
 
 ALPHA, WIDTH, BETA, NOISE, LEVELS = np.linspace(0.3, 4, 64), np.linspace(0.5, 4, 64), 20.0, 0.1, np.linspace(-1, 1, 8)
-TASK = rj.LinearRegression(1.0, 1.0, NOISE)
 NODES, SAMPLE, TOLERANCE = 2049, 50, 3e-10
 
 
@@ -129,6 +130,11 @@ def _residual(alpha: float, width: float, log_L: float, log_t: float) -> tuple[f
         return float(f), float(g)
 
 
+def task() -> rj.LinearRegression:
+    """Made when asked for: at import float64 may not be on yet."""
+    return rj.LinearRegression(1.0, 1.0, NOISE)
+
+
 def report() -> None:
     grid = {"alpha": ALPHA, "width": WIDTH}
     alphas, widths = (x.ravel() for x in np.meshgrid(ALPHA, WIDTH, indexing="ij"))
@@ -140,12 +146,12 @@ def report() -> None:
     print("phase diagram, 3 bits, beta 20, 64 x 64 points, float64; error of eg against mpmath on 50 points")
     print(f"{'':42s}{'points/s':>10s}{'ours /':>9s}{'error':>10s}{'unsolved':>10s}")
     start = perf_counter()
-    full = rj.phase_diagram(TASK, 3, BETA, axes=grid)
+    full = rj.phase_diagram(task(), 3, BETA, axes=grid)
     first = perf_counter() - start
     start = perf_counter()
-    rj.phase_diagram(TASK, 3, BETA, axes={"alpha": ALPHA[:9] + 0.01, "width": WIDTH[:9] + 0.01})
+    rj.phase_diagram(task(), 3, BETA, axes={"alpha": ALPHA[:9] + 0.01, "width": WIDTH[:9] + 0.01})
     again = perf_counter() - start
-    ours = alphas.size / best_of(lambda: rj.phase_diagram(TASK, 3, BETA, axes=grid).generalization_error.values)
+    ours = alphas.size / best_of(lambda: rj.phase_diagram(task(), 3, BETA, axes=grid).generalization_error.values)
     eg = full.generalization_error.values.ravel()
     row("phase_diagram, every observable", ours, ours, np.abs(eg[sample] - truth).max(), int((~full.converged).sum()))
 
@@ -172,9 +178,9 @@ def report() -> None:
     print(f"({SAMPLE} points for the slow ones; the whole grid for phase_diagram)")
 
     more = {"alpha": np.linspace(0.3, 4, 256), "width": np.linspace(0.5, 4, 256)}
-    cold = rj.phase_diagram(TASK, 3, np.inf, axes=more)
+    cold = rj.phase_diagram(task(), 3, np.inf, axes=more)
     for name, beta in (("beta 20", BETA), ("beta = inf", np.inf)):
-        seconds = best_of(lambda beta=beta: rj.phase_diagram(TASK, 3, beta, axes=more).generalization_error.values, 2)
+        seconds = best_of(lambda beta=beta: rj.phase_diagram(task(), 3, beta, axes=more).generalization_error.values, 2)
         print(f"256 x 256 points, {name:10s} {256**2 / seconds:10,.0f} points/s")
     print(
         f"  (beta = inf: {float(cold.interpolates.mean()):.0%} of them interpolate and are solved at finite temperature)"
@@ -228,13 +234,14 @@ def pathological(n: int = 100_000) -> float:
 
 
 def large(n: int = 3000, beta: float = np.inf) -> None:
-    """Resident memory of a large grid, in a process of its own."""
+    """Resident memory of a large grid on disk, in a process of its own (in memory it needs its 1 GiB of results besides)."""
     jax.config.update("jax_enable_x64", True)
     start = perf_counter()
     axes = {"alpha": np.linspace(0.3, 4, n), "width": np.linspace(0.5, 4, n)}
-    sweep = rj.phase_diagram(TASK, 3, beta, axes=axes)
+    with TemporaryDirectory() as folder:
+        sweep = rj.phase_diagram(task(), 3, beta, axes=axes, store=Path(folder) / "sweep.zarr")
+        solved = int(sweep.converged.values.sum()) / n**2
     seconds, peak = perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    solved = int(sweep.converged.values.sum()) / n**2
     print(
         f"{n} x {n} points at beta = {beta:g}: {n**2 / seconds:,.0f} points/s, {solved:.4%} solved, peak {peak:.2f} GiB"
     )
