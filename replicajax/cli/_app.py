@@ -121,8 +121,7 @@ def optimize(
         raise ProblemError("--measure needs data: give --data FILE.csv --target COLUMN, or a bundled set")
     if measure and math.isinf(heat):
         raise ProblemError("--measure needs a finite --beta: the Gibbs sampler has no zero temperature")
-    if figure is not None and (figure.suffix[1:] not in {"png", "pdf", "svg"} or not figure.absolute().parent.is_dir()):
-        raise ProblemError(f"--figure must end in .png, .pdf or .svg in a folder that exists, got {figure}")
+    check_figure(figure)
     if factor < 1:
         raise ProblemError(f"--factor must be at least 1, got {factor:g}")
 

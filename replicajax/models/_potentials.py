@@ -62,17 +62,10 @@ class WeightAverages(NamedTuple):
     """E w0 <a>."""
 
 
-def weight_averages(
-    task: LinearRegression, book: Codebook, fields: Fields, beta: Scalar, nodes: int | None = None
-) -> WeightAverages:
-    """Averages over h = m_hat w0 + sqrt(chi_hat) z of the weight's distribution at inverse temperature beta.
-
-    `nodes` as in `soft_rounding`; None is enough for any codebook.
-    """
+def weight_averages(task: LinearRegression, book: Codebook, fields: Fields, beta: Scalar) -> WeightAverages:
+    """Averages over h = m_hat w0 + sqrt(chi_hat) z of the weight's distribution at inverse temperature beta."""
     curvature = fields.L + task.ridge
-    return _average(
-        task, fields, lambda mean, deviation: soft_rounding(book.levels, curvature, beta, mean, deviation, nodes)
-    )
+    return _average(task, fields, lambda mean, deviation: soft_rounding(book.levels, curvature, beta, mean, deviation))
 
 
 def rounded_averages(task: LinearRegression, book: Codebook, fields: Fields) -> WeightAverages:

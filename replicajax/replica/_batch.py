@@ -29,6 +29,7 @@ from replicajax.replica._equations import (
     Traits,
     cold_averages,
     equations,
+    newton_step,
     problems,
     traits_of,
     weight_averages_of,
@@ -147,9 +148,8 @@ def _search(
 
     def step(s: _Search) -> _Search:
         evolving = s.phase == 0
-        (f, g), ((f_L, f_t), (g_L, g_t)) = equations(p, s.state, slopes(s.phase == 2))
-        determinant = f_L * g_t - f_t * g_L
-        newton = State((f_t * g - g_t * f) / determinant, (g_L * f - f_L * g) / determinant)
+        (f, g), jacobian = equations(p, s.state, slopes(s.phase == 2))
+        newton, determinant = newton_step((f, g), jacobian)
         change = jax.tree.map(partial(jnp.where, evolving), State(-f, -g), newton)
         size = jnp.maximum(jnp.abs(change.log_L), jnp.abs(change.log_t))
         size = jnp.where(jnp.isfinite(size), size, jnp.inf)
@@ -195,7 +195,7 @@ def _settle_cold(p: Problems, start: State) -> Settled:
 
     def mismatch(log_t):
         """The second of (1), and g = L chi."""
-        one = p._replace(ridge=jnp.zeros_like(p.ridge), unit=jnp.zeros_like(p.unit), alpha=p.alpha)
+        one = p._replace(ridge=jnp.zeros_like(p.ridge), unit=jnp.zeros_like(p.unit))
         (log_g, f), (_, (_, slope)) = equations(one, State(jnp.zeros_like(log_t), log_t), cold_averages)
         return f, slope, p.alpha * jnp.exp(log_g)
 

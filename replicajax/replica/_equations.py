@@ -162,6 +162,13 @@ def equations(p: Problems, state: State, averages: Callable[..., RoundingSlopes]
     )
 
 
+def newton_step(residual, jacobian) -> tuple[State, Points]:
+    """−J^(-1) residual, and det J."""
+    (f, g), ((f_L, f_t), (g_L, g_t)) = residual, jacobian
+    determinant = f_L * g_t - f_t * g_L
+    return State((f_t * g - g_t * f) / determinant, (g_L * f - f_L * g) / determinant), determinant
+
+
 def _flat(p: Problems, *arguments: Array) -> list[Array]:
     """Levels and arguments of the quadrature, components of the teacher side by side: (..., components * points)."""
     components, points = p.mean.shape

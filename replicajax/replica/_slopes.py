@@ -15,6 +15,7 @@ from replicajax.replica._equations import (
     Traits,
     cold_averages,
     equations,
+    newton_step,
     problems,
     traits_of,
     weight_averages_of,
@@ -62,9 +63,8 @@ def _slope_block(
         def residual(tasks, books, betas):
             return equations(problems(tasks, books, betas, interpolates), state, averages)
 
-        _, (f, g), ((f_L, f_t), (g_L, g_t)) = jax.jvp(residual, problem, direction, has_aux=True)
-        determinant = f_L * g_t - f_t * g_L
-        return State((f_t * g - g_t * f) / determinant, (g_L * f - f_L * g) / determinant)
+        _, slope, jacobian = jax.jvp(residual, problem, direction, has_aux=True)
+        return newton_step(slope, jacobian)[0]
 
     def observable(problem, state) -> Points:
         tasks, books, betas = problem

@@ -71,16 +71,15 @@ def stability_line(
     first = change[which].argmax(1)
 
     def function(x, where):
-        return slices.differentiate(x, which[where], "replicon")
+        value, slope = slices.differentiate(x, which[where], "replicon")
+        return value, slope
 
     names = [name for name in sweep.axes if name not in ("bits", unknown)]
     root, rows = np.zeros(0), np.zeros((2 + len(names), 0))
     found = np.zeros(slices.everyone.size, bool)
     if which.size:
         at_low = replicon[which, first]
-        root, ok = bracketed_roots(
-            lambda x, where: tuple(function(x, where)), scan[first], scan[first + 1], at_low, _TOLERANCE
-        )
+        root, ok = bracketed_roots(function, scan[first], scan[first + 1], at_low, _TOLERANCE)
         rows = slices.differentiate(root, which, "replicon", names)
         found[which] = ok & (np.abs(rows[0]) < 1e-6)  # else the replicon jumps past 0, from one branch to another
     columns = {unknown: root, **{name: -row / rows[1] for name, row in zip(names, rows[2:], strict=True)}}

@@ -119,13 +119,12 @@ class Grid:
     def _float(self, values) -> np.ndarray:
         return np.asarray(values, self.dtype)
 
-    def batches(self, values: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
-        """Positions of points that share a number of bits."""
-        if self.levels is not None:
-            yield np.arange(values["alpha"].size)
-            return
-        for bits in np.unique(values["bits"]):
-            yield np.flatnonzero(values["bits"] == bits)
+    def batches(self, values: Mapping[str, np.ndarray]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Positions and values of points that share a number of bits."""
+        bits = np.zeros(values["alpha"].size) if self.levels is not None else values["bits"]
+        for each in np.unique(bits):
+            where = np.flatnonzero(bits == each)
+            yield where, {name: array[where] for name, array in values.items()}
 
     def configuration(self) -> dict[str, Any]:
         """All that the numbers depend on, in plain types."""

@@ -257,8 +257,7 @@ def _compute(
             out[name] = np.zeros(values["alpha"].size, dtype)
         out[name][where] = array
 
-    for where in sweep.batches(values):
-        part = {name: array[where] for name, array in values.items()}
+    for where, part in sweep.batches(values):
         found = solve_many(*sweep.problem(part), devices)
         for name in names:
             put(name, where, getattr(found, name))

@@ -23,8 +23,7 @@ class Slices:
     def _at(self, x: np.ndarray, which: np.ndarray):
         """Positions in x, values and solution, one number of bits after the other."""
         values = {key: v[which] for key, v in self.values.items()} | {self.name: x}
-        for where in self.sweep.batches(values):
-            part = {key: v[where] for key, v in values.items()}
+        for where, part in self.sweep.batches(values):
             yield where, part, solve_many(*self.sweep.problem(part), self.devices)
 
     def solve(self, x: np.ndarray, which: np.ndarray, of: str) -> tuple[np.ndarray, np.ndarray]:
