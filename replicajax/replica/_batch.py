@@ -44,6 +44,10 @@ _TOLERANCE = 5e4
 """Of the residuals of (1), in units of the rounding error: 1e-11 in float64."""
 
 
+_AITKEN = 12
+"""Every so many steps of state evolution the slow direction, alone by then, is extrapolated to its limit."""
+
+
 class Patience(NamedTuple):
     """How long a block is worked on; traced, so that trying again is the same program."""
 
@@ -153,10 +157,11 @@ def _search(
         change = jax.tree.map(partial(jnp.where, evolving), State(-f, -g), newton)
         size = jnp.maximum(jnp.abs(change.log_L), jnp.abs(change.log_t))
         size = jnp.where(jnp.isfinite(size), size, jnp.inf)
-        shorten = jnp.minimum(1.0, patience.stride / size)  # 0 where the step is not finite
-        moves = (s.size > goal[s.phase]) & (shorten > 0)
-        state = jax.tree.map(lambda x, d: jnp.where(moves, x + shorten * d, x), s.state, change)
-        size = jnp.where(moves | (shorten == 0), size, s.size)
+        scale = jnp.where(evolving & (s.left % _AITKEN == 0), _extrapolation(size / s.size), 1.0)
+        scale = jnp.minimum(scale, patience.stride / size)  # 0 where the step is not finite
+        moves = (s.size > goal[s.phase]) & (scale > 0)
+        state = jax.tree.map(lambda x, d: jnp.where(moves, x + scale * d, x), s.state, change)
+        size = jnp.where(moves | (scale == 0), size, s.size)
         left = s.left - 1
         over = (left <= 0) | (size <= goal[s.phase]).all()
         phase = s.phase + over
@@ -173,6 +178,11 @@ def _search(
     first = jnp.where(budget[0] > 0, 0, 1)
     search = _Search(start, never, none == 0, none, first, budget[first])
     return jax.lax.while_loop(lambda s: s.phase < 3, step, search)
+
+
+def _extrapolation(ratio: Points) -> Points:
+    """1 + r + r² + ..., for a step r times the last one (Aitken); at most 100, and 1 while steps grow."""
+    return jnp.where(ratio < 1, 1 / jnp.maximum(1 - ratio, 0.01), 1.0)
 
 
 def _settle_warm(p: Problems, start: State, traits: Traits, patience: Patience) -> Settled:
