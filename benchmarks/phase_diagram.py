@@ -10,8 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -234,13 +232,12 @@ def pathological(n: int = 100_000) -> float:
 
 
 def large(n: int = 3000, beta: float = np.inf) -> None:
-    """Resident memory of a large grid on disk, in a process of its own (in memory it needs its 1 GiB of results besides)."""
+    """Resident memory of a large grid with every observable, 0.93 GiB of results among it, in a process of its own."""
     jax.config.update("jax_enable_x64", True)
     start = perf_counter()
     axes = {"alpha": np.linspace(0.3, 4, n), "width": np.linspace(0.5, 4, n)}
-    with TemporaryDirectory() as folder:
-        sweep = rj.phase_diagram(task(), 3, beta, axes=axes, store=Path(folder) / "sweep.zarr")
-        solved = int(sweep.converged.values.sum()) / n**2
+    sweep = rj.phase_diagram(task(), 3, beta, axes=axes)
+    solved = int(sweep.converged.values.sum()) / n**2
     seconds, peak = perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
         f"{n} x {n} points at beta = {beta:g}: {n**2 / seconds:,.0f} points/s, {solved:.4%} solved, peak {peak:.2f} GiB"

@@ -42,7 +42,7 @@ OBSERVABLES: dict[str, tuple[str, str, str]] = {
 }
 """Every variable of a sweep: its name, unit and what it is."""
 
-_CHUNK = 2**16
+_CHUNK = 2**15
 """Points computed, and written, at a time."""
 _GRADIENT = "d_generalization_error_d_{}"
 

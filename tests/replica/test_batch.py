@@ -93,6 +93,39 @@ def test_a_point_does_not_depend_on_its_neighbours():
         np.testing.assert_array_equal(getattr(first, name)[order], getattr(second, name), err_msg=name)
 
 
+def test_follows_one_branch():
+    """Where 1 or 2 bits have several saddle points, Newton's way may not cross a fold: eg along a fine grid of alpha either
+    moves smoothly or jumps once, where state evolution does."""
+    for bits, width, beta, alphas, jumps in ((1, 2.0, 20.0, (0.749, 0.775), 0), (2, 5.0, 50.0, (0.965, 0.979), 1)):
+        alpha = np.linspace(*alphas, 60)
+        tasks = jax.vmap(lambda a: rj.LinearRegression(a, 1.0, 0.1))(alpha)
+        books = jax.tree.map(lambda x: np.stack([np.asarray(x)] * alpha.size), rj.uniform(bits, width))
+        found = solve_many(tasks, books, np.full(alpha.size, beta))
+        assert found.converged.all()
+        steps = np.abs(np.diff(found.generalization_error))
+        assert (steps > 10 * np.median(steps)).sum() == jumps
+
+
+def test_cold_with_ridge():
+    """A codebook with a threshold at 0 interpolates in spite of ridge, others do not; with `solve`, one by one."""
+    tasks, books, betas = random_batch(32, np.linspace(-1, 1, 4), seed=11, cold=True)
+    rows = np.geomspace(0.02, 1.0, 32)
+    batch = eqx.tree_at(lambda t: (t.alpha, t.ridge), tasks, (rows, np.full(32, 0.05))), books, betas
+    found = solve_many(*batch)
+    check(found, one_by_one(*batch))
+    assert found.interpolates.any()
+    assert not found.interpolates.all()
+
+
+def test_uneven_levels_by_the_hundred():
+    """More than 16 levels that are not evenly spaced go through the grid of fields."""
+    book = rj.power(5, 2.0, 1.5)
+    tasks = jax.vmap(lambda a: rj.LinearRegression(a, 1.0, 0.1))(np.array([0.8, 2.0]))
+    books = jax.tree.map(lambda x: np.stack([np.asarray(x)] * 2), book)
+    batch = tasks, books, np.array([5.0, 80.0])
+    check(solve_many(*batch), one_by_one(*batch))
+
+
 @pytest.mark.parametrize("beta", [20.0, np.inf])
 def test_slopes_are_those_of_solve(beta):
     """alpha 0.5 interpolates at beta = inf, alpha 2 does not."""

@@ -73,6 +73,15 @@ def test_axes_of_every_kind():
     np.testing.assert_allclose(sweep.isel(dict.fromkeys(axes, 1)).test_error, solution.test_error, rtol=1e-9)
 
 
+def test_degrees_of_freedom_as_an_axis():
+    task = rj.LinearRegression(1.5, noise=0.1, teacher=rj.distributions.StudentT(4.0))
+    sweep = rj.phase_diagram(task, 1, 5.0, width=1.0, axes={"df": [3.0, 8.0]})
+    for i, df in enumerate((3.0, 8.0)):
+        there = rj.LinearRegression(1.5, noise=0.1, teacher=rj.distributions.StudentT(df))
+        solution = rj.solve(there, rj.uniform(1, 1.0), 5.0)
+        np.testing.assert_allclose(sweep.generalization_error[i], solution.generalization_error, rtol=1e-9)
+
+
 def test_any_codebook_scaled_to_its_width():
     axes = {"alpha": ALPHA}
     given = rj.phase_diagram(TASK, beta=5.0, codebook=rj.codebook([-3, -1, 1, 3]), width=1.5, axes=axes)

@@ -92,3 +92,20 @@ def test_what_is_no_sweep_is_left_alone(tmp_path):
     file = tmp_path / "notes.txt"
     with pytest.raises(ValueError, match="store must be a new path"):
         run(file)
+
+
+def test_a_mark_cut_short_is_no_mark(tmp_path):
+    """A crash of the machine may leave an empty file where a mark was being written: that chunk is done again."""
+    store = tmp_path / "sweep.zarr"
+    whole = run(store, chunk=400).load()
+    mark = store / "record" / "done" / "c" / "1"
+    mark.write_bytes(b"")
+    xr.testing.assert_identical(run(store, chunk=400).load(), whole)
+    assert mark.stat().st_size > 0
+
+
+def test_progress_counts_the_points_left(capfd):
+    run(None, progress=True)
+    shown = capfd.readouterr().err
+    assert "1600/1600" in shown
+    assert "points/s" in shown
