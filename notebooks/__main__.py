@@ -1,5 +1,6 @@
-"""`python -m notebooks` runs every notebook of this folder again and saves its outputs in place."""
+"""`python -m notebooks [name ...]` runs the notebooks of this folder, or those named, again; outputs are saved in place."""
 
+import sys
 from pathlib import Path
 from time import perf_counter
 
@@ -9,6 +10,8 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parent
 
 for path in sorted(FOLDER.glob("*.ipynb")):
+    if sys.argv[1:] and path.stem not in sys.argv[1:]:
+        continue
     start = perf_counter()
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(

@@ -44,9 +44,9 @@ class Store:
             attributes = dict(zarr.open_group(self.path, mode="r").attrs)
         except (FileNotFoundError, NotADirectoryError, GroupNotFoundError, ValueError):
             attributes = {}
+        if self._laying_out.exists():
+            return False
         if _KEY not in attributes:
-            if self._laying_out.exists():
-                return False
             raise ValueError(
                 f"store must be a new path or a sweep to go on with, got {str(self.path)!r}, which is neither"
             )
@@ -81,9 +81,8 @@ class Store:
                 array[...] = variable.values
         record = root.create_group(_RECORD, overwrite=True)
         record.create_array("done", shape=(count,), chunks=(1,), dtype="uint8", fill_value=0)
-        root.attrs.update(
-            template.attrs | {_KEY: json.dumps(configuration), _ORDER: [str(name) for name in template.data_vars]}
-        )
+        names = [str(name) for name in template.data_vars]
+        root.attrs.put(dict(template.attrs) | {_KEY: json.dumps(configuration), _ORDER: names})
         self._laying_out.unlink()
 
     def done(self, chunk: int) -> bool:
@@ -119,7 +118,7 @@ def open_sweep(path: str | Path) -> xr.Dataset:
         dataset = xr.open_zarr(path, consolidated=False, chunks=None)
     except (GroupNotFoundError, ValueError, FileNotFoundError, NotADirectoryError):
         dataset = xr.Dataset()
-    if _KEY not in dataset.attrs:
+    if not {_KEY, _ORDER} <= dataset.attrs.keys():
         raise ValueError(f"store {str(path)!r} is no sweep of replicajax")
     order = dataset.attrs.pop(_ORDER)
     del dataset.attrs[_KEY]

@@ -99,8 +99,8 @@ def test_follows_one_branch():
     for bits, width, beta, alphas, jumps in ((1, 2.0, 20.0, (0.749, 0.775), 0), (2, 5.0, 50.0, (0.965, 0.979), 1)):
         alpha = np.linspace(*alphas, 60)
         tasks = jax.vmap(lambda a: rj.LinearRegression(a, 1.0, 0.1))(alpha)
-        books = jax.tree.map(lambda x: np.stack([np.asarray(x)] * alpha.size), rj.uniform(bits, width))
-        found = solve_many(tasks, books, np.full(alpha.size, beta))
+        books = jax.tree.map(lambda x: np.stack([np.asarray(x)] * 60), rj.uniform(bits, width))
+        found = solve_many(tasks, books, np.full(60, beta))
         assert found.converged.all()
         steps = np.abs(np.diff(found.generalization_error))
         assert (steps > 10 * np.median(steps)).sum() == jumps

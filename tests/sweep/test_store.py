@@ -109,3 +109,12 @@ def test_progress_counts_the_points_left(capfd):
     shown = capfd.readouterr().err
     assert "1600/1600" in shown
     assert "points/s" in shown
+
+
+def test_a_kill_while_it_is_laid_out(tmp_path):
+    """Whatever is there while the sibling marker stands is laid out anew."""
+    store = tmp_path / "sweep.zarr"
+    whole = run(store, chunk=400).load()
+    (tmp_path / "sweep.zarr.laying-out").touch()
+    (store / "generalization_error" / "zarr.json").unlink()
+    xr.testing.assert_identical(run(store, chunk=400).load(), whole)
