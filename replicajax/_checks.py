@@ -39,6 +39,13 @@ def positive(name: str, value: Any, *, infinite: bool = False) -> Array:
     return array
 
 
+def scalar(name: str, value: Any) -> Array:
+    array = positive(name, value)
+    if array.ndim:
+        raise ValueError(f"{name} must be a single number (use jax.vmap for many), got shape {array.shape}")
+    return array
+
+
 def nonnegative(name: str, value: Any) -> Array:
     array = real(name, value)
     if not is_traced(array) and bool(((array < 0) | jnp.isinf(array)).any()):

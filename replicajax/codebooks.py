@@ -1,7 +1,6 @@
 """What a quantized weight may be: K increasing levels a_1 < ... < a_K."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,11 +11,15 @@ from replicajax import _checks
 
 
 class Codebook(eqx.Module):
-    """K increasing levels; a pytree whose one leaf is `levels`, so every level has a gradient."""
+    """K increasing levels; a pytree whose one leaf is `levels`, so every level has a gradient.
+
+    `codes`, K unless told otherwise, is the number of bit patterns: a float has two zeros but one level for them.
+    """
 
     levels: Float[Array, " levels"]
+    codes: int = eqx.field(static=True)
 
-    def __init__(self, levels: ArrayLike | Sequence[float]):
+    def __init__(self, levels: ArrayLike | Sequence[float], codes: int | None = None):
         array = _checks.finite("levels", levels)
         if array.ndim != 1 or array.shape[0] < 2:
             raise ValueError(f"levels must be a vector of at least two numbers, got shape {array.shape}")
@@ -28,11 +31,12 @@ class Codebook(eqx.Module):
                 f"at positions {step}, {step + 1}"
             )
         self.levels = array
+        self.codes = array.shape[0] if codes is None else codes
 
     @property
     def bits(self) -> float:
-        """log2 of the number of levels."""
-        return float(np.log2(self.levels.shape[0]))
+        """log2 of the number of codes."""
+        return float(np.log2(self.codes))
 
     def __len__(self) -> int:
         return self.levels.shape[0]
@@ -69,14 +73,7 @@ def power(bits: int, width: ArrayLike, exponent: ArrayLike) -> Codebook:
       ValueError: bits not a whole number from 1 to 16, width or exponent not positive.
     """
     bits = _checks.integer("bits", bits, 1, 16)
-    width, exponent = scalar("width", width), scalar("exponent", exponent)
+    width, exponent = _checks.scalar("width", width), _checks.scalar("exponent", exponent)
     grid = np.linspace(-1.0, 1.0, 2**bits)
     sign, size = (jnp.asarray(x, width.dtype) for x in (np.sign(grid), np.abs(grid)))
     return Codebook(width * sign * size ** exponent.astype(width.dtype))
-
-
-def scalar(name: str, value: Any) -> Float[Array, ""]:
-    array = _checks.positive(name, value)
-    if array.ndim:
-        raise ValueError(f"{name} must be a single number (use jax.vmap for many), got shape {array.shape}")
-    return array

@@ -1,0 +1,254 @@
+"""Normal, Laplace, Student-t and generalised normal laws, of given RMS.
+
+Source of the partial moments: integration by parts; of the mixtures: theory 1, [Q].
+"""
+
+from typing import final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import digamma, gammaincc, gammaln, ndtr
+from jaxtyping import Array, ArrayLike, Float
+
+from replicajax import _checks
+from replicajax.distributions._law import Mixture, float_or
+from replicajax.distributions._symmetric import Symmetric
+from replicajax.numerics import gamma_nodes, student_t_tail
+
+
+def _rms(value: ArrayLike) -> Float[Array, ""]:
+    return _checks.scalar("rms", value)
+
+
+@final
+class Normal(Symmetric):
+    """N(0, rms²)."""
+
+    rms: Float[Array, ""]
+
+    def __init__(self, rms: ArrayLike = 1.0):
+        """Raises ValueError unless rms, the standard deviation, is positive."""
+        self.rms = _rms(rms)
+
+    @property
+    def scale(self):
+        return self.rms
+
+    def second_moment(self):
+        return self.rms**2
+
+    def mixture(self) -> Mixture:
+        return Mixture(jnp.ones(1), jnp.zeros(1), self.rms[None] ** 2)
+
+    def sample(self, key, shape, dtype=None):
+        return self.rms.astype(float_or(dtype)) * jax.random.normal(key, shape, float_or(dtype))
+
+    def entropy(self):
+        return jnp.log(2 * np.pi * np.e * self.rms**2) / 2
+
+    def tempered(self, exponent):
+        return Normal(self.rms / jnp.sqrt(exponent))
+
+    def _log_density(self, t):
+        return -(t**2) / 2 - np.log(2 * np.pi) / 2
+
+    def _tail(self, t):
+        density, beyond = jnp.exp(self._log_density(t)), ndtr(-t)
+        return beyond, density, beyond + t * density
+
+    def __str__(self) -> str:
+        return f"Gaussian{_of(self.rms)}"
+
+
+@final
+class Laplace(Symmetric):
+    """Density exp(−|x|/s)/(2 s), s = rms/sqrt 2: a Gaussian whose variance is exponentially distributed."""
+
+    rms: Float[Array, ""]
+
+    def __init__(self, rms: ArrayLike = 1.0):
+        """Raises ValueError unless rms is positive."""
+        self.rms = _rms(rms)
+
+    @property
+    def scale(self):
+        return self.rms / np.sqrt(2)
+
+    def second_moment(self):
+        return self.rms**2
+
+    def mixture(self) -> Mixture:
+        variance, weight = gamma_nodes(jnp.ones(()))
+        return Mixture(weight, jnp.zeros_like(weight), self.rms**2 * variance)
+
+    def sample(self, key, shape, dtype=None):
+        return self.scale.astype(float_or(dtype)) * jax.random.laplace(key, shape, float_or(dtype))
+
+    def entropy(self):
+        return 1 + jnp.log(2 * self.scale)
+
+    def tempered(self, exponent):
+        return Laplace(self.rms / exponent)
+
+    def _log_density(self, t):
+        return -t - np.log(2)
+
+    def _tail(self, t):
+        density = jnp.exp(-t) / 2
+        return density, (1 + t) * density, (2 + 2 * t + t**2) * density
+
+    def __str__(self) -> str:
+        return f"Laplace{_of(self.rms)}"
+
+
+@final
+class StudentT(Symmetric):
+    """Student's t with df > 2 degrees of freedom and given RMS: variance rms² (df − 2)/(2 g), g ~ Gamma(df/2, 1)."""
+
+    df: Float[Array, ""]
+    rms: Float[Array, ""]
+
+    def __init__(self, df: ArrayLike, rms: ArrayLike = 1.0):
+        """Raises ValueError unless df > 2, where the variance is finite, and rms is positive."""
+        self.df = _checks.scalar("df", df)
+        if not _checks.is_traced(self.df) and bool(self.df <= 2):
+            raise ValueError(f"df must exceed 2 for a finite variance, got {_checks.brief(self.df)}")
+        self.rms = _rms(rms)
+
+    @property
+    def scale(self):
+        return self.rms * jnp.sqrt((self.df - 2) / self.df)
+
+    def second_moment(self):
+        return self.rms**2
+
+    def mixture(self) -> Mixture:
+        g, weight = gamma_nodes(self.df / 2)
+        return Mixture(weight, jnp.zeros_like(weight), self.rms**2 * (self.df - 2) / (2 * g))
+
+    def sample(self, key, shape, dtype=None):
+        df, scale = (x.astype(float_or(dtype)) for x in (self.df, self.scale))
+        return scale * jax.random.t(key, df, shape, float_or(dtype))
+
+    @property
+    def tail_index(self):
+        return self.df
+
+    def entropy(self):
+        half = self.df / 2
+        at_zero = _log_t_density(jnp.zeros((), half.dtype), self.df)
+        return (half + 0.5) * (digamma(half + 0.5) - digamma(half)) - at_zero + jnp.log(self.scale)
+
+    def tempered(self, exponent):
+        return _of_scale(self.df, self.scale, exponent)
+
+    def _log_density(self, t):
+        return _log_t_density(t, self.df)
+
+    def _tail(self, t):
+        beyond, density = student_t_tail(t, self.df)
+        v, x = self.df, (1 + t**2 / self.df) * density
+        return beyond, v / (v - 1) * x, v / (v - 2) * (beyond + t * x)
+
+    def __str__(self) -> str:
+        return f"Student-t, df {self.df:.6g}{_of(self.rms)}"
+
+
+@final
+class HeavyStudentT(Symmetric):
+    """Student's t of any df > 0 and given scale, for quantiles: its moments may be infinite."""
+
+    df: Float[Array, ""]
+    spread: Float[Array, ""]
+
+    @property
+    def scale(self):
+        return self.spread
+
+    def tempered(self, exponent):
+        return _of_scale(self.df, self.spread, exponent)
+
+    def _log_density(self, t):
+        return _log_t_density(t, self.df)
+
+    def _tail(self, t):
+        beyond, _ = student_t_tail(t, self.df)
+        return beyond, jnp.full_like(beyond, jnp.inf), jnp.full_like(beyond, jnp.inf)
+
+
+def _of_scale(df, scale, exponent) -> HeavyStudentT:
+    """(1 + x²/(v s²))^(−e (v + 1)/2) is a t of v' = e (v + 1) − 1 degrees and scale s sqrt(v/v')."""
+    tempered = jnp.asarray(exponent * (df + 1) - 1)
+    if not _checks.is_traced(tempered) and bool(tempered <= 0):
+        raise ValueError(
+            f"exponent must exceed 1/(df + 1) = {float(1 / (df + 1)):.6g} for p^exponent to be integrable, got {exponent}"
+        )
+    return HeavyStudentT(tempered, scale * jnp.sqrt(df / tempered))
+
+
+def _log_t_density(t, df):
+    _, at_zero = student_t_tail(jnp.zeros((), t.dtype), df)
+    # log(1 + t²/v) as 2 log hypot, which overflows for no t.
+    big = jnp.maximum(t, 1.0)
+    grown = jnp.where(t < 1, jnp.log1p(jnp.minimum(t, 1.0) ** 2 / df), 2 * jnp.log(big) + jnp.log(1 / df + 1 / big**2))
+    return jnp.log(at_zero) - (df + 1) / 2 * grown
+
+
+@final
+class GeneralizedNormal(Symmetric):
+    """Density proportional to exp(−|x/s|^shape): 2 is Gaussian, 1 Laplace, large is uniform; not (yet) a teacher."""
+
+    shape: Float[Array, ""]
+    rms: Float[Array, ""]
+
+    def __init__(self, shape: ArrayLike, rms: ArrayLike = 1.0):
+        """Raises ValueError unless shape and rms are positive."""
+        self.shape, self.rms = _checks.scalar("shape", shape), _rms(rms)
+
+    @property
+    def scale(self):
+        return self.rms * jnp.exp((gammaln(1 / self.shape) - gammaln(3 / self.shape)) / 2)
+
+    def second_moment(self):
+        return self.rms**2
+
+    def mixture(self) -> Mixture:
+        raise TypeError("a generalized normal law has no mixture of Gaussians here, so it cannot be a teacher")
+
+    def sample(self, key, shape, dtype=None):
+        scale, power = (x.astype(float_or(dtype)) for x in (self.scale, self.shape))
+        size, side = jax.random.split(key)
+        magnitude = jax.random.gamma(size, 1 / power, shape, float_or(dtype)) ** (1 / power)
+        return scale * magnitude * jax.random.rademacher(side, shape, float_or(dtype))
+
+    def entropy(self):
+        return 1 / self.shape - self._log_density(jnp.zeros((), self.rms.dtype)) + jnp.log(self.scale)
+
+    def tempered(self, exponent):
+        other = GeneralizedNormal(self.shape)
+        return GeneralizedNormal(self.shape, self.scale / other.scale * exponent ** (-1 / self.shape))
+
+    def _log_density(self, t):
+        p = self.shape
+        # At 0 the derivative of t^p in p is 0.
+        power = jnp.where(t > 0, jnp.where(t > 0, t, 1.0) ** p, 0.0)
+        return -power + jnp.log(p / 2) - gammaln(1 / p)
+
+    def _tail(self, t):
+        p = self.shape
+        z = jnp.where(t > 0, jnp.where(t > 0, t, 1.0) ** p, 0.0)
+        each = [
+            jnp.where(t > 0, gammaincc((k + 1) / p, jnp.where(t > 0, z, 1.0)), 1.0)
+            * jnp.exp(gammaln((k + 1) / p) - gammaln(1 / p))
+            / 2
+            for k in range(3)
+        ]
+        return each[0], each[1], each[2]
+
+    def __str__(self) -> str:
+        return f"generalized normal, shape {self.shape:.6g}{_of(self.rms)}"
+
+
+def _of(rms: Array) -> str:
+    return "" if float(rms) == 1 else f", rms {float(rms):.6g}"
