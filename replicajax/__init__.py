@@ -1,6 +1,7 @@
 """replicajax: a differentiable theory engine for quantized learning."""
 
 from replicajax import distributions as distributions
+from replicajax import formats as formats
 from replicajax import models as models
 from replicajax import replica as replica
 from replicajax import search as search

@@ -1,4 +1,4 @@
-"""`replicajax solve`, `optimize`, `amp`, `phase-diagram` and `plot`."""
+"""The commands: solve, optimize, amp, phase-diagram, plot, formats, allocate."""
 
 import math
 import sys
@@ -14,6 +14,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from replicajax import Codebook, codebook, open_sweep, optimal_ridge, phase_diagram, power, ridge_regression, solve
+from replicajax import formats as weight_formats
+from replicajax.cli._formats import (
+    allocation_rows,
+    compare_formats,
+    draw_formats,
+    law_of,
+    limits,
+    print_allocation,
+    print_formats,
+)
 from replicajax.cli._problem import BUNDLED, Problem, ProblemError, default_beta, from_data, from_numbers, from_toml
 from replicajax.cli._show import draw, observables, print_json, print_table, print_trained, report, trained_report
 from replicajax.cli._sweep import as_json as sweep_json
@@ -279,6 +289,66 @@ def plot_command(
     dataset = fixed(open_sweep(sweep), at or [])
     draw_sweep(dataset, variable, figure)
     print_summary(out, dataset, None, [figure])
+
+
+@app.command("formats")
+def formats_command(
+    distribution: Annotated[str, typer.Option(help="Law of the weights: normal, laplace or student-t.")] = "normal",
+    df: Annotated[float | None, typer.Option(help="Degrees of freedom of student-t (default 5).")] = None,
+    bits: Annotated[str, typer.Option(help="Element bits, as in 2-5 or 3,4.")] = "3-5",
+    block_size: Annotated[int, typer.Option(help="Weights that share a scale.")] = 64,
+    figure: Figure = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare weight formats for a distribution: exact error, bits, and how far from the limits."""
+    check_figure(figure)
+    law, widths = law_of(distribution, df), _bits(bits)
+    rows, lines = compare_formats(law, widths, block_size), limits(law)
+    if figure is not None:
+        draw_formats(law, rows, lines, figure)
+    if as_json:
+        entries = [row._asdict() | {"figure_of_merit": row.figure_of_merit} for row in rows]
+        print_json({"distribution": str(law), "formats": entries, "limits": lines})
+        return
+    print_formats(law, rows, lines, out)
+    if figure is not None:
+        out.print(f"figure: {figure}")
+
+
+@app.command("allocate")
+def allocate_command(
+    weights: Annotated[Path, typer.Argument(help="Weights: a .safetensors or .npz file.")],
+    fisher: Annotated[
+        Path | None, typer.Option(help="Diagonal Fisher information: a file of the same tensors.")
+    ] = None,
+    bits: Annotated[float, typer.Option(help="Bits per weight on average.")] = 4.0,
+    minimum: Annotated[float, typer.Option(help="Fewest bits of a tensor.")] = 1.0,
+    maximum: Annotated[float, typer.Option(help="Most bits of a tensor.")] = 8.0,
+    whole: Annotated[bool, typer.Option("--whole", help="Whole bits, exactly optimal.")] = False,
+    quantize: Annotated[Path | None, typer.Option(help="Write the codes here (.safetensors).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Divide bits among the tensors of a weight file so that the predicted KL is least."""
+    if quantize is not None and quantize.suffix != ".safetensors":
+        raise ProblemError(f"--quantize must end in .safetensors, got {quantize}")
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=err, disable=not sys.stderr.isatty(), transient=True) as bar:
+        reading = bar.add_task("weights read", total=None)
+        tensors = weight_formats.describe_weights(weights, fisher, lambda n: bar.advance(reading, n))
+        plan = weight_formats.allocate(tensors, bits, minimum, maximum, whole)
+        uniform = weight_formats.allocate(tensors, bits, bits * (1 - 1e-12), bits * (1 + 1e-12))
+        size = None
+        if quantize is not None:
+            writing = bar.add_task("weights quantized", total=sum(t.count for t in plan.tensors))
+            size = weight_formats.quantize_file(weights, quantize, plan, lambda n: bar.advance(writing, n))
+    if as_json:
+        total = {"divergence": plan.divergence.sum(), "uniform_divergence": uniform.divergence.sum(), "bytes": size}
+        print_json({"tensors": allocation_rows(plan), "kept": [t.name for t in plan.kept], **total})
+        return
+    print_allocation(plan, uniform, out)
+    if quantize is not None and size is not None:
+        before = sum(t.count * t.dtype.itemsize for t in (*plan.tensors, *plan.kept))
+        out.print(f"written: {quantize} ({before / 1e6:,.2f} MB of weights to {size / 1e6:,.2f} MB)")
 
 
 def _book(task, beta: float, extra: dict[str, Any], bits, width, exponent, levels) -> Codebook:

@@ -1,0 +1,172 @@
+"""`replicajax formats` and `replicajax allocate`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from replicajax import formats
+from replicajax.cli._problem import ProblemError
+from replicajax.codebooks import Codebook
+from replicajax.distributions import Symmetric
+
+LAWS = {"normal": formats.Normal, "laplace": formats.Laplace, "student-t": formats.StudentT}
+_BLOCK = 64
+
+
+def law_of(name: str, df: float | None) -> Symmetric:
+    if name not in LAWS:
+        raise ProblemError(f"--distribution must be one of {', '.join(LAWS)}, got {name!r}")
+    if name == "student-t":
+        return formats.StudentT(5.0 if df is None else df)
+    if df is not None:
+        raise ProblemError(f"--df needs --distribution student-t, got {name}")
+    return LAWS[name]()
+
+
+class Row(NamedTuple):
+    name: str
+    bits: float
+    error: float
+
+    @property
+    def figure_of_merit(self) -> float:
+        return self.error * 2**self.bits
+
+
+def compare_formats(law: Symmetric, bits: Sequence[int], block_size: int) -> list[Row]:
+    """Every format at every number of bits, scales included."""
+    rows = []
+    block = {"block_size": block_size, "scaling": "absmax"}
+    for b in bits:
+        plain: dict[str, Codebook] = {
+            f"Lloyd-Max, {b} bits": formats.lloyd_max(law, b),
+            f"cube-root, {b} bits": formats.cube_root(law, b),
+        }
+        for name, book in plain.items():
+            rows.append(Row(name, book.bits, float(formats.relative_rms_error(law, book))))
+        entropy = formats.entropy_coded(law, b)
+        rows.append(Row(f"uniform grid, entropy code, {b} bits", float(entropy.bits), float(entropy.error)))
+        scaled = {
+            f"INT{b}, blocks of {block_size}, bf16": formats.BlockFormat(
+                formats.integer(b), **block, scale_format="bf16"
+            ),
+            f"cube-root{b}, blocks of {block_size}, bf16": formats.BlockFormat(
+                formats.cube_root(law, b, block_size=block_size), **block, scale_format="bf16"
+            ),
+        }
+        if b == 4:
+            scaled["NF4" + f", blocks of {block_size}, bf16"] = formats.BlockFormat(
+                formats.nf4(), **block, scale_format="bf16"
+            )
+            mx = formats.BlockFormat(formats.floating_point(2, 1), 32, "absmax", "e8m0")
+            scaled["MXFP4: E2M1, blocks of 32, e8m0"] = mx
+            nv = formats.BlockFormat(formats.floating_point(2, 1), 16, "absmax", "e4m3")
+            scaled["NVFP4: E2M1, blocks of 16, e4m3"] = nv
+        for name, fmt in scaled.items():
+            rows.append(Row(name, fmt.bits, float(formats.relative_rms_error(law, fmt))))
+    return rows
+
+
+def limits(law: Symmetric) -> dict[str, float]:
+    return {
+        "Panter-Dite (best codebook, many levels)": float(formats.panter_dite(law)),
+        "uniform grid and entropy code, fine": float(formats.entropy_coded_limit(law)),
+        "Shannon lower bound": float(formats.shannon_lower_bound(law)),
+    }
+
+
+def print_formats(law: Symmetric, rows: list[Row], lines: dict[str, float], console: Console) -> None:
+    table = Table(title=f"formats for {law} weights", title_justify="left", caption_justify="left")
+    table.caption = "Rel: RMS error over RMS.  Bits include scales."
+    table.add_column("format")
+    for heading in ("bits", "Rel", "Rel 2^bits"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(row.name, f"{row.bits:.4g}", f"{row.error:.6f}", f"{row.figure_of_merit:.4f}")
+    table.add_section()
+    for name, value in lines.items():
+        table.add_row(name, "", "", f"{value:.4f}")
+    console.print(table)
+
+
+def draw_formats(law: Symmetric, rows: list[Row], lines: dict[str, float], path: Path) -> None:
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    panel = figure.subplots()
+    families: dict[str, list[Row]] = {}
+    for row in rows:
+        name = "".join(c for c in row.name.split(",")[0] if not c.isdigit() or "4" in row.name.split(":")[0][-1:])
+        families.setdefault(name.split(":")[0], []).append(row)
+    for name, family in families.items():
+        panel.plot([r.bits for r in family], [r.figure_of_merit for r in family], "o-", ms=4, lw=1, label=name)
+    for (name, value), style in zip(lines.items(), (":", "--", "-"), strict=True):
+        panel.axhline(value, color="0.5", ls=style, lw=1, label=name)
+    panel.set(xlabel="bits per weight, scales included", ylabel=r"relative RMS error $\times\ 2^{\mathrm{bits}}$")
+    panel.set_title(f"{law} weights", loc="left", fontsize=10)
+    panel.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.savefig(path, dpi=160)
+
+
+def allocation_rows(plan: formats.Allocation) -> list[dict[str, Any]]:
+    total = plan.divergence.sum()
+    return [
+        {
+            "tensor": tensor.name,
+            "shape": list(tensor.shape),
+            "rms": tensor.rms,
+            "fisher": tensor.fisher,
+            "law": str(tensor.law).split(", rms")[0],
+            "bits": float(bits),
+            "relative_error": float(error),
+            "share": float(cost / total) if total > 0 else 0.0,
+        }
+        for tensor, bits, error, cost in zip(plan.tensors, plan.bits, plan.error, plan.divergence, strict=True)
+    ]
+
+
+def print_allocation(plan: formats.Allocation, uniform: formats.Allocation, console: Console) -> None:
+    informed = plan.tensors[0].fisher is not None
+    table = Table(title="bits per tensor", title_justify="left")
+    for heading, justify in (("tensor", "left"), ("shape", "left")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for heading in (
+        "RMS",
+        *(["Fisher"] if informed else []),
+        "weights",
+        "bits",
+        "Rel",
+        "KL share" if informed else "share",
+    ):
+        table.add_column(heading, justify="right")
+    for row in allocation_rows(plan):
+        table.add_row(
+            row["tensor"],
+            "x".join(map(str, row["shape"])),
+            f"{row['rms']:.4g}",
+            *([f"{row['fisher']:.3g}"] if informed else []),
+            row["law"],
+            f"{row['bits']:.3f}",
+            f"{row['relative_error']:.4f}",
+            f"{row['share']:.1%}",
+        )
+    console.print(table)
+    counts = np.array([t.count for t in plan.tensors])
+    mean = float(counts @ plan.bits / counts.sum())
+    what = "predicted KL" if informed else "squared error"
+    unit = " nats" if informed else ""
+    console.print(f"{counts.sum():,} weights in {counts.size} tensors, {mean:.3f} bits each on average")
+    console.print(
+        f"{what} {plan.divergence.sum():.4g}{unit}; at the same number of bits everywhere {uniform.divergence.sum():.4g}{unit}"
+    )
+    if plan.kept:
+        names = ", ".join(t.name for t in plan.kept[:4]) + (", …" if len(plan.kept) > 4 else "")
+        console.print(f"left as they are: {len(plan.kept)} tensors ({names})")
+    if not informed:
+        console.print(
+            "[bold]remark[/]: without --fisher every weight counts the same, so bits follow RMS alone; how much the model's "
+            "outputs mind is not known"
+        )

@@ -1,0 +1,35 @@
+"""Optimal weight formats: exact errors of element and block formats, entropy coding, bit allocation.  theory 4, [F]."""
+
+from replicajax.distributions import GeneralizedNormal as GeneralizedNormal
+from replicajax.distributions import Laplace as Laplace
+from replicajax.distributions import Normal as Normal
+from replicajax.distributions import StudentT as StudentT
+from replicajax.formats._allocation import allocate_bits as allocate_bits
+from replicajax.formats._block import BlockFormat as BlockFormat
+from replicajax.formats._block import relative_rms_error as relative_rms_error
+from replicajax.formats._elements import cube_root as cube_root
+from replicajax.formats._elements import floating_point as floating_point
+from replicajax.formats._elements import integer as integer
+from replicajax.formats._elements import nf4 as nf4
+from replicajax.formats._elements import sf4 as sf4
+from replicajax.formats._fisher import divergence as divergence
+from replicajax.formats._fisher import fisher_diagonal as fisher_diagonal
+from replicajax.formats._fisher import predicted_divergence as predicted_divergence
+from replicajax.formats._lloyd_max import lloyd_max as lloyd_max
+from replicajax.formats._maximum import expected_maximum as expected_maximum
+from replicajax.formats._model import Allocation as Allocation
+from replicajax.formats._model import TensorStatistics as TensorStatistics
+from replicajax.formats._model import allocate as allocate
+from replicajax.formats._model import dequantize_file as dequantize_file
+from replicajax.formats._model import describe_weights as describe_weights
+from replicajax.formats._model import quantize_file as quantize_file
+from replicajax.formats._rate import EntropyCoded as EntropyCoded
+from replicajax.formats._rate import code_entropy as code_entropy
+from replicajax.formats._rate import code_probabilities as code_probabilities
+from replicajax.formats._rate import entropy_coded as entropy_coded
+from replicajax.formats._rate import entropy_coded_limit as entropy_coded_limit
+from replicajax.formats._rate import huffman_lengths as huffman_lengths
+from replicajax.formats._rate import panter_dite as panter_dite
+from replicajax.formats._rate import shannon_lower_bound as shannon_lower_bound
+from replicajax.formats._tensor import QuantizedTensor as QuantizedTensor
+from replicajax.formats._tensor import quantize as quantize

@@ -1,0 +1,93 @@
+"""Bits where they matter: the split of a budget among tensors that minimises the predicted divergence.
+
+    KL ≈ ½ sum_t n_t f_t RMS_t² Rel_t²,   Rel_t² ∝ 2^(−2 b_t)     ⟹     b_t = b0 + log2 RMS_t + ½ log2 f_t,   (theory 4.3)
+
+clamped to the allowed range, b0 set by sum_t n_t b_t = n b: water-filling where clamps bind.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from replicajax import _checks
+
+
+def allocate_bits(
+    counts: ArrayLike,
+    rms: ArrayLike,
+    fisher: ArrayLike | None = None,
+    mean_bits: ArrayLike = 4.0,
+    minimum: ArrayLike = 1.0,
+    maximum: ArrayLike = 8.0,
+    *,
+    whole: bool = False,
+) -> Float[Array, " tensors"]:
+    """Bits per weight of every tensor, with mean `mean_bits` over weights.
+
+    Args:
+      counts: (tensors,) weights of each.
+      rms: (tensors,) their RMS; 0 gets the minimum.
+      fisher: (tensors,) mean diagonal Fisher information of each; by RMS alone if None.
+      mean_bits, minimum, maximum: numbers.
+      whole: whole bits, at most `mean_bits` on average, exactly optimal (a mixed-integer program, scipy's HiGHS); otherwise
+        real numbers, in closed form and differentiable.
+
+    Raises:
+      ValueError: negative entries, lengths that differ, mean_bits outside [minimum, maximum], minimum not below maximum.
+
+    Source: theory 4.3.
+    """
+    n = _checks.positive("counts", counts)
+    if n.ndim != 1 or n.size == 0:
+        raise ValueError(f"counts must be a vector with an entry per tensor, got shape {n.shape}")
+    size = _checks.vector("rms", _checks.nonnegative("rms", rms), n.size, "tensor")
+    weight = jnp.ones_like(n) if fisher is None else _checks.nonnegative("fisher", fisher)
+    weight = _checks.vector("fisher", weight, n.size, "tensor")
+    low, high, mean = (
+        _checks.scalar(name, x) for name, x in (("minimum", minimum), ("maximum", maximum), ("mean_bits", mean_bits))
+    )
+    if not _checks.is_traced((low, high, mean)) and not bool((low < high) & (low <= mean) & (mean <= high)):
+        raise ValueError(
+            f"mean_bits must lie between minimum and maximum, got {float(mean):g} and [{float(low):g}, {float(high):g}]"
+        )
+    if whole:
+        return jnp.asarray(_whole_bits(*(np.asarray(x) for x in (n, size, weight, mean, low, high))))
+    matters = (size > 0) & (weight > 0)
+    score = jnp.where(
+        matters, jnp.log2(jnp.where(matters, size, 1.0)) + jnp.log2(jnp.where(matters, weight, 1.0)) / 2, -1e6
+    )
+
+    def spent(b0):
+        return (n * jnp.clip(b0[..., None] + score, low, high)).sum(-1) - n.sum() * mean
+
+    # spent is piecewise linear and increasing in b0, with a kink where a tensor enters or leaves its clamps.
+    kinks = jnp.sort(jnp.concatenate([low - score, high - score]))
+    at = spent(kinks)
+    right = jnp.clip(jnp.searchsorted(at, 0.0), 1, kinks.size - 1)
+    (x, y), (f, g) = (kinks[right - 1], kinks[right]), (at[right - 1], at[right])
+    b0 = x - f * jnp.where(g > f, (y - x) / jnp.where(g > f, g - f, 1.0), 0.0)
+    return jnp.clip(b0 + score, low, high)
+
+
+def _whole_bits(n, rms, fisher, mean, low, high) -> np.ndarray:
+    """min sum_t n_t f_t RMS_t² 4^(−b_t) over whole b_t within the budget: one binary variable per tensor and width."""
+    choices = np.arange(np.ceil(low), np.floor(high) + 1)
+    if choices.size == 0 or choices[0] > mean:
+        raise ValueError(
+            f"no whole number of bits lies between minimum {low:g} and maximum {high:g} within mean_bits {mean:g}"
+        )
+    cost = (n * fisher * rms**2)[:, None] * 4.0**-choices
+    cost = cost / max(cost.max(), np.finfo(float).tiny)
+    one_each = np.kron(np.eye(n.size), np.ones(choices.size))
+    budget = np.kron(n / n.sum(), choices)
+    found = milp(
+        cost.ravel(),
+        integrality=np.ones(cost.size),
+        bounds=Bounds(0, 1),
+        constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(budget, -np.inf, mean * (1 + 1e-12))],
+        options={"mip_rel_gap": 0.0},
+    )
+    if not found.success:
+        raise RuntimeError(f"the integer program did not finish: {found.message}")
+    return choices[found.x.reshape(cost.shape).argmax(1)]

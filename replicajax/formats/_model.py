@@ -1,0 +1,221 @@
+"""A whole weight file: what every tensor is like, how many bits it gets, and the file of its codes."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from jaxtyping import Array
+from safetensors import safe_open
+
+from replicajax.codebooks import Codebook
+from replicajax.distributions import Symmetric, fit
+from replicajax.formats._allocation import allocate_bits
+from replicajax.formats._block import BlockFormat
+from replicajax.formats._distortion import distortion
+from replicajax.formats._elements import level_count
+from replicajax.formats._files import Entry, open_weights, write_safetensors
+from replicajax.formats._packing import packed_bytes
+from replicajax.formats._tensor import QuantizedTensor, quantize
+
+_PIECE = 2**22
+
+
+class TensorStatistics(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    rms: float
+    fisher: float | None
+    """Mean diagonal Fisher information of its weights; None where no Fisher file was given."""
+    law: Symmetric | None
+    """Likeliest law of the weights; None where it is not quantized."""
+
+    @property
+    def count(self) -> int:
+        return int(np.prod(self.shape, dtype=int))
+
+
+class Allocation(NamedTuple):
+    """What `allocate` found: an entry per quantized tensor."""
+
+    tensors: Sequence[TensorStatistics]
+    bits: np.ndarray
+    """Per weight."""
+    error: np.ndarray
+    """Rel = RMS error over RMS."""
+    divergence: np.ndarray
+    """Predicted KL of each tensor, ½ n f RMS² Rel² in nats; without Fisher information the squared error instead."""
+    kept: Sequence[TensorStatistics]
+    """Tensors left as they are: not floating, of fewer than two axes, or all zeros."""
+
+    def format(self, index: int) -> BlockFormat:
+        return tensor_format(self.tensors[index], float(self.bits[index]))
+
+
+def tensor_format(tensor: TensorStatistics, bits: float) -> BlockFormat:
+    """Cube-root levels for the tensor's law, in units of its RMS."""
+    assert tensor.law is not None
+    count = level_count(bits)
+    levels, _ = _levels_and_error(tensor.law, jnp.asarray(count), max(256, count))
+    return BlockFormat(Codebook(levels[:count]), None, "rms")
+
+
+@eqx.filter_jit
+def _levels_and_error(law: Symmetric, count: Array, most: int) -> tuple[Array, Array]:
+    """`cube_root` levels in units of the RMS, the last one repeated up to `most`, and Rel: one program for any count."""
+    unit = jnp.sqrt(law.second_moment())
+    place = jnp.minimum(jnp.arange(1, most + 1), count) / (count + 1)
+    levels = law.tempered(1 / 3).quantile(place)
+    return levels / unit, jnp.sqrt(distortion(law, levels)) / unit
+
+
+def describe_weights(
+    path: str | Path, fisher: str | Path | None = None, progress: Callable[[int], None] = lambda weights: None
+) -> list[TensorStatistics]:
+    """RMS, Fisher information and law of every tensor; memory is bounded by one tensor.
+
+    `progress` is called with the number of weights of each tensor when it is done.
+
+    Raises:
+      FileNotFoundError, ValueError: a file that cannot be read; NaN; a Fisher file without one of the tensors, with another
+        shape, or with negative entries.
+    """
+    found = []
+    with open_weights(path) as weights:
+        for name in weights.names:
+            array = weights.read(name)
+            floating = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+            rms, law = 0.0, None
+            if floating:
+                rms = _rms(name, array)
+            if floating and array.ndim >= 2 and rms > 0 and array.size >= 16:
+                law = fit(array).law
+            found.append(TensorStatistics(name, array.shape, array.dtype, rms, None, law))
+            progress(array.size)
+    if fisher is None:
+        return found
+    with open_weights(fisher) as information:
+        for i, tensor in enumerate(found):
+            if tensor.law is None:
+                continue
+            if tensor.name not in information.names:
+                raise ValueError(f"Fisher file {str(fisher)!r} has no tensor {tensor.name!r}")
+            array = information.read(tensor.name)
+            if array.shape not in (tensor.shape, (), (1,)):
+                raise ValueError(
+                    f"Fisher file: {tensor.name!r} must have shape {tensor.shape} (or be one number), got {array.shape}"
+                )
+            mean = float(np.mean(array, dtype=np.float64))
+            if not np.isfinite(mean) or (array < 0).any():
+                raise ValueError(f"Fisher file: {tensor.name!r} must be finite and not negative, got mean {mean:g}")
+            found[i] = tensor._replace(fisher=mean)
+    return found
+
+
+def _rms(name: str, array: np.ndarray) -> float:
+    flat = array.reshape(-1)
+    total = sum(float(np.square(flat[i : i + _PIECE].astype(np.float64)).sum()) for i in range(0, flat.size, _PIECE))
+    if not np.isfinite(total):
+        raise ValueError(f"tensor {name!r} must be finite, got NaN or inf")
+    return float(np.sqrt(total / max(flat.size, 1)))
+
+
+def allocate(
+    tensors: Sequence[TensorStatistics],
+    mean_bits: float,
+    minimum: float = 1.0,
+    maximum: float = 8.0,
+    whole: bool = False,
+) -> Allocation:
+    """Bits of every tensor by theory 4.3, and what they are predicted to cost.
+
+    Raises:
+      ValueError: no tensor to quantize, or bits as in `allocate_bits`.
+    """
+    chosen = [t for t in tensors if t.law is not None]
+    if not chosen:
+        raise ValueError("no tensor to quantize: none is floating, of two axes or more, and not all zeros")
+    informed = chosen[0].fisher is not None
+    counts, rms = np.array([t.count for t in chosen], float), np.array([t.rms for t in chosen])
+    fisher = np.array([t.fisher for t in chosen], float) if informed else np.ones(len(chosen))
+    bits = np.asarray(allocate_bits(counts, rms, fisher, mean_bits, minimum, maximum, whole=whole))
+    levels = np.maximum(2, np.floor(2.0**bits * (1 + 1e-9)).astype(int))  # whole numbers, within the budget
+    most = max(256, int(levels.max()))
+    laws = [t.law for t in chosen if t.law is not None]
+    error = np.array([_levels_and_error(law, jnp.asarray(k), most)[1] for law, k in zip(laws, levels, strict=True)])
+    bits = np.log2(levels)
+    return Allocation(
+        chosen, bits, error, 0.5 * counts * fisher * (rms * error) ** 2, [t for t in tensors if t.law is None]
+    )
+
+
+def quantize_file(
+    source: str | Path, target: str | Path, plan: Allocation, progress: Callable[[int], None] = lambda weights: None
+) -> int:
+    """Write codes, scales and codebooks of every tensor of the plan, and the others as they are; returns bytes of data.
+
+    For a tensor "w": "w.codes" (bytes, in C order), "w.scales", "w.levels"; shape, dtype and the rest in
+    the file's metadata under "replicajax".  `dequantize_file` reads it back.  Nothing is left behind on failure.
+    """
+    index = {tensor.name: i for i, tensor in enumerate(plan.tensors)}
+    entries: dict[str, Entry] = {}
+    notes: dict[str, Any] = {}
+    with open_weights(source) as weights:
+        for name in weights.names:
+            if name not in index:
+                tensor = next(t for t in plan.kept if t.name == name)
+                entries[name] = Entry(tensor.shape, tensor.dtype, lambda name=name: weights.read(name))
+                continue
+            tensor, fmt = plan.tensors[index[name]], plan.format(index[name])
+            levels = np.asarray(fmt.codebook.levels, np.float64)
+            held: dict[str, QuantizedTensor] = {}
+
+            def made(name=name, fmt=fmt, held=held) -> QuantizedTensor:
+                if not held:
+                    held[name] = quantize(weights.read(name), fmt)
+                return held[name]
+
+            def last(name=name, made=made, held=held) -> np.ndarray:
+                packed = made().packed
+                held.clear()  # one tensor at a time in memory
+                progress(int(np.prod(plan.tensors[index[name]].shape, dtype=int)))
+                return packed
+
+            entries[f"{name}.levels"] = Entry(levels.shape, levels.dtype, lambda levels=levels: levels)
+            entries[f"{name}.scales"] = Entry((1,), np.dtype(np.float32), lambda made=made: made().scales)
+            size = packed_bytes(tensor.count, levels.size)
+            entries[f"{name}.codes"] = Entry((size,), np.dtype(np.uint8), last)
+            notes[name] = {"shape": list(tensor.shape), "dtype": tensor.dtype.name, "levels": int(levels.size)}
+        write_safetensors(target, entries, {"replicajax": json.dumps(notes)})
+    return sum(int(np.prod(e.shape, dtype=int)) * np.dtype(e.dtype).itemsize for e in entries.values())
+
+
+def dequantize_file(path: str | Path) -> Mapping[str, np.ndarray]:
+    """The weights of a file that `quantize_file` wrote.
+
+    Raises:
+      FileNotFoundError, ValueError: no such file, unreadable, or not written by `quantize_file`.
+    """
+    out = {}
+    with open_weights(path) as weights:
+        with safe_open(path, framework="numpy") as file:
+            notes = (file.metadata() or {}).get("replicajax")
+        if notes is None:
+            raise ValueError(f"weight file {str(path)!r} holds no codes of replicajax")
+        parts = json.loads(notes)
+        extra = {f"{name}.{part}" for name in parts for part in ("codes", "scales", "levels")}
+        for name in weights.names:
+            if name not in extra:
+                out[name] = weights.read(name)
+        for name, note in parts.items():
+            dtype = np.dtype(getattr(ml_dtypes, note["dtype"], None) or note["dtype"])
+            fmt = BlockFormat(Codebook(weights.read(f"{name}.levels")), None, "rms")
+            none = np.zeros(0, np.uint32), np.zeros(0, dtype)
+            scales, packed = weights.read(f"{name}.scales"), weights.read(f"{name}.codes")
+            out[name] = QuantizedTensor(fmt, tuple(note["shape"]), dtype, packed, scales, 1.0, *none).dequantize()
+    return out

@@ -1,0 +1,215 @@
+"""Actual tensors: packed codes, stored scales, an exact count of bits, and back."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from replicajax import _checks
+from replicajax.codebooks import Codebook
+from replicajax.formats._block import SCALE_FORMATS, BlockFormat
+from replicajax.formats._packing import pack, packed_bytes, unpack, whole_chunk
+
+_CHUNK = 2**21
+"""Weights worked on at a time."""
+_DTYPES: dict[str | None, Any] = {
+    None: np.float32,
+    "fp32": np.float32,
+    "fp16": np.float16,
+    "bf16": ml_dtypes.bfloat16,
+    "e5m2": ml_dtypes.float8_e5m2,
+    "e4m3": ml_dtypes.float8_e4m3fn,
+    "e8m0": ml_dtypes.float8_e8m0fnu,
+}
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """What a format makes of a tensor.
+
+    Attributes:
+      format: the BlockFormat (of a bare codebook, one with a scale of 1).
+      shape, dtype: of the original.
+      packed: bytes of the codes, in C order.
+      scales: one per block, in the scale format; `tensor_scale`, a power of two, multiplies all of them.
+      outlier_index, outlier_value: flat positions and exact values of the weights kept as they were.
+    """
+
+    format: BlockFormat
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    packed: np.ndarray
+    scales: np.ndarray
+    tensor_scale: float
+    outlier_index: np.ndarray
+    outlier_value: np.ndarray
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=int))
+
+    @property
+    def codes(self) -> np.ndarray:
+        """Index of every weight's level, in the original shape."""
+        return unpack(self.packed, self.size, len(self.format.codebook)).reshape(self.shape)
+
+    @property
+    def bits(self) -> int:
+        """Of everything stored: codes, scales, the tensor's scale, outliers.  The codebook, shared, is not counted."""
+        return (
+            8 * (self.packed.nbytes + self.scales.nbytes + self.outlier_index.nbytes + self.outlier_value.nbytes) + 32
+        )
+
+    @property
+    def bits_per_weight(self) -> float:
+        return self.bits / max(self.size, 1)
+
+    def dequantize(self) -> np.ndarray:
+        """The weights the codes stand for, in the original shape and dtype."""
+        out = np.empty(self.size, self.dtype)
+        levels = np.asarray(self.format.codebook.levels, np.float32)
+        factor = self.scales.astype(np.float32) * np.float32(self.tensor_scale)
+        block = _block_size(self.format, self.shape)
+        count = len(levels)
+        for start, stop in _chunks(self.size, count):
+            part = slice(packed_bytes(start, count), packed_bytes(stop, count))
+            codes = unpack(self.packed[part], stop - start, count)
+            out[start:stop] = levels[codes] * _per_weight(factor, block, start, stop)
+        out[self.outlier_index] = self.outlier_value
+        return out.reshape(self.shape)
+
+
+def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0) -> QuantizedTensor:
+    """Every weight to its nearest level, block by block in C order; the last block may be shorter.
+
+    Args:
+      tensor: any shape; float16, bfloat16, float32 or float64 (computed in float32).
+      fmt: a BlockFormat, or a Codebook in the units of the tensor.
+      outliers: this fraction of the weights, the largest in magnitude, is kept exactly (value and 32-bit position).
+
+    Raises:
+      TypeError, ValueError: not floating, NaN or infinite weights, block size not a whole number, outliers not in [0, 1).
+    """
+    array = np.asarray(tensor)
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        raise TypeError(f"tensor must hold floating-point numbers, got dtype {array.dtype}")
+    if isinstance(fmt, Codebook):
+        fmt, unscaled = BlockFormat(fmt, None, "rms"), True
+    else:
+        _checks.instance("fmt", fmt, BlockFormat, "formats.BlockFormat(formats.nf4(), 64)")
+        unscaled = False
+    if not 0 <= outliers < 1:
+        raise ValueError(f"outliers must be a fraction in [0, 1), got {outliers!r}")
+    flat = array.reshape(-1)
+    finite = all(np.isfinite(flat[i : i + _CHUNK]).all() for i in range(0, flat.size, _CHUNK))
+    if not finite:
+        raise ValueError(f"tensor must be finite, got {int((~np.isfinite(flat.astype(np.float32))).sum())} NaN or inf")
+    index = np.zeros(0, np.uint32)
+    kept = int(round(outliers * flat.size))
+    if kept:
+        index = np.sort(np.argpartition(np.abs(flat.astype(np.float32)), -kept)[-kept:]).astype(np.uint32)
+        flat = flat.copy()
+    values = flat[index]
+    flat[index] = 0
+    block = _block_size(fmt, array.shape)
+    factor = np.ones(1, np.float32) if unscaled else _scales(flat, fmt, block)
+    scales, tensor_scale = _store_scales(factor, fmt.scale_format)
+    packed = _encode(flat, fmt, block, scales.astype(np.float32) * np.float32(tensor_scale))
+    return QuantizedTensor(fmt, array.shape, array.dtype, packed, scales, tensor_scale, index, values)
+
+
+def _block_size(fmt: BlockFormat, shape: tuple[int, ...]) -> int:
+    size = int(np.prod(shape, dtype=int))
+    if fmt.block_size is None:
+        return max(size, 1)
+    if isinstance(fmt.block_size, str):
+        return max(shape[-1] if shape else 1, 1)
+    if float(fmt.block_size) != int(fmt.block_size):
+        raise ValueError(f"block_size must be a whole number to quantize a tensor, got {float(fmt.block_size)}")
+    return int(fmt.block_size)
+
+
+def _chunks(size: int, levels: int) -> Iterator[tuple[int, int]]:
+    """Pieces that fill whole bytes."""
+    step = _CHUNK // whole_chunk(levels) * whole_chunk(levels)
+    for start in range(0, size, step):
+        yield start, min(start + step, size)
+
+
+def _per_weight(of_blocks: np.ndarray, block: int, start: int, stop: int) -> np.ndarray:
+    """The block's number for every weight from start to stop."""
+    if of_blocks.size == 1:
+        return of_blocks
+    first = start // block
+    return np.repeat(of_blocks[first : -(-stop // block)], block)[start - first * block :][: stop - start]
+
+
+def _scales(flat: np.ndarray, fmt: BlockFormat, block: int) -> np.ndarray:
+    """What every block is divided by, before it is stored."""
+    count = -(-flat.size // block)
+    out = np.zeros(count, np.float32)
+    step = max(1, _CHUNK // block)
+    for start in range(0, count, step):
+        part = flat[start * block : (start + step) * block]
+        whole = part.size // block
+        out[start : start + whole] = _reduce(part[: whole * block].reshape(whole, block), fmt.scaling)
+        if part.size % block:
+            out[start + whole] = _reduce(part[whole * block :].reshape(1, -1), fmt.scaling)[0]
+    return out * np.float32(fmt.multiplier / fmt.end)
+
+
+def _reduce(blocks: np.ndarray, scaling: str) -> np.ndarray:
+    if scaling == "rms":
+        # By pieces, so that float64 never holds more than a piece.
+        pieces = [
+            np.square(blocks[:, i : i + _CHUNK], dtype=np.float64).sum(1) for i in range(0, blocks.shape[1], _CHUNK)
+        ]
+        return np.sqrt(sum(pieces) / blocks.shape[1])
+    most, least = blocks.max(1), blocks.min(1)
+    if scaling == "absmax":
+        return np.maximum(most, -least)
+    return np.where(-least > most, least, most)
+
+
+def _store_scales(factor: np.ndarray, scale_format: str | None) -> tuple[np.ndarray, float]:
+    """In the scale format, and the power of two that brings them into its range."""
+    dtype, how = _DTYPES[scale_format], SCALE_FORMATS[scale_format]
+    if how.up:
+        magnitude = np.where(factor == 0, 1.0, np.abs(factor))
+        if (factor < 0).any():
+            raise ValueError("scale_format 'e8m0' has no sign: use scaling 'absmax'")
+        return np.exp2(np.ceil(np.log2(magnitude))).astype(dtype), 1.0
+    shift = 1.0
+    if how.bits <= 16 and scale_format != "bf16" and factor.size and np.abs(factor).max() > 0:
+        shift = 2.0 ** np.ceil(np.log2(np.abs(factor).max() / float(ml_dtypes.finfo(dtype).max)))
+    return (factor / np.float32(shift)).astype(dtype), float(shift)
+
+
+def _encode(flat: np.ndarray, fmt: BlockFormat, block: int, factor: np.ndarray) -> np.ndarray:
+    """Packed codes of weights whose blocks have these scales (0: a block of zeros, or too small for the format)."""
+    levels = np.asarray(fmt.codebook.levels, np.float64)
+    limits = ((levels[1:] + levels[:-1]) / 2).astype(np.float32)
+    inverse = np.where(factor == 0, 0.0, 1 / np.where(factor == 0, 1, factor)).astype(np.float32)
+    out = np.empty(packed_bytes(flat.size, levels.size), np.uint8)
+    for start, stop in _chunks(flat.size, levels.size):
+        part = flat[start:stop].astype(np.float32, copy=False)
+        size = 1 << (part.size - 1).bit_length()  # few shapes, few programs
+        scaled = np.zeros(size, np.float32)
+        np.multiply(part, _per_weight(inverse, block, start, stop), out=scaled[: part.size])
+        codes = np.asarray(_nearest(scaled, limits))[: part.size]
+        first = packed_bytes(start, levels.size)
+        chunk = pack(codes, levels.size)
+        out[first : first + chunk.size] = chunk
+    return out
+
+
+@jax.jit
+def _nearest(z, limits):
+    if limits.size <= 32:
+        # Comparisons fuse into one pass over the weights.
+        return sum((z > limit).astype(jnp.uint8) for limit in limits)
+    return jnp.searchsorted(limits, z).astype(jnp.uint8 if limits.size < 256 else jnp.uint16)
