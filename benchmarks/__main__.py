@@ -2,10 +2,11 @@
 
 import jax
 
-from benchmarks import amp, phase_diagram, saddle
+from benchmarks import amp, formats, phase_diagram, saddle
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     saddle.report()
     amp.report()
     phase_diagram.report()
+    formats.report()

@@ -265,7 +265,7 @@ def _rms_error(law: Symmetric, fmt: BlockFormat) -> Array:
         shape, unit = OnSphere(jnp.asarray(fmt.block_size, law._dtype)), jnp.ones(())
     else:
         raise ValueError(
-            f"scaling 'rms' in blocks is exact for Normal weights only, got {type(law).__name__} (block_size None: one RMS for all)"
+            f"scaling 'rms' in blocks is exact for Normal weights only, got {type(law).__name__} (block_size None: one for all)"
         )
     grid = levels * unit
     if fmt.scale_format is None:

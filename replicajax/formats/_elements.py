@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike
+from jaxtyping import Array, ArrayLike
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
@@ -16,10 +17,9 @@ VARIANTS = ("symmetric", "asymmetric", "zero")
 
 def level_count(bits: Any) -> int:
     """round(2^bits) levels; bits need not be whole.  Raises ValueError unless 1 <= bits <= 16."""
-    value = _checks.real("bits", bits)
-    if value.ndim or not 1 <= float(value) <= 16:
-        raise ValueError(f"bits must be a number from 1 to 16, got {bits!r}")
-    return round(2 ** float(value))
+    if _checks.is_traced(bits) or isinstance(bits, bool) or np.ndim(bits) or not 1 <= float(bits) <= 16:
+        raise ValueError(f"bits must be a number from 1 to 16 (not traced: it sets a shape), got {bits!r}")
+    return round(2 ** float(bits))
 
 
 def integer(bits: float, *, symmetric: bool = False) -> Codebook:
@@ -124,12 +124,21 @@ def cube_root(
     shape = law.tempered(exponent)
     codes = count
     if block_size is None:
-        return Codebook(shape.quantile(probability), codes)
-    largest = expected_maximum(law, block_size)
+        return Codebook(_quantiles(shape, jnp.asarray(probability)), codes)
+    return Codebook(_truncated(shape, jnp.asarray(probability), expected_maximum(law, block_size)), codes)
+
+
+@eqx.filter_jit
+def _quantiles(shape: Symmetric, probability: Array) -> Array:
+    return shape.quantile(probability)
+
+
+@eqx.filter_jit
+def _truncated(shape: Symmetric, probability: Array, largest: Array) -> Array:
+    """Quantiles of the density between −largest and largest, in units of the latter."""
     cut = shape.cdf(-largest)
     inner = shape.quantile(jnp.clip(cut + probability * (1 - 2 * cut), cut, 1 - cut)) / largest
-    levels = jnp.where(probability == 0, -1.0, jnp.where(probability == 1, 1.0, inner))
-    return Codebook(levels, codes)
+    return jnp.where(probability == 0, -1.0, jnp.where(probability == 1, 1.0, inner))
 
 
 def _probabilities(count: int, variant: str, low_end: bool, high_end: bool) -> np.ndarray:

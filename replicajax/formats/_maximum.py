@@ -8,6 +8,7 @@ in y = log Mx, by Gauss-Legendre panels between quantiles of Mx.  The panels are
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,5 +53,10 @@ def expected_maximum(law: Symmetric, block_size: ArrayLike) -> Float[Array, ""]:
     size = _checks.real("block_size", block_size)
     if size.ndim or (not _checks.is_traced(size) and not bool((size >= 1) & jnp.isfinite(size))):
         raise ValueError(f"block_size must be a number from 1 on, got {block_size!r}")
+    return _mean(law, size)
+
+
+@eqx.filter_jit
+def _mean(law: Symmetric, size: Array) -> Array:
     M, weight = maximum_nodes(law, size)
     return weight @ M

@@ -111,6 +111,11 @@ def entropy_coded(law: Symmetric, bits: ArrayLike, *, side: int | None = None) -
             raise ValueError("side must be given (levels on each side of 0) where the law or bits are traced")
         side = _enough(law, float(target))
     side = _checks.integer("side", side, 1, 2**20)
+    return _entropy_coded(law, target, side)
+
+
+@eqx.filter_jit
+def _entropy_coded(law: Symmetric, target: Array, side: int) -> EntropyCoded:
     unit = jnp.sqrt(law.second_moment())
     step = jnp.exp(_grid_of_entropy(law, target, side)) * unit
     codebook = Codebook(step * jnp.arange(-side, side + 1))
@@ -130,7 +135,6 @@ def _enough(law: Symmetric, bits: float) -> int:
     return side
 
 
-@eqx.filter_jit
 def _grid_of_entropy(law: Symmetric, target: Array, side: int) -> Array:
     """log(step/RMS) at which the entropy is the target."""
 

@@ -179,7 +179,7 @@ def weights(tmp_path):
     return tensors, tmp_path
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "npz"])
+@pytest.mark.parametrize("suffix", ["safetensors", pytest.param("npz", marks=pytest.mark.slow)])
 def test_allocate_and_quantize_a_file(weights, suffix):
     tensors, folder = weights
     described = f.describe_weights(folder / f"w.{suffix}", folder / "fisher.safetensors")

@@ -106,6 +106,7 @@ def test_follows_one_branch():
         assert (steps > 10 * np.median(steps)).sum() == jumps
 
 
+@pytest.mark.slow
 def test_cold_with_ridge():
     """A codebook with a threshold at 0 interpolates in spite of ridge, others do not; with `solve`, one by one."""
     tasks, books, betas = random_batch(32, np.linspace(-1, 1, 4), seed=11, cold=True)
@@ -117,6 +118,7 @@ def test_cold_with_ridge():
     assert not found.interpolates.all()
 
 
+@pytest.mark.slow
 def test_uneven_levels_by_the_hundred():
     """More than 16 levels that are not evenly spaced go through the grid of fields."""
     book = rj.power(5, 2.0, 1.5)
