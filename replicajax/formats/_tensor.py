@@ -114,7 +114,8 @@ def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0)
         index = np.sort(np.argpartition(np.abs(flat.astype(np.float32)), -kept)[-kept:]).astype(np.uint32)
         flat = flat.copy()
     values = flat[index]
-    flat[index] = 0
+    if kept:
+        flat[index] = 0
     block = _block_size(fmt, array.shape)
     factor = np.ones(1, np.float32) if unscaled else _scales(flat, fmt, block)
     scales, tensor_scale = _store_scales(factor, fmt.scale_format)

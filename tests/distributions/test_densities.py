@@ -82,7 +82,7 @@ def test_student_tail(df):
 
 @pytest.mark.parametrize(
     "build",
-    [lambda v: StudentT(v), pytest.param(lambda v: GeneralizedNormal(v), marks=pytest.mark.slow), lambda v: Normal(v)],
+    [lambda v: StudentT(v), pytest.param(lambda v: GeneralizedNormal(v), marks=pytest.mark.slow)],
 )
 def test_derivatives_in_parameters(build):
     """Of cdf, quantile and second partial moment."""

@@ -221,7 +221,10 @@ def test_high_rate_limits():
     np.testing.assert_allclose(f.shannon_lower_bound(f.Normal(3.0)), 1.0, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("law", "limit"), [(f.Normal(), np.sqrt(2 * np.pi * np.e / 12)), (f.Laplace(), 1.1097)])
+@pytest.mark.parametrize(
+    ("law", "limit"),
+    [(f.Normal(), np.sqrt(2 * np.pi * np.e / 12)), pytest.param(f.Laplace(), 1.1097, marks=pytest.mark.slow)],
+)
 def test_entropy_coded(law, limit):
     grid = f.entropy_coded(law, 5, side=400)
     np.testing.assert_allclose(grid.bits, 5, rtol=1e-9)

@@ -118,6 +118,7 @@ def test_error_is_the_theory():
         np.testing.assert_allclose(error, f.relative_rms_error(f.Normal(), fmt), rtol=3e-3)
 
 
+@pytest.mark.slow
 def test_pieces_change_nothing():
     """A tensor longer than a piece, in blocks that straddle its edge."""
     x = RNG.standard_normal(_CHUNK + 1000).astype(np.float32)
@@ -131,6 +132,14 @@ def test_pieces_change_nothing():
         nearest = np.abs(x[tail, None] / which[:, None] - levels).argmin(1)
         assert (q.codes[tail] != nearest).mean() < 1e-3
         np.testing.assert_array_equal(q.dequantize()[tail], levels[q.codes[tail]] * which)
+
+
+def test_read_only_tensors():
+    """Such as JAX's, which numpy may not write to."""
+    x = np.ones((4, 64), np.float32)
+    x.setflags(write=False)
+    np.testing.assert_array_equal(f.quantize(x, f.BlockFormat(f.nf4(), 64)).dequantize(), x)
+    np.testing.assert_array_equal(f.quantize(x, f.BlockFormat(f.nf4(), 64), outliers=0.1).dequantize(), x)
 
 
 def test_zeros_and_short_tensors():
@@ -277,6 +286,7 @@ def test_bf16_in_npz_has_no_name(weights):
         assert file.read("layer.kernel").dtype == ml_dtypes.bfloat16
 
 
+@pytest.mark.slow
 def test_commands(weights, capsys, monkeypatch):
     from replicajax.cli import main
 

@@ -27,6 +27,10 @@ BUDGETS = (3.0, 3.5, 4.0, 4.5, 5.0)
 BASELINE = (2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 6.5, 7.0)
 
 
+pytestmark = pytest.mark.slow
+"""Training, and a program for every number of levels: about a minute."""
+
+
 class Trial(NamedTuple):
     trained: TrainedModel
     fisher: Any
@@ -100,6 +104,7 @@ def test_as_many_formats_as_matrices(digits):
         quantize_weights(digits.trained.model, [BlockFormat(formats.nf4(), 64)] * 2)
 
 
+@pytest.mark.slow
 def test_sampled_labels_give_the_same_fisher_information(digits):
     trained = digits.trained
     sampled = formats.fisher_diagonal(trained.logits, trained.model, trained.inputs, key=jax.random.key(1))

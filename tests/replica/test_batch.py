@@ -93,6 +93,7 @@ def test_a_point_does_not_depend_on_its_neighbours():
         np.testing.assert_array_equal(getattr(first, name)[order], getattr(second, name), err_msg=name)
 
 
+@pytest.mark.slow
 def test_follows_one_branch():
     """Where 1 or 2 bits have several saddle points, Newton's way may not cross a fold: eg along a fine grid of alpha either
     moves smoothly or jumps once, where state evolution does."""
