@@ -41,7 +41,7 @@ def draw() -> Path:
     panels[0].set_ylabel(r"relative RMS error $\times\ 2^{\mathrm{bits}}$")
     figure.legend(handles=_legend(), loc="outside right center", frameon=False, fontsize=9, labelspacing=0.7)
     figure.suptitle(
-        "A scale for every block pays where tails are heavy; entropy coding pays everywhere (bits include scales)",
+        "Scales of blocks can pay where tails are heavy; entropy coding pays everywhere (bits include scales)",
         fontsize=12,
     )
     path = Path(__file__).with_suffix(".png")
