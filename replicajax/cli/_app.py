@@ -336,7 +336,7 @@ def allocate_command(
         reading = bar.add_task("weights read", total=None)
         tensors = weight_formats.describe_weights(weights, fisher, lambda n: bar.advance(reading, n))
         plan = weight_formats.allocate(tensors, bits, minimum, maximum, whole)
-        uniform = weight_formats.allocate(tensors, bits, bits * (1 - 1e-12), bits * (1 + 1e-12))
+        uniform = weight_formats.allocate_evenly(tensors, bits)
         size = None
         if quantize is not None:
             writing = bar.add_task("weights quantized", total=sum(t.count for t in plan.tensors))

@@ -15,7 +15,6 @@ from replicajax.codebooks import Codebook
 from replicajax.distributions import Symmetric
 
 LAWS = {"normal": formats.Normal, "laplace": formats.Laplace, "student-t": formats.StudentT}
-_BLOCK = 64
 
 
 def law_of(name: str, df: float | None) -> Symmetric:
@@ -29,6 +28,7 @@ def law_of(name: str, df: float | None) -> Symmetric:
 
 
 class Row(NamedTuple):
+    family: str
     name: str
     bits: float
     error: float
@@ -41,34 +41,28 @@ class Row(NamedTuple):
 def compare_formats(law: Symmetric, bits: Sequence[int], block_size: int) -> list[Row]:
     """Every format at every number of bits, scales included."""
     rows = []
-    block = {"block_size": block_size, "scaling": "absmax"}
+
+    def add(family: str, name: str, fmt: Codebook | formats.BlockFormat) -> None:
+        rows.append(Row(family, name, fmt.bits, float(formats.relative_rms_error(law, fmt))))
+
+    def blocks(book: Codebook) -> formats.BlockFormat:
+        return formats.BlockFormat(book, block_size, "absmax", "bf16")
+
+    of_blocks = f"blocks of {block_size}, bf16"
     for b in bits:
-        plain: dict[str, Codebook] = {
-            f"Lloyd-Max, {b} bits": formats.lloyd_max(law, b),
-            f"cube-root, {b} bits": formats.cube_root(law, b),
-        }
-        for name, book in plain.items():
-            rows.append(Row(name, book.bits, float(formats.relative_rms_error(law, book))))
-        entropy = formats.entropy_coded(law, b)
-        rows.append(Row(f"uniform grid, entropy code, {b} bits", float(entropy.bits), float(entropy.error)))
-        scaled = {
-            f"INT{b}, blocks of {block_size}, bf16": formats.BlockFormat(
-                formats.integer(b), **block, scale_format="bf16"
-            ),
-            f"cube-root{b}, blocks of {block_size}, bf16": formats.BlockFormat(
-                formats.cube_root(law, b, block_size=block_size), **block, scale_format="bf16"
-            ),
-        }
+        add("Lloyd-Max", f"Lloyd-Max, {b} bits", formats.lloyd_max(law, b))
+        add("cube-root", f"cube-root, {b} bits", formats.cube_root(law, b))
+        grid = formats.entropy_coded(law, b)
+        entropy = "uniform grid, entropy code"
+        rows.append(Row(entropy, f"{entropy}, {b} bits", float(grid.bits), float(grid.error)))
+        add(f"INT, {of_blocks}", f"INT{b}, {of_blocks}", blocks(formats.integer(b)))
+        for_blocks = formats.cube_root(law, b, block_size=block_size)
+        add(f"cube-root, {of_blocks}", f"cube-root, {b} bits, {of_blocks}", blocks(for_blocks))
         if b == 4:
-            scaled["NF4" + f", blocks of {block_size}, bf16"] = formats.BlockFormat(
-                formats.nf4(), **block, scale_format="bf16"
-            )
-            mx = formats.BlockFormat(formats.floating_point(2, 1), 32, "absmax", "e8m0")
-            scaled["MXFP4: E2M1, blocks of 32, e8m0"] = mx
-            nv = formats.BlockFormat(formats.floating_point(2, 1), 16, "absmax", "e4m3")
-            scaled["NVFP4: E2M1, blocks of 16, e4m3"] = nv
-        for name, fmt in scaled.items():
-            rows.append(Row(name, fmt.bits, float(formats.relative_rms_error(law, fmt))))
+            e2m1 = formats.floating_point(2, 1)
+            add("NF4", f"NF4, {of_blocks}", blocks(formats.nf4()))
+            add("MXFP4", "MXFP4: E2M1, blocks of 32, e8m0", formats.BlockFormat(e2m1, 32, "absmax", "e8m0"))
+            add("NVFP4", "NVFP4: E2M1, blocks of 16, e4m3", formats.BlockFormat(e2m1, 16, "absmax", "e4m3"))
     return rows
 
 
@@ -99,8 +93,7 @@ def draw_formats(law: Symmetric, rows: list[Row], lines: dict[str, float], path:
     panel = figure.subplots()
     families: dict[str, list[Row]] = {}
     for row in rows:
-        name = "".join(c for c in row.name.split(",")[0] if not c.isdigit() or "4" in row.name.split(":")[0][-1:])
-        families.setdefault(name.split(":")[0], []).append(row)
+        families.setdefault(row.family, []).append(row)
     for name, family in families.items():
         panel.plot([r.bits for r in family], [r.figure_of_merit for r in family], "o-", ms=4, lw=1, label=name)
     for (name, value), style in zip(lines.items(), (":", "--", "-"), strict=True):
@@ -131,12 +124,12 @@ def allocation_rows(plan: formats.Allocation) -> list[dict[str, Any]]:
 def print_allocation(plan: formats.Allocation, uniform: formats.Allocation, console: Console) -> None:
     informed = plan.tensors[0].fisher is not None
     table = Table(title="bits per tensor", title_justify="left")
-    for heading, justify in (("tensor", "left"), ("shape", "left")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for heading in ("tensor", "shape"):
+        table.add_column(heading)
     for heading in (
         "RMS",
         *(["Fisher"] if informed else []),
-        "weights",
+        "law",
         "bits",
         "Rel",
         "KL share" if informed else "share",

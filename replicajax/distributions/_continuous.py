@@ -3,11 +3,11 @@
 Source of the partial moments: integration by parts; of the mixtures: theory 1, [Q].
 """
 
+import math
 from typing import final
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.special import digamma, gammaincc, gammaln, ndtr
 from jaxtyping import Array, ArrayLike, Float
 
@@ -45,13 +45,13 @@ class Normal(Symmetric):
         return self.rms.astype(float_or(dtype)) * jax.random.normal(key, shape, float_or(dtype))
 
     def entropy(self):
-        return jnp.log(2 * np.pi * np.e * self.rms**2) / 2
+        return jnp.log(2 * math.pi * math.e * self.rms**2) / 2
 
     def tempered(self, exponent):
         return Normal(self.rms / jnp.sqrt(exponent))
 
     def _log_density(self, t):
-        return -(t**2) / 2 - np.log(2 * np.pi) / 2
+        return -(t**2) / 2 - math.log(2 * math.pi) / 2
 
     def _tail(self, t):
         density, beyond = jnp.exp(self._log_density(t)), ndtr(-t)
@@ -73,7 +73,7 @@ class Laplace(Symmetric):
 
     @property
     def scale(self):
-        return self.rms / np.sqrt(2)
+        return self.rms / math.sqrt(2)
 
     def second_moment(self):
         return self.rms**2
@@ -92,7 +92,7 @@ class Laplace(Symmetric):
         return Laplace(self.rms / exponent)
 
     def _log_density(self, t):
-        return -t - np.log(2)
+        return -t - math.log(2)
 
     def _tail(self, t):
         density = jnp.exp(-t) / 2

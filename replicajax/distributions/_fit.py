@@ -77,7 +77,5 @@ def _maximise(x: Array, family: str):
     found = optx.minimise(
         loss, optx.BFGS(rtol=tolerance, atol=tolerance), jnp.asarray(start, x.dtype), max_steps=200, throw=False
     )
-    bounded = jnp.clip(
-        found.value, -jnp.inf, jnp.array([jnp.inf, 12.0])[: len(start)]
-    )  # a t of 1e5 degrees is Gaussian
+    bounded = jnp.clip(found.value, -jnp.inf, jnp.array([jnp.inf, 12.0]))  # a t of 1e5 degrees is Gaussian
     return bounded, -loss(bounded, None), found.result == optx.RESULTS.successful

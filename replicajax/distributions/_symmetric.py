@@ -6,6 +6,7 @@ int_t^inf u^k p(u) du, k = 0, 1, 2.
 
 from abc import abstractmethod
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
@@ -47,6 +48,11 @@ class Symmetric(Distribution):
         """v where the density falls like |x|^(−v − 1); inf where it falls faster than any power."""
         return jnp.inf
 
+    @property
+    def largest(self) -> ArrayLike:
+        """Magnitude beyond which the density is 0."""
+        return jnp.inf
+
     def pdf(self, x: ArrayLike) -> Array:
         """Density at x, per unit of x."""
         return jnp.exp(self.log_pdf(x))
@@ -63,13 +69,14 @@ class Symmetric(Distribution):
 
     def quantile(self, probability: ArrayLike) -> Array:
         """x with P(X <= x) = probability, for 0 < probability < 1."""
-        p = jnp.asarray(probability, self._dtype)
+        p = jnp.asarray(probability, self.dtype)
         x = self.upper_quantile(jnp.minimum(p, 1 - p))
         return jnp.where(p < 0.5, -x, x)
 
+    @eqx.filter_jit
     def upper_quantile(self, tail: ArrayLike) -> Array:
         """x >= 0 with P(X > x) = tail <= 1/2, for tails of any smallness."""
-        return self.scale * self._upper(jnp.asarray(tail, self._dtype))
+        return self.scale * self._upper(jnp.asarray(tail, self.dtype))
 
     def _upper(self, tail: Array) -> Array:
         """Bisection and Newton's method in log t on log P; then Newton steps whose derivative is the implicit one."""
@@ -104,7 +111,7 @@ class Symmetric(Distribution):
         """`partial_moments` between neighbouring edges, which do not decrease."""
         low, high = edges[..., :-1], edges[..., 1:]
         opposite = (low < 0) & (high >= 0)
-        whole = self._tail(jnp.zeros((), self._dtype))
+        whole = self._tail(jnp.zeros((), self.dtype))
         out = []
         for k, (tails, half) in enumerate(zip(self._tails(edges), whole, strict=True)):
             a, b = tails[..., :-1], tails[..., 1:]
@@ -129,8 +136,9 @@ class Symmetric(Distribution):
         return jnp.where(near, jnp.where(x > 0, inside, -jnp.inf), jnp.log1p(-2 * beyond))
 
     @property
-    def _dtype(self):
+    def dtype(self):
+        """Of what the methods return."""
         return jnp.result_type(float, self.scale)
 
     def _real(self, x: ArrayLike) -> Array:
-        return _checks.real("x", x).astype(self._dtype)
+        return _checks.real("x", x).astype(self.dtype)

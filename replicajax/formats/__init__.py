@@ -20,9 +20,11 @@ from replicajax.formats._maximum import expected_maximum as expected_maximum
 from replicajax.formats._model import Allocation as Allocation
 from replicajax.formats._model import TensorStatistics as TensorStatistics
 from replicajax.formats._model import allocate as allocate
+from replicajax.formats._model import allocate_evenly as allocate_evenly
 from replicajax.formats._model import dequantize_file as dequantize_file
 from replicajax.formats._model import describe_weights as describe_weights
 from replicajax.formats._model import quantize_file as quantize_file
+from replicajax.formats._model import tensor_format as tensor_format
 from replicajax.formats._rate import EntropyCoded as EntropyCoded
 from replicajax.formats._rate import code_entropy as code_entropy
 from replicajax.formats._rate import code_probabilities as code_probabilities

@@ -8,7 +8,6 @@ clamped to the allowed range, b0 set by sum_t n_t b_t = n b: water-filling where
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from replicajax import _checks
 
@@ -72,6 +71,8 @@ def allocate_bits(
 
 def _whole_bits(n, rms, fisher, mean, low, high) -> np.ndarray:
     """min sum_t n_t f_t RMS_t² 4^(−b_t) over whole b_t within the budget: one binary variable per tensor and width."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # takes long to import
+
     choices = np.arange(np.ceil(low), np.floor(high) + 1)
     if choices.size == 0 or choices[0] > mean:
         raise ValueError(

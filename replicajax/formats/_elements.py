@@ -122,15 +122,9 @@ def cube_root(
         ends = (scaling == "absmax", True)
     probability = _probabilities(count, variant, *ends)
     shape = law.tempered(exponent)
-    codes = count
     if block_size is None:
-        return Codebook(_quantiles(shape, jnp.asarray(probability)), codes)
-    return Codebook(_truncated(shape, jnp.asarray(probability), expected_maximum(law, block_size)), codes)
-
-
-@eqx.filter_jit
-def _quantiles(shape: Symmetric, probability: Array) -> Array:
-    return shape.quantile(probability)
+        return Codebook(shape.quantile(probability), count)
+    return Codebook(_truncated(shape, jnp.asarray(probability), expected_maximum(law, block_size)), count)
 
 
 @eqx.filter_jit

@@ -33,10 +33,11 @@ _CODES = {np.dtype(dtype): name for name, dtype in _NAMES.items()}
 
 
 class WeightFile(NamedTuple):
-    """An open file: names in order, and the tensor of a name, read when asked for."""
+    """An open file: names in order, the tensor of a name, read when asked for, and notes."""
 
     names: Sequence[str]
     read: Callable[[str], np.ndarray]
+    metadata: Mapping[str, str]
 
 
 @contextmanager
@@ -51,13 +52,25 @@ def open_weights(path: str | Path) -> Iterator[WeightFile]:
         raise FileNotFoundError(f"weight file {str(path)!r} does not exist")
     if path.suffix not in (".safetensors", ".npz"):
         raise ValueError(f"weight file must end in .safetensors or .npz, got {str(path)!r}")
+    with _readable(path):
+        opened: Any = _archive(path) if path.suffix == ".npz" else safe_open(path, framework="numpy")
+    with opened as file:
+
+        def read(name: str) -> np.ndarray:
+            with _readable(path):
+                return _floats(file[name] if path.suffix == ".npz" else file.get_tensor(name))
+
+        names = list(file.keys())
+        if not names:
+            raise ValueError(f"weight file {str(path)!r} holds no tensors")
+        yield WeightFile(names, read, ({} if path.suffix == ".npz" else file.metadata()) or {})
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What goes wrong in reading, and that alone, is the file's fault."""
     try:
-        if path.suffix == ".npz":
-            with _archive(path) as arrays:
-                yield WeightFile(_some(path, arrays.files), lambda name: _floats(arrays[name]))
-        else:
-            with safe_open(path, framework="numpy") as tensors:
-                yield WeightFile(_some(path, list(tensors.keys())), tensors.get_tensor)
+        yield
     except (SafetensorError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise ValueError(f"weight file {str(path)!r} cannot be read: {error}") from None
 
@@ -67,12 +80,6 @@ def _archive(path: Path):
     if not isinstance(found, np.lib.npyio.NpzFile):
         raise OSError("it is no archive of arrays, or cut short")
     return found
-
-
-def _some(path: Path, names: list[str]) -> list[str]:
-    if not names:
-        raise ValueError(f"weight file {str(path)!r} holds no tensors")
-    return names
 
 
 def _floats(array: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ def _solve(law: Symmetric, start: Array, max_steps: Array, odd: int) -> Array:
 
 
 def _search(odd: int, inputs) -> tuple[Array, Array]:
-    """Newton's method; a step goes at most half of the way to where two levels would meet."""
+    """Newton's method; a step goes at most half of the way to where two levels would meet, and one in any logarithm."""
     law, start, max_steps = inputs
     eps = jnp.finfo(start.dtype).eps
 
@@ -63,7 +63,7 @@ def _search(odd: int, inputs) -> tuple[Array, Array]:
         newton = -jnp.linalg.solve(_jacobian(levels, law, odd), residual)
         newton = jnp.where(jnp.isfinite(newton).all(), newton, -residual)  # or Lloyd's step
         closing = -jnp.diff(newton) / jnp.diff(levels)
-        new = levels + newton / jnp.maximum(jnp.abs(newton).max(), 2 * closing.max(initial=0.5))
+        new = levels + newton / jnp.maximum(1.0, jnp.maximum(jnp.abs(newton).max(), 2 * closing.max(initial=0.0)))
         return new, jnp.abs(new - levels).max(), left - 1
 
     goal = 1e3 * eps

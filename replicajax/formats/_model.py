@@ -9,8 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-from jaxtyping import Array
-from safetensors import safe_open
+from jaxtyping import Array, ArrayLike
 
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Symmetric, fit
@@ -20,9 +19,7 @@ from replicajax.formats._distortion import distortion
 from replicajax.formats._elements import level_count
 from replicajax.formats._files import Entry, open_weights, write_safetensors
 from replicajax.formats._packing import packed_bytes
-from replicajax.formats._tensor import QuantizedTensor, quantize
-
-_PIECE = 2**22
+from replicajax.formats._tensor import QuantizedTensor, is_floating, quantize, root_mean_square
 
 
 class TensorStatistics(NamedTuple):
@@ -54,14 +51,19 @@ class Allocation(NamedTuple):
     """Tensors left as they are: not floating, of fewer than two axes, or all zeros."""
 
     def format(self, index: int) -> BlockFormat:
-        return tensor_format(self.tensors[index], float(self.bits[index]))
+        law = self.tensors[index].law
+        assert law is not None
+        return tensor_format(law, float(self.bits[index]))
 
 
-def tensor_format(tensor: TensorStatistics, bits: float) -> BlockFormat:
-    """Cube-root levels for the tensor's law, in units of its RMS."""
-    assert tensor.law is not None
+def tensor_format(law: Symmetric, bits: float) -> BlockFormat:
+    """`cube_root(law, bits)` in units of the tensor's RMS, without a program for every number of levels.
+
+    Raises:
+      ValueError: bits outside [1, 16].
+    """
     count = level_count(bits)
-    levels, _ = _levels_and_error(tensor.law, jnp.asarray(count), max(256, count))
+    levels, _ = _levels_and_error(law, jnp.asarray(count), max(256, count))
     return BlockFormat(Codebook(levels[:count]), None, "rms")
 
 
@@ -89,12 +91,13 @@ def describe_weights(
     with open_weights(path) as weights:
         for name in weights.names:
             array = weights.read(name)
-            floating = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
             rms, law = 0.0, None
-            if floating:
-                rms = _rms(name, array)
-            if floating and array.ndim >= 2 and rms > 0 and array.size >= 16:
-                law = fit(array).law
+            if is_floating(array):
+                rms = float(root_mean_square(array.reshape(1, -1))[0])
+                if not np.isfinite(rms):
+                    raise ValueError(f"tensor {name!r} must be finite, got NaN or inf")
+                if array.ndim >= 2 and rms > 0 and array.size >= 16:
+                    law = fit(array).law
             found.append(TensorStatistics(name, array.shape, array.dtype, rms, None, law))
             progress(array.size)
     if fisher is None:
@@ -117,14 +120,6 @@ def describe_weights(
     return found
 
 
-def _rms(name: str, array: np.ndarray) -> float:
-    flat = array.reshape(-1)
-    total = sum(float(np.square(flat[i : i + _PIECE].astype(np.float64)).sum()) for i in range(0, flat.size, _PIECE))
-    if not np.isfinite(total):
-        raise ValueError(f"tensor {name!r} must be finite, got NaN or inf")
-    return float(np.sqrt(total / max(flat.size, 1)))
-
-
 def allocate(
     tensors: Sequence[TensorStatistics],
     mean_bits: float,
@@ -137,21 +132,39 @@ def allocate(
     Raises:
       ValueError: no tensor to quantize, or bits as in `allocate_bits`.
     """
+    counts, rms, fisher = _weights(tensors)
+    return _priced(tensors, allocate_bits(counts, rms, fisher, mean_bits, minimum, maximum, whole=whole))
+
+
+def allocate_evenly(tensors: Sequence[TensorStatistics], bits: float) -> Allocation:
+    """The same bits for every tensor, to compare with.
+
+    Raises:
+      ValueError: no tensor to quantize, or bits outside [1, 16].
+    """
+    level_count(bits)
+    return _priced(tensors, np.full(len(_weights(tensors)[0]), bits))
+
+
+def _weights(tensors: Sequence[TensorStatistics]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Counts, RMS and mean Fisher information (1 where there is none) of the tensors to quantize."""
     chosen = [t for t in tensors if t.law is not None]
     if not chosen:
         raise ValueError("no tensor to quantize: none is floating, of two axes or more, and not all zeros")
-    informed = chosen[0].fisher is not None
-    counts, rms = np.array([t.count for t in chosen], float), np.array([t.rms for t in chosen])
-    fisher = np.array([t.fisher for t in chosen], float) if informed else np.ones(len(chosen))
-    bits = np.asarray(allocate_bits(counts, rms, fisher, mean_bits, minimum, maximum, whole=whole))
+    of_each = [(t.count, t.rms, 1.0 if t.fisher is None else t.fisher) for t in chosen]
+    counts, rms, fisher = np.array(of_each, float).T
+    return counts, rms, fisher
+
+
+def _priced(tensors: Sequence[TensorStatistics], bits: ArrayLike) -> Allocation:
+    counts, rms, fisher = _weights(tensors)
+    bits = np.asarray(bits)
     levels = np.maximum(2, np.floor(2.0**bits * (1 + 1e-9)).astype(int))  # whole numbers, within the budget
     most = max(256, int(levels.max()))
+    chosen, kept = ([t for t in tensors if (t.law is None) == left] for left in (False, True))
     laws = [t.law for t in chosen if t.law is not None]
     error = np.array([_levels_and_error(law, jnp.asarray(k), most)[1] for law, k in zip(laws, levels, strict=True)])
-    bits = np.log2(levels)
-    return Allocation(
-        chosen, bits, error, 0.5 * counts * fisher * (rms * error) ** 2, [t for t in tensors if t.law is None]
-    )
+    return Allocation(chosen, np.log2(levels), error, 0.5 * counts * fisher * (rms * error) ** 2, kept)
 
 
 def quantize_file(
@@ -163,14 +176,16 @@ def quantize_file(
     the file's metadata under "replicajax".  `dequantize_file` reads it back.  Nothing is left behind on failure.
     """
     index = {tensor.name: i for i, tensor in enumerate(plan.tensors)}
+    kept = {tensor.name: tensor for tensor in plan.kept}
     entries: dict[str, Entry] = {}
     notes: dict[str, Any] = {}
     with open_weights(source) as weights:
         for name in weights.names:
-            if name not in index:
-                tensor = next(t for t in plan.kept if t.name == name)
-                entries[name] = Entry(tensor.shape, tensor.dtype, lambda name=name: weights.read(name))
+            if name in kept:
+                entries[name] = Entry(kept[name].shape, kept[name].dtype, lambda name=name: weights.read(name))
                 continue
+            if name not in index:
+                raise ValueError(f"plan must be of the file {str(source)!r}, got none for tensor {name!r}")
             tensor, fmt = plan.tensors[index[name]], plan.format(index[name])
             levels = np.asarray(fmt.codebook.levels, np.float64)
             held: dict[str, QuantizedTensor] = {}
@@ -180,17 +195,17 @@ def quantize_file(
                     held[name] = quantize(weights.read(name), fmt)
                 return held[name]
 
-            def last(name=name, made=made, held=held) -> np.ndarray:
+            def last(tensor=tensor, made=made, held=held) -> np.ndarray:
                 packed = made().packed
                 held.clear()  # one tensor at a time in memory
-                progress(int(np.prod(plan.tensors[index[name]].shape, dtype=int)))
+                progress(tensor.count)
                 return packed
 
             entries[f"{name}.levels"] = Entry(levels.shape, levels.dtype, lambda levels=levels: levels)
             entries[f"{name}.scales"] = Entry((1,), np.dtype(np.float32), lambda made=made: made().scales)
             size = packed_bytes(tensor.count, levels.size)
             entries[f"{name}.codes"] = Entry((size,), np.dtype(np.uint8), last)
-            notes[name] = {"shape": list(tensor.shape), "dtype": tensor.dtype.name, "levels": int(levels.size)}
+            notes[name] = {"shape": list(tensor.shape), "dtype": tensor.dtype.name}
         write_safetensors(target, entries, {"replicajax": json.dumps(notes)})
     return sum(int(np.prod(e.shape, dtype=int)) * np.dtype(e.dtype).itemsize for e in entries.values())
 
@@ -203,11 +218,9 @@ def dequantize_file(path: str | Path) -> Mapping[str, np.ndarray]:
     """
     out = {}
     with open_weights(path) as weights:
-        with safe_open(path, framework="numpy") as file:
-            notes = (file.metadata() or {}).get("replicajax")
-        if notes is None:
+        if "replicajax" not in weights.metadata:
             raise ValueError(f"weight file {str(path)!r} holds no codes of replicajax")
-        parts = json.loads(notes)
+        parts = json.loads(weights.metadata["replicajax"])
         extra = {f"{name}.{part}" for name in parts for part in ("codes", "scales", "levels")}
         for name in weights.names:
             if name not in extra:

@@ -52,11 +52,12 @@ def code_entropy(law: Symmetric, codebook: Codebook) -> Float[Array, ""]:
     """Entropy of the index of the nearest level, in bits: what an ideal entropy code spends on a weight."""
     _checks.instance("law", law, Symmetric, "formats.Normal()")
     _checks.instance("codebook", codebook, Codebook, "formats.nf4()")
-    return _bits(code_probabilities(law, codebook))
+    return _surprise(code_probabilities(law, codebook)).sum()
 
 
-def _bits(probability: Array) -> Array:
-    return -(probability * jnp.log2(jnp.where(probability > 0, probability, 1.0))).sum()
+def _surprise(probability: Array) -> Array:
+    """−p log2 p."""
+    return -probability * jnp.log2(jnp.where(probability > 0, probability, 1.0))
 
 
 def huffman_lengths(probabilities: ArrayLike | Sequence[float]) -> np.ndarray:
@@ -142,8 +143,7 @@ def _grid_of_entropy(law: Symmetric, target: Array, side: int) -> Array:
         """Of the entropy, from one half of the symmetric grid."""
         step = jnp.exp(log_step) * jnp.sqrt(law.second_moment())
         edges = jnp.append(step * (jnp.arange(side + 1) - 0.5), jnp.inf)
-        p = law.cell_moments(edges)[0]
-        terms = -p * jnp.log2(jnp.where(p > 0, p, 1.0))
+        terms = _surprise(law.cell_moments(edges)[0])
         return 2 * terms[1:].sum() + terms[0] - target
 
     def search(inputs):

@@ -95,7 +95,7 @@ def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0)
       TypeError, ValueError: not floating, NaN or infinite weights, block size not a whole number, outliers not in [0, 1).
     """
     array = np.asarray(tensor)
-    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+    if not is_floating(array):
         raise TypeError(f"tensor must hold floating-point numbers, got dtype {array.dtype}")
     if isinstance(fmt, Codebook):
         fmt, unscaled = BlockFormat(fmt, None, "rms"), True
@@ -121,6 +121,11 @@ def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0)
     scales, tensor_scale = _store_scales(factor, fmt.scale_format)
     packed = _encode(flat, fmt, block, scales.astype(np.float32) * np.float32(tensor_scale))
     return QuantizedTensor(fmt, array.shape, array.dtype, packed, scales, tensor_scale, index, values)
+
+
+def is_floating(array: np.ndarray) -> bool:
+    """Whether it holds weights: float16, bfloat16, float32 or float64."""
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
 
 
 def _block_size(fmt: BlockFormat, shape: tuple[int, ...]) -> int:
@@ -165,25 +170,28 @@ def _scales(flat: np.ndarray, fmt: BlockFormat, block: int) -> np.ndarray:
 
 def _reduce(blocks: np.ndarray, scaling: str) -> np.ndarray:
     if scaling == "rms":
-        # By pieces, so that float64 never holds more than a piece.
-        pieces = [
-            np.square(blocks[:, i : i + _CHUNK], dtype=np.float64).sum(1) for i in range(0, blocks.shape[1], _CHUNK)
-        ]
-        return np.sqrt(sum(pieces) / blocks.shape[1])
+        return root_mean_square(blocks)
     most, least = blocks.max(1), blocks.min(1)
     if scaling == "absmax":
         return np.maximum(most, -least)
     return np.where(-least > most, least, most)
 
 
+def root_mean_square(blocks: np.ndarray) -> np.ndarray:
+    """Of every row; by pieces, so that float64 never holds more than a piece."""
+    pieces = (blocks[:, i : i + _CHUNK].astype(np.float64) for i in range(0, blocks.shape[1], _CHUNK))
+    return np.sqrt(sum(np.square(piece).sum(1) for piece in pieces) / max(blocks.shape[1], 1))
+
+
 def _store_scales(factor: np.ndarray, scale_format: str | None) -> tuple[np.ndarray, float]:
     """In the scale format, and the power of two that brings them into its range."""
     dtype, how = _DTYPES[scale_format], SCALE_FORMATS[scale_format]
     if how.up:
-        magnitude = np.where(factor == 0, 1.0, np.abs(factor))
         if (factor < 0).any():
             raise ValueError("scale_format 'e8m0' has no sign: use scaling 'absmax'")
-        return np.exp2(np.ceil(np.log2(magnitude))).astype(dtype), 1.0
+        # From 2^(−127), which is also what a block of zeros gets.
+        exponent = np.ceil(np.log2(np.maximum(factor.astype(np.float64), 2.0**-127)))
+        return np.exp2(np.minimum(exponent, 127)).astype(dtype), 1.0
     shift = 1.0
     if how.bits <= 16 and scale_format != "bf16" and factor.size and np.abs(factor).max() > 0:
         shift = 2.0 ** np.ceil(np.log2(np.abs(factor).max() / float(ml_dtypes.finfo(dtype).max)))
@@ -194,7 +202,11 @@ def _encode(flat: np.ndarray, fmt: BlockFormat, block: int, factor: np.ndarray) 
     """Packed codes of weights whose blocks have these scales (0: a block of zeros, or too small for the format)."""
     levels = np.asarray(fmt.codebook.levels, np.float64)
     limits = ((levels[1:] + levels[:-1]) / 2).astype(np.float32)
-    inverse = np.where(factor == 0, 0.0, 1 / np.where(factor == 0, 1, factor)).astype(np.float32)
+    most = float(np.finfo(np.float32).max)  # reached by scales that are subnormal numbers
+    inverse = np.clip(
+        np.where(factor == 0, 0.0, 1 / np.where(factor == 0, 1.0, factor.astype(np.float64))), -most, most
+    )
+    inverse = inverse.astype(np.float32)
     out = np.empty(packed_bytes(flat.size, levels.size), np.uint8)
     for start, stop in _chunks(flat.size, levels.size):
         part = flat[start:stop].astype(np.float32, copy=False)

@@ -4,9 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from sklearn.datasets import load_digits
 
 from replicajax import _checks
 
@@ -87,6 +85,8 @@ def train_digits(seed: int = 0) -> TrainedModel:
     Raises:
       ValueError: a seed that is no whole number from 0.
     """
+    from sklearn.datasets import load_digits  # here, and optax below: both take long to import
+
     seed = _checks.integer("seed", seed, 0, 2**31 - 1)
     for_rows, for_model, for_batches = jax.random.split(jax.random.key(seed), 3)
     images, labels = (np.asarray(x) for x in load_digits(return_X_y=True))
@@ -103,6 +103,8 @@ def train_digits(seed: int = 0) -> TrainedModel:
 @eqx.filter_jit
 def _optimize(model: DigitsTransformer, X: Array, y: Array, batches: Int[Array, "steps batch"]) -> DigitsTransformer:
     """One step of Adam a batch; the rate falls to 0 as a cosine."""
+    import optax
+
     weights, rest = eqx.partition(model, eqx.is_inexact_array)
     adam = optax.adam(optax.cosine_decay_schedule(_RATE, batches.shape[0]))
 

@@ -6,7 +6,6 @@ Arrays of two axes or more are quantized, one format each; biases and gains of n
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,7 +15,6 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import formats
-from replicajax.codebooks import Codebook
 from replicajax.distributions import Symmetric, fit
 from replicajax.formats import BlockFormat
 
@@ -106,17 +104,8 @@ def cube_root_formats(model: Any, bits: ArrayLike) -> list[BlockFormat]:
 
 
 def _formats(laws: Sequence[Symmetric], bits: ArrayLike) -> list[BlockFormat]:
-    counts = np.round(2.0 ** np.broadcast_to(np.asarray(bits, float), len(laws))).astype(int)
-    # The RMS is the last parameter of every law that `fit` returns.
-    shapes = [tuple(float(parameter) for parameter in jax.tree.leaves(law)[:-1]) for law in laws]
-    books = (_unit_levels(type(law), shape, int(k)) for law, shape, k in zip(laws, shapes, counts, strict=True))
-    return [BlockFormat(book, None, "rms") for book in books]
-
-
-@lru_cache(maxsize=4096)
-def _unit_levels(kind: Callable[..., Symmetric], shape: tuple[float, ...], count: int) -> Codebook:
-    """Of unit RMS.  Kept, because a new number of levels is a new program to compile."""
-    return formats.cube_root(kind(*shape), float(np.log2(count)))
+    each = np.broadcast_to(np.asarray(bits, float), len(laws))
+    return [formats.tensor_format(law, float(b)) for law, b in zip(laws, each, strict=True)]
 
 
 def compare_allocations(

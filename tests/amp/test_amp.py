@@ -130,6 +130,7 @@ def test_batches_over_instances_codebooks_and_temperatures(instance):
     assert "2 of 2 converged" in str(both)
 
 
+@pytest.mark.slow
 def test_rows_of_unequal_length():
     """Lengths spread by a factor of 6: with `row_norms` AMP agrees with Gibbs sampling and estimates its error, else not."""
     w0 = jax.random.normal(jax.random.key(1), (400,))

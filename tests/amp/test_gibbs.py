@@ -53,6 +53,7 @@ def test_agrees_with_the_theory():
         assert abs(np.mean(values) - float(value)) < 4 * scatter + 2 / N * float(value), f"{name}: z = {z:.2f}"
 
 
+@pytest.mark.slow
 def test_batches_over_instances():
     """One row of a vmapped batch is what it would be alone."""
     instances = [rj.draw(rj.LinearRegression(2.0, 1.0, 0.1), 12, jax.random.key(i)) for i in range(2)]

@@ -99,6 +99,7 @@ def test_trajectory_is_the_iterated_map_and_starts_anywhere():
     np.testing.assert_allclose(se.test_error, se.generalization_error + 0.1)
 
 
+@pytest.mark.slow
 def test_derivatives():
     """Of an iterate and of the limit, in the width; the limit's agrees with `solve`'s."""
 

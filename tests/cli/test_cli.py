@@ -47,6 +47,7 @@ def test_toml_problem_and_flags_over_it(command, tmp_path):
     np.testing.assert_allclose(json.loads(text)["generalization_error"], 0.152793449, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_optimize_a_csv(command, table, tmp_path):
     figure = tmp_path / "figure.png"
     code, text, _ = command(

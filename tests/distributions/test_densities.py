@@ -119,6 +119,15 @@ def test_fit_finds_the_law(family, law):
         np.testing.assert_allclose(found.law.df, law.df, rtol=0.05)
 
 
+@pytest.mark.parametrize("build", [Normal, Laplace, lambda: StudentT(5.0), lambda: GeneralizedNormal(0.7)])
+def test_laws_made_in_float32(build):
+    """Before float64 was switched on, say: they stay float32 throughout."""
+    with jax.enable_x64(False):
+        law = build()
+    assert law.quantile(jnp.float32(0.9)).dtype == jnp.float32
+    np.testing.assert_allclose(law.quantile(0.9), build().quantile(0.9), rtol=1e-5)
+
+
 def test_fit_prefers_the_simpler():
     assert isinstance(fit(Normal().sample(jax.random.key(1), (2**16,))).law, Normal)
     assert isinstance(fit(Laplace().sample(jax.random.key(1), (2**16,))).law, Laplace)

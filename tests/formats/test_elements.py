@@ -71,7 +71,7 @@ def test_cube_root_levels(law):
         elif law == "laplace":
             ours, want = f.Laplace(), stats.laplace.ppf(p, scale=1 / (exponent * np.sqrt(2)))
         else:
-            df = 6 * exponent * (1 + 1 / 5) - 1 if False else (5 + 1) * exponent - 1
+            df = (5 + 1) * exponent - 1
             ours, want = f.StudentT(5.0), stats.t.ppf(p, df, scale=np.sqrt(3 / df))
         np.testing.assert_allclose(f.cube_root(ours, 4, exponent=exponent).levels, want, rtol=1e-9)
 

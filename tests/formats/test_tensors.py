@@ -142,6 +142,19 @@ def test_read_only_tensors():
     np.testing.assert_array_equal(f.quantize(x, f.BlockFormat(f.nf4(), 64), outliers=0.1).dequantize(), x)
 
 
+def test_the_smallest_scales():
+    """A block of zeros under a format without zeros in scale or levels; and numbers below float32's normal ones."""
+    no_zero = f.integer(4, symmetric=True)
+    x = np.zeros((2, 32), np.float32)
+    x[1] = 3.0
+    back = f.quantize(x, f.BlockFormat(no_zero, 32, "absmax", "e8m0")).dequantize()
+    assert np.abs(back[0]).max() < 1e-37
+    np.testing.assert_allclose(back[1], 3.0, rtol=0.1)
+    tiny = np.full((2, 32), 1e-40, np.float32)
+    tiny[0, 0] = -1e-40
+    assert np.abs(f.quantize(tiny, f.BlockFormat(f.nf4(), 32)).dequantize()).max() <= 1.01e-40
+
+
 def test_zeros_and_short_tensors():
     fmt = f.BlockFormat(f.nf4(), 64)
     x = np.zeros((3, 64), np.float32)
@@ -251,6 +264,11 @@ def test_damaged_files(weights):
     np.savez(folder / "none.npz")
     with pytest.raises(ValueError, match="holds no tensors"):
         f.describe_weights(folder / "none.npz")
+    plan = f.allocate(f.describe_weights(folder / "w.safetensors"), 4.0)
+    with pytest.raises(FileNotFoundError, match="folder .* does not exist"):  # and not that the weights cannot be read
+        f.quantize_file(folder / "w.safetensors", folder / "nowhere" / "q.safetensors", plan)
+    with pytest.raises(ValueError, match="got none for tensor"):
+        f.quantize_file(folder / "w.safetensors", folder / "q.safetensors", plan._replace(kept=[]))
     with pytest.raises(ValueError, match="holds no codes of replicajax"):
         f.dequantize_file(folder / "w.safetensors")
 

@@ -66,7 +66,9 @@ def check(slopes, averages, values, derivatives, symmetric=False, tolerance=1e-9
                 np.testing.assert_allclose(got, want[:, i], rtol=100 * tolerance, atol=100 * tolerance)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [name if name == "5 of any spacing" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def test_thresholds(case):
     levels, traits, nodes = CASES[case]
     book, *rest = points(levels, **traits)
@@ -84,6 +86,7 @@ def test_grid(levels, symmetric):
     check(slopes, averages, *reference(book, *rest), symmetric)
 
 
+@pytest.mark.slow
 def test_many_even_levels_need_only_their_neighbours():
     book, curvature, _, mean, deviation = points(32, **UNIFORM)
     gap = book[1] - book[0]
@@ -94,6 +97,7 @@ def test_many_even_levels_need_only_their_neighbours():
     check(slopes(*args), averages(*args), *reference(*args), symmetric=True)
 
 
+@pytest.mark.slow
 def test_zero_temperature():
     book, curvature, _, mean, deviation = points(5)
 

@@ -46,7 +46,7 @@ def check(found, want):
 
 
 @pytest.mark.parametrize("cold", [False, True])
-@pytest.mark.parametrize("shape", ["2 bits", "3 levels, none opposite another"])
+@pytest.mark.parametrize("shape", [pytest.param("2 bits", marks=pytest.mark.slow), "3 levels, none opposite another"])
 def test_agrees_with_solve(shape, cold):
     levels = np.linspace(-1, 1, 4) if shape == "2 bits" else [-1.0, -0.1, 0.7]
     batch = random_batch(64, levels, cold=cold)
@@ -129,7 +129,7 @@ def test_uneven_levels_by_the_hundred():
     check(solve_many(*batch), one_by_one(*batch))
 
 
-@pytest.mark.parametrize("beta", [20.0, np.inf])
+@pytest.mark.parametrize("beta", [pytest.param(20.0, marks=pytest.mark.slow), np.inf])
 def test_slopes_are_those_of_solve(beta):
     """alpha 0.5 interpolates at beta = inf, alpha 2 does not."""
     alphas = np.array([0.5, 2.0])

@@ -1,4 +1,4 @@
-"""200 random tasks (those of 4 to 6 bits in the slow suite): the saddle point is one, its derivatives are right.
+"""200 random tasks (those of 2 bits in the fast suite): the saddle point is one, its derivatives are right.
 
 alpha 0.2 to 6, noise 1e-3 to 2, bits 1 to 6, width 0.2 to 5, beta 0.3 to 3000 and (one in seven) infinite.
 """
@@ -37,7 +37,7 @@ def groups():
 
 
 GROUPS = groups()
-every_width = pytest.mark.parametrize("bits", [1, 2, 3, *(pytest.param(b, marks=pytest.mark.slow) for b in (4, 5, 6))])
+every_width = pytest.mark.parametrize("bits", [2, *(pytest.param(b, marks=pytest.mark.slow) for b in (1, 3, 4, 5, 6))])
 
 
 def unpack(theta):

@@ -27,6 +27,7 @@ def test_stability_line_in_beta_is_amps_limit():
     np.testing.assert_allclose(line.beta, 9.4995, rtol=1e-5)  # where AMP stops converging (tests/trials)
 
 
+@pytest.mark.slow
 def test_error_peak():
     """Theory 1.5 (iii): 2 bits of width 1.5 peak near alpha 0.7 at beta 200."""
     noise = np.array([0.1, 0.2])

@@ -73,6 +73,7 @@ def test_axes_of_every_kind():
     np.testing.assert_allclose(sweep.isel(dict.fromkeys(axes, 1)).test_error, solution.test_error, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_degrees_of_freedom_as_an_axis():
     task = rj.LinearRegression(1.5, noise=0.1, teacher=rj.distributions.StudentT(4.0))
     sweep = rj.phase_diagram(task, 1, 5.0, width=1.0, axes={"df": [3.0, 8.0]})
