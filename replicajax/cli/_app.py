@@ -53,7 +53,7 @@ Exponent = Annotated[float | None, typer.Option(help="Power-law codebook; 1 is u
 Levels = Annotated[str | None, typer.Option(help="Any levels, as in --levels=-1,0,1.")]
 Rotate = Annotated[bool, typer.Option(help="Quantize in randomly rotated axes, or in the principal ones.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, nothing else.")]
-Figure = Annotated[Path | None, typer.Option(help="Write the test error against width here (png, pdf, svg).")]
+Figure = Annotated[Path | None, typer.Option(help="Write the figure here (png, pdf, svg).")]
 
 _MEASURED = np.geomspace(0.4, 4.0, 9)
 """Widths measured, in units of the teacher's standard deviation."""

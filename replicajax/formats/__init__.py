@@ -33,5 +33,6 @@ from replicajax.formats._rate import entropy_coded_limit as entropy_coded_limit
 from replicajax.formats._rate import huffman_lengths as huffman_lengths
 from replicajax.formats._rate import panter_dite as panter_dite
 from replicajax.formats._rate import shannon_lower_bound as shannon_lower_bound
+from replicajax.formats._rate_distortion import rate_distortion as rate_distortion
 from replicajax.formats._tensor import QuantizedTensor as QuantizedTensor
 from replicajax.formats._tensor import quantize as quantize

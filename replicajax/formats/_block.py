@@ -21,6 +21,7 @@ from replicajax.codebooks import Codebook
 from replicajax.distributions import Normal, Symmetric
 from replicajax.formats._distortion import cell_edges, distortion, thresholds
 from replicajax.formats._maximum import maximum_nodes
+from replicajax.formats._outliers import WithoutOutliers
 from replicajax.formats._sphere import OnSphere
 
 SCALINGS = ("absmax", "signmax", "rms")
@@ -134,13 +135,18 @@ def _shared(block_size: Any) -> bool:
     return block_size is None or isinstance(block_size, str)
 
 
-@eqx.filter_jit
-def relative_rms_error(law: Symmetric, fmt: Codebook | BlockFormat) -> Float[Array, ""]:
+def relative_rms_error(
+    law: Symmetric, fmt: Codebook | BlockFormat, outliers: ArrayLike | None = None
+) -> Float[Array, ""]:
     """Rel = sqrt(E err² / E x²) of iid weights, rounded to the nearest level.  Compare formats by Rel · 2^bits.
 
     A Codebook is in the units of the law; a BlockFormat scales itself.  Exact up to quadrature: 1e-10 of Rel for codebooks
-    of up to 2^16 levels and blocks of any size >= 1, with exact scales or those of up to 3 mantissa bits; 1e-8 with
-    bf16 or fp16 scales.  Differentiable in the law's parameters, levels, block size and multiplier.
+    of up to 2^16 levels and blocks of any size >= 1, with exact scales or those of up to 3 mantissa bits; 1e-7 with
+    bf16 or fp16 scales.  Differentiable in the law's parameters, levels, block size, multiplier and fraction of outliers.
+
+    Args:
+      outliers: fraction of the weights, largest in magnitude, that is kept exactly as `quantize` does it; every one costs
+        its position and value beyond the format's bits.
 
     Raises:
       TypeError, ValueError: not a law or format; a format whose scale is not determined by the law (absmax of a tensor or
@@ -149,16 +155,27 @@ def relative_rms_error(law: Symmetric, fmt: Codebook | BlockFormat) -> Float[Arr
     Source: theory 4.1, 4.2; [F].
     """
     _checks.instance("law", law, Symmetric, "formats.Normal()")
+    if not isinstance(fmt, Codebook):
+        _checks.instance("fmt", fmt, BlockFormat, "formats.BlockFormat(formats.nf4(), 64)")
+    if outliers is not None:
+        fraction = _checks.scalar("outliers", outliers)
+        if not _checks.is_traced(fraction) and not bool(fraction < 1):
+            raise ValueError(f"outliers must be a fraction in (0, 1), or None, got {outliers!r}")
+        law = WithoutOutliers(law, fraction.astype(law.dtype))
+    return _relative_rms_error(law, fmt)
+
+
+@eqx.filter_jit
+def _relative_rms_error(law: Symmetric, fmt: Codebook | BlockFormat) -> Array:
     if isinstance(fmt, Codebook):
         return jnp.sqrt(distortion(law, fmt.levels) / law.second_moment())
-    _checks.instance("fmt", fmt, BlockFormat, "formats.BlockFormat(formats.nf4(), 64)")
     if fmt.scaling == "rms":
         return jnp.sqrt(_rms_error(law, fmt))
     if _shared(fmt.block_size):
         raise ValueError(
             f"block_size must be a number for the error of scaling {fmt.scaling!r} (as many as the tensor or channel has)"
         )
-    B = jnp.asarray(fmt.block_size, law._dtype)
+    B = jnp.asarray(fmt.block_size, law.dtype)
     end = jnp.abs(fmt.end)
     # The scale's sign makes the largest positive where its end is: others are symmetric and do not mind.
     levels = fmt.codebook.levels / end
@@ -262,7 +279,7 @@ def _rms_error(law: Symmetric, fmt: BlockFormat) -> Array:
     if _shared(fmt.block_size):
         shape, unit = law, jnp.sqrt(law.second_moment())
     elif isinstance(law, Normal):
-        shape, unit = OnSphere(jnp.asarray(fmt.block_size, law._dtype)), jnp.ones(())
+        shape, unit = OnSphere(jnp.asarray(fmt.block_size, law.dtype)), jnp.ones(())
     else:
         raise ValueError(
             f"scaling 'rms' in blocks is exact for Normal weights only, got {type(law).__name__} (block_size None: one for all)"

@@ -31,15 +31,17 @@ class MaximumNodes(NamedTuple):
 
 def maximum_nodes(law: Symmetric, block_size: ArrayLike, above: ArrayLike = 0.0) -> MaximumNodes:
     """Nodes and weights with sum_j weight_j g(value_j) = E[g(Mx); Mx > above], to 1e-12 for smooth g of at most Mx²."""
-    B = jnp.asarray(block_size, law._dtype)
+    B = jnp.asarray(block_size, law.dtype)
     frozen, size = jax.lax.stop_gradient((law, B))
     # E Mx² of a density falling like x^(−v−1) converges like exp{−(1 − 2/v) g}.
-    reach = _NEGLIGIBLE / (1 - 2 / jnp.asarray(frozen.tail_index, law._dtype))
+    reach = _NEGLIGIBLE / (1 - 2 / jnp.asarray(frozen.tail_index, law.dtype))
     gumbel = jnp.concatenate([jnp.asarray(_INNER), _INNER[-1] + (reach - _INNER[-1]) * _OUTER])
     log_F = -jnp.exp(-gumbel) / size
     near_zero = jnp.exp(log_F) / (2 * frozen.pdf(0.0))  # where 1 − F is 1 in floating point
     far = frozen.upper_quantile(-jnp.expm1(jnp.maximum(log_F, -15.0)) / 2)
     edges = jnp.log(jnp.where(log_F < -15, near_zero, far))
+    if law.largest is not jnp.inf:
+        edges = edges.at[-1].set(jnp.log(law.largest))  # which moves with the law's parameters
     edges = jnp.maximum(edges, jnp.log(above))
     half = jnp.diff(edges)[:, None] / 2
     y = (edges[:-1, None] + half * (1 + _NODES)).ravel()

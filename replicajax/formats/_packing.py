@@ -33,8 +33,10 @@ def pack(codes: np.ndarray, levels: int) -> np.ndarray:
         if width in (8, 16):
             return codes.astype(f"<u{width // 8}").view(np.uint8)
         if width in (2, 4):
-            whole = np.pad(codes.astype(np.uint8), (0, -codes.size % (8 // width))).reshape(-1, 8 // width)
-            return np.bitwise_or.reduce(whole << np.arange(0, 8, width, dtype=np.uint8), axis=1)
+            # The codes of a byte as one little-endian number, whose bits are then moved together.
+            together = 8 // width
+            whole = np.pad(codes.astype(np.uint8, copy=False), (0, -codes.size % together)).view(f"<u{together}")
+            return sum((whole >> (k * (8 - width)) for k in range(1, together)), whole).astype(np.uint8)
         bits = (codes[:, None] >> np.arange(width, dtype=codes.dtype)) & 1
         return np.packbits(bits.astype(np.uint8).ravel(), bitorder="little")
     digits = digits_per_word(levels)

@@ -1,7 +1,9 @@
 """Actual tensors: packed codes, stored scales, an exact count of bits, and back."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +16,7 @@ from replicajax.codebooks import Codebook
 from replicajax.formats._block import SCALE_FORMATS, BlockFormat
 from replicajax.formats._packing import pack, packed_bytes, unpack, whole_chunk
 
-_CHUNK = 2**21
+_CHUNK = 2**22
 """Weights worked on at a time."""
 _DTYPES: dict[str | None, Any] = {
     None: np.float32,
@@ -75,7 +77,7 @@ class QuantizedTensor:
         factor = self.scales.astype(np.float32) * np.float32(self.tensor_scale)
         block = _block_size(self.format, self.shape)
         count = len(levels)
-        for start, stop in _chunks(self.size, count):
+        for start, stop in _chunks(self.size, count, block):
             part = slice(packed_bytes(start, count), packed_bytes(stop, count))
             codes = unpack(self.packed[part], stop - start, count)
             out[start:stop] = levels[codes] * _per_weight(factor, block, start, stop)
@@ -139,9 +141,12 @@ def _block_size(fmt: BlockFormat, shape: tuple[int, ...]) -> int:
     return int(fmt.block_size)
 
 
-def _chunks(size: int, levels: int) -> Iterator[tuple[int, int]]:
-    """Pieces that fill whole bytes."""
-    step = _CHUNK // whole_chunk(levels) * whole_chunk(levels)
+def _chunks(size: int, levels: int, block: int) -> Iterator[tuple[int, int]]:
+    """Pieces that fill whole bytes, and blocks unless those are long."""
+    unit = math.lcm(whole_chunk(levels), block)
+    if unit > _CHUNK:
+        unit = whole_chunk(levels)
+    step = _CHUNK // unit * unit
     for start in range(0, size, step):
         yield start, min(start + step, size)
 
@@ -162,19 +167,29 @@ def _scales(flat: np.ndarray, fmt: BlockFormat, block: int) -> np.ndarray:
     for start in range(0, count, step):
         part = flat[start * block : (start + step) * block]
         whole = part.size // block
-        out[start : start + whole] = _reduce(part[: whole * block].reshape(whole, block), fmt.scaling)
+        out[start : start + whole] = _reduce(part[: whole * block].reshape(whole, block), fmt.scaling, step)
         if part.size % block:
-            out[start + whole] = _reduce(part[whole * block :].reshape(1, -1), fmt.scaling)[0]
+            out[start + whole] = _reduce(part[whole * block :].reshape(1, -1), fmt.scaling, step)[0]
     return out * np.float32(fmt.multiplier / fmt.end)
 
 
-def _reduce(blocks: np.ndarray, scaling: str) -> np.ndarray:
+def _reduce(blocks: np.ndarray, scaling: str, most_rows: int) -> np.ndarray:
     if scaling == "rms":
         return root_mean_square(blocks)
+    if len(blocks) == most_rows > 1:  # the shape of nearly all: worth a program
+        return np.asarray(_largest(blocks.astype(np.float32, copy=False), scaling == "signmax"))
     most, least = blocks.max(1), blocks.min(1)
     if scaling == "absmax":
         return np.maximum(most, -least)
     return np.where(-least > most, least, most)
+
+
+@partial(jax.jit, static_argnums=1)
+def _largest(blocks, signed: bool):
+    if not signed:
+        return jnp.abs(blocks).max(1)
+    most, least = blocks.max(1), blocks.min(1)
+    return jnp.where(-least > most, least, most)
 
 
 def root_mean_square(blocks: np.ndarray) -> np.ndarray:
@@ -208,21 +223,35 @@ def _encode(flat: np.ndarray, fmt: BlockFormat, block: int, factor: np.ndarray) 
     )
     inverse = inverse.astype(np.float32)
     out = np.empty(packed_bytes(flat.size, levels.size), np.uint8)
-    for start, stop in _chunks(flat.size, levels.size):
+    gaps = np.diff(levels)
+    even = levels.size > 2 and np.ptp(gaps) <= 1e-12 * gaps[0]
+    fine = np.array([levels[0], gaps[0], levels.size - 1], np.float32) if even else limits
+    for start, stop in _chunks(flat.size, levels.size, block):
         part = flat[start:stop].astype(np.float32, copy=False)
-        size = 1 << (part.size - 1).bit_length()  # few shapes, few programs
-        scaled = np.zeros(size, np.float32)
-        np.multiply(part, _per_weight(inverse, block, start, stop), out=scaled[: part.size])
-        codes = np.asarray(_nearest(scaled, limits))[: part.size]
+        per_block = inverse[start // block : -(-stop // block)]
+        if part.size % block or inverse.size == 1 or start % block:
+            # Pieces of blocks, or one for all: few shapes, few programs.
+            size = 1 << (part.size - 1).bit_length()
+            rows = np.zeros((size, 1), np.float32)
+            rows[: part.size, 0] = part
+            per_block = np.resize(_per_weight(inverse, block, start, stop), size)
+        else:
+            rows = part.reshape(-1, block)
+        codes = np.asarray(_nearest(rows, per_block, fine, bool(even))).ravel()[: part.size]
         first = packed_bytes(start, levels.size)
         chunk = pack(codes, levels.size)
         out[first : first + chunk.size] = chunk
     return out
 
 
-@jax.jit
-def _nearest(z, limits):
-    if limits.size <= 32:
+@partial(jax.jit, static_argnums=3)
+def _nearest(rows, inverse, limits, even: bool):
+    """Index of the nearest level; of evenly spaced ones `limits` are the first, the gap and the last index."""
+    z = rows * inverse[:, None]
+    if even:
+        first, gap, last = limits
+        return jnp.clip(jnp.ceil((z - first) / gap - 0.5), 0, last).astype(jnp.uint16)
+    if limits.size <= 64:
         # Comparisons fuse into one pass over the weights.
         return sum((z > limit).astype(jnp.uint8) for limit in limits)
     return jnp.searchsorted(limits, z).astype(jnp.uint8 if limits.size < 256 else jnp.uint16)

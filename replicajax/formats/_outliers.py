@@ -1,0 +1,60 @@
+"""Sparse outliers: the largest fraction s of the weights kept exactly, the rest quantized.
+
+The kept weights leave zeros in their blocks, so a weight's magnitude is below m with probability
+
+    F_s(m) = s + P(|x| < min(m, T)),        P(|x| > T) = s,
+
+and F_s takes the place of F in the order statistics of theory 4.2; what is kept adds no error.
+"""
+
+from typing import final
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from replicajax.distributions import Symmetric
+
+
+@final
+class WithoutOutliers(Symmetric):
+    """A law less its largest fraction: the density beyond the threshold is 0, and what is left is not normalised."""
+
+    law: Symmetric
+    fraction: Float[Array, ""]
+    threshold: Float[Array, ""]
+    """T, in units of the law's scale."""
+
+    def __init__(self, law: Symmetric, fraction: Float[Array, ""]):
+        self.law = law
+        self.fraction = fraction
+        self.threshold = law._upper(fraction / 2)
+
+    @property
+    def scale(self):
+        return self.law.scale
+
+    @property
+    def largest(self):
+        return self.threshold * self.scale
+
+    def second_moment(self):
+        return self.law.second_moment()
+
+    def sample(self, key, shape, dtype=None):
+        x = self.law.sample(key, shape, dtype)
+        return jnp.where(jnp.abs(x) < self.largest, x, 0)
+
+    def tempered(self, exponent):
+        raise NotImplementedError
+
+    def _log_density(self, t):
+        return jnp.where(t < self.threshold, self.law._log_density(jnp.minimum(t, self.threshold)), -jnp.inf)
+
+    def _tail(self, t):
+        inside = self.law._tail(jnp.minimum(t, self.threshold))
+        beyond = self.law._tail(self.threshold)
+        return tuple(a - b for a, b in zip(inside, beyond, strict=True))
+
+    def _upper(self, tail):
+        # Zeros fill the middle: less than they does no magnitude stay below.
+        return self.law._upper(jnp.minimum(tail + self.fraction / 2, 0.5 - 1e-12))
