@@ -4,6 +4,7 @@ from replicajax import distributions as distributions
 from replicajax import formats as formats
 from replicajax import models as models
 from replicajax import replica as replica
+from replicajax import scaling as scaling
 from replicajax import search as search
 from replicajax import sweep as sweep
 from replicajax.amp import AMPResult as AMPResult

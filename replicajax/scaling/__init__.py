@@ -1,0 +1,14 @@
+"""Scaling laws of low-precision training: exact risk of quantized SGD, noise of formats, laws, effective sizes."""
+
+from replicajax.scaling._precision import Precision as Precision
+from replicajax.scaling._precision import float_variance as float_variance
+from replicajax.scaling._precision import integer_variance as integer_variance
+from replicajax.scaling._precision import of_bits as of_bits
+from replicajax.scaling._problem import Regression as Regression
+from replicajax.scaling._problem import from_data as from_data
+from replicajax.scaling._problem import power_law as power_law
+from replicajax.scaling._problem import sketched as sketched
+from replicajax.scaling._schedule import factors as sgd_factors
+from replicajax.scaling._risk import SGDRisk as SGDRisk
+from replicajax.scaling._risk import sgd_risk as sgd_risk
+from replicajax.scaling._risk import step_limit as step_limit

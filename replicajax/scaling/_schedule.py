@@ -1,0 +1,55 @@
+"""Step sizes: how each of N steps compares with the first.
+
+geometric (theory 5.1): with L = floor(log2 N), step_t = step · 2^(−min(floor(t/floor(N/L)), L − 1)), t = 0 … N − 1.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from replicajax import _checks
+
+SCHEDULES = ("geometric", "constant", "cosine", "linear")
+IN_STAGES = ("geometric", "constant")
+_MOST_STAGES = 64
+Schedule = str | Callable[[Array], Array] | Array | np.ndarray
+
+
+def factors(schedule: Schedule, steps: int) -> Float[Array, " steps"]:
+    """step_t/step.  A callable is given t/N; an array is the factors themselves.
+
+    Raises:
+      ValueError: an unknown name, an array of another length, factors that are negative.
+    """
+    time = jnp.arange(steps)
+    if isinstance(schedule, str):
+        _checks.choice("schedule", schedule, SCHEDULES)
+        if schedule == "geometric":
+            stages = max(int(steps).bit_length() - 1, 1)
+            return jnp.exp2(-jnp.minimum(time // max(steps // stages, 1), stages - 1).astype(float))
+        if schedule == "constant":
+            return jnp.ones(steps)
+        return 0.5 * (1 + jnp.cos(jnp.pi * time / steps)) if schedule == "cosine" else 1 - time / steps
+    if callable(schedule):
+        return _checks.nonnegative("schedule", jnp.broadcast_to(schedule(time / steps), (steps,)))
+    each = _checks.nonnegative("schedule", schedule)
+    if each.shape != (steps,):
+        raise ValueError(f"schedule must have shape ({steps},), one factor per step, got shape {each.shape}")
+    return each
+
+
+def stages(schedule: str, steps: Array, whole: bool) -> tuple[Array, Array]:
+    """Lengths and factors of the stages of constant step (those of length 0 are not there).
+
+    With `whole` as the definition has it; else of equal real lengths N/L, which N moves.
+    """
+    number = jnp.arange(_MOST_STAGES)
+    if schedule == "constant":
+        return jnp.where(number == 0, steps, 0.0), jnp.ones(_MOST_STAGES)
+    # log2 of a power of two is exact enough only with a margin.
+    count = jnp.maximum(jnp.floor(jnp.log2(steps) * (1 + 1e-14)), 1.0)
+    each = jnp.floor(steps / count) if whole else steps / count
+    last = steps - (count - 1) * each
+    return jnp.where(number < count - 1, each, jnp.where(number == count - 1, last, 0.0)), jnp.exp2(-number.astype(float))
