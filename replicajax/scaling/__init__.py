@@ -12,3 +12,9 @@ from replicajax.scaling._schedule import factors as sgd_factors
 from replicajax.scaling._risk import SGDRisk as SGDRisk
 from replicajax.scaling._risk import sgd_risk as sgd_risk
 from replicajax.scaling._risk import step_limit as step_limit
+from replicajax.scaling._laws import Law as Law
+from replicajax.scaling._laws import effective_data_size as effective_data_size
+from replicajax.scaling._laws import effective_model_size as effective_model_size
+from replicajax.scaling._laws import effective_steps as effective_steps
+from replicajax.scaling._laws import fit_law as fit_law
+from replicajax.scaling._laws import quantization_floor as quantization_floor

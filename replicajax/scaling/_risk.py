@@ -11,8 +11,6 @@ C = E (v − v°)(v − v°)ᵀ, mu = E v − v°.  With E v − v* = (v° − v
     variance      tr G (C − mu muᵀ).
 """
 
-from collections.abc import Sequence
-from functools import partial
 from typing import final
 
 import equinox as eqx
@@ -204,7 +202,7 @@ def step_limit(problem: Regression, precision: Precision, batch: ArrayLike = 1.0
     return _step_limit(Diagonal(problem, precision), precision, jnp.asarray(batch, float))
 
 
-@partial(eqx.filter_jit)
+@eqx.filter_jit
 def _by_stages(problem, precision, steps, step_size, batch, average: float, schedule: str, whole: bool) -> SGDRisk:
     moments = Diagonal(problem, precision)
     lengths, sizes = stages(schedule, steps, whole)
@@ -214,33 +212,27 @@ def _by_stages(problem, precision, steps, step_size, batch, average: float, sche
     zero = jnp.zeros_like(moments.c)
 
     def go(state: State, n, factor, averaging: bool) -> State:
+        """n steps; sums are left alone unless they are what is averaged."""
+        kept, state = state.sums, state if averaging else State(state.C, state.mu, None)
         step = _affine_map(moments, precision, step_size * factor, batch)
-        many = advance(state, step, jnp.maximum(n, FEW), averaging)
-        few = jax.lax.fori_loop(
-            0,
-            FEW,
-            lambda t, s: jax.tree.map(lambda new, old: jnp.where(t < n, new, old), one_step(s, step, averaging), s),
-            state,
-        )
-        return jax.tree.map(lambda a, b, c: jnp.where(n >= FEW, a, jnp.where(n > 0, b, c)), many, few, state)
+
+        def few(state: State) -> State:
+            def one(t, s):
+                return jax.tree.map(lambda new, old: jnp.where(t < n, new, old), one_step(s, step, averaging), s)
+
+            return jax.lax.fori_loop(0, FEW, one, state)
+
+        moved = jax.lax.cond(n >= FEW, lambda s: advance(s, step, jnp.maximum(n, FEW), averaging), few, state)
+        return moved if averaging else State(moved.C, moved.mu, kept)
 
     def stage(state: State, each):
         n, first, factor = each
         state = jax.lax.cond(first > 0, lambda s: go(s, first, factor, False), lambda s: s, state)
         if average:
-            sums = Sums(zero, zero, zero) if state.sums is None else state.sums
-            state = State(state.C, state.mu, sums)
             state = jax.lax.cond(n > first, lambda s: go(s, n - first, factor, True), lambda s: s, state)
         return state, None
 
     start = State(moments.limit**2, -moments.limit, Sums(zero, zero, zero) if average else None)
-    if average:
-        plain = go
-
-        def go(state: State, n, factor, averaging: bool) -> State:
-            moved = plain(state if averaging else State(state.C, state.mu, None), n, factor, averaging)
-            return moved if averaging else State(moved.C, moved.mu, state.sums)
-
     state, _ = jax.lax.scan(stage, start, (lengths, before, sizes))
     limit = jnp.minimum(_step_limit(moments, precision, batch), 1 / moments.covariance.max())
     return _result(problem, precision, moments, state.C, state.mu, state.sums, tail, limit, step_size < limit)
@@ -348,11 +340,3 @@ def _result(problem, precision, moments: Moments, C, mu, sums: Sums | None, tail
         stable=stable,
         step_limit=limit,
     )
-
-
-def relative_step(problem: Regression, precision: Precision, fraction: ArrayLike, batch: ArrayLike = 1.0) -> Array:
-    """A step size: this fraction of the limit."""
-    return jnp.asarray(fraction) * step_limit(problem, precision, batch)
-
-
-__all__: Sequence[str] = ("SGDRisk", "sgd_risk", "step_limit", "relative_step")
