@@ -24,6 +24,7 @@ from replicajax.replica import Solution as Solution
 from replicajax.replica import optimal_ridge as optimal_ridge
 from replicajax.replica import ridge_regression as ridge_regression
 from replicajax.replica import solve as solve
+from replicajax.search import allocate_budget as allocate_budget
 from replicajax.search import optimal_bits as optimal_bits
 from replicajax.search import optimal_width as optimal_width
 from replicajax.sweep import error_peak as error_peak

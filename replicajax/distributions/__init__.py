@@ -1,4 +1,5 @@
-"""How weights are distributed: one random number w, its density and moments, its mixture of Gaussians, a sampler."""
+"""How weights are distributed: one random number w, its density and moments, its mixture of Gaussians, a sampler, and what
+rounding it costs."""
 
 from replicajax.distributions._atoms import Discrete as Discrete
 from replicajax.distributions._atoms import GaussBernoulli as GaussBernoulli
@@ -10,4 +11,8 @@ from replicajax.distributions._fit import Fit as Fit
 from replicajax.distributions._fit import fit as fit
 from replicajax.distributions._law import Distribution as Distribution
 from replicajax.distributions._law import Mixture as Mixture
+from replicajax.distributions._rounding import cell_edges as cell_edges
+from replicajax.distributions._rounding import distortion as distortion
+from replicajax.distributions._rounding import stochastic_distortion as stochastic_distortion
+from replicajax.distributions._rounding import thresholds as thresholds
 from replicajax.distributions._symmetric import Symmetric as Symmetric

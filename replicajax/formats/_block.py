@@ -18,8 +18,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.distributions import Normal, Symmetric
-from replicajax.formats._distortion import cell_edges, distortion, thresholds
+from replicajax.distributions import Normal, Symmetric, cell_edges, distortion, thresholds
 from replicajax.formats._maximum import maximum_nodes
 from replicajax.formats._outliers import WithoutOutliers
 from replicajax.formats._sphere import OnSphere

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from replicajax.codebooks import Codebook
-from replicajax.distributions import Symmetric
-from replicajax.formats._distortion import cell_edges
+from replicajax.distributions import Symmetric, cell_edges
 from replicajax.formats._elements import cube_root
 from replicajax.numerics import implicit_root
 

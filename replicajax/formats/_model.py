@@ -12,10 +12,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from replicajax.codebooks import Codebook
-from replicajax.distributions import Symmetric, fit
+from replicajax.distributions import Symmetric, distortion, fit
 from replicajax.formats._allocation import allocate_bits
 from replicajax.formats._block import BlockFormat
-from replicajax.formats._distortion import distortion
 from replicajax.formats._elements import level_count
 from replicajax.formats._files import Entry, open_weights, write_safetensors
 from replicajax.formats._packing import packed_bytes

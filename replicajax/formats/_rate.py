@@ -19,8 +19,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.distributions import Symmetric
-from replicajax.formats._distortion import cell_edges, distortion
+from replicajax.distributions import Symmetric, cell_edges, distortion
 from replicajax.numerics import implicit_root
 
 

@@ -22,7 +22,9 @@ from replicajax.formats._rate import shannon_lower_bound
 def _improve(q: Float[Array, " n"], p: Float[Array, " n"], x: Float[Array, " n"], beta: Array, steps: Array):
     """q after so many steps; its rate in bits and D."""
     distance = x - x[0]
-    around = jnp.concatenate([distance, jnp.full(1, jnp.inf), -distance[1:][::-1]])  # a circle that no weight goes round
+    around = jnp.concatenate(
+        [distance, jnp.full(1, jnp.inf), -distance[1:][::-1]]
+    )  # a circle that no weight goes round
     kernel = jnp.exp(-beta * around**2)
     smooth, spread = jnp.fft.rfft(kernel), jnp.fft.rfft(kernel * jnp.where(kernel > 0, around, 0) ** 2)
 

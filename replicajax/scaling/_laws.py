@@ -131,7 +131,9 @@ def fit_law(size: ArrayLike, steps: ArrayLike, excess: ArrayLike, *, floor: bool
     Raises:
       ValueError: lengths that differ, fewer points than constants, entries not positive.
     """
-    M, N, risk = (_checks.positive(name, x).ravel() for name, x in (("size", size), ("steps", steps), ("excess", excess)))
+    M, N, risk = (
+        _checks.positive(name, x).ravel() for name, x in (("size", size), ("steps", steps), ("excess", excess))
+    )
     unknowns = 5 if floor else 4
     if not M.size == N.size == risk.size or M.size < unknowns:
         raise ValueError(

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
+from replicajax.codebooks import Codebook
+from replicajax.distributions import Symmetric, distortion, stochastic_distortion
 
 KINDS = ("additive", "multiplicative", "elementwise")
 SITES = ("data", "label", "parameter", "activation", "output")
@@ -84,7 +86,24 @@ def float_variance(mantissa_bits: ArrayLike, rounding: str = "stochastic") -> Fl
     return each if _checks.choice("rounding", rounding, ROUNDINGS) == "stochastic" else each / 2
 
 
-def of_bits(kind: str, bits: ArrayLike, *, reach: ArrayLike = 1.0, rounding: str = "stochastic", sites=SITES) -> Precision:
+def codebook_variance(law: Symmetric, codebook: Codebook, rounding: str = "stochastic") -> Float[Array, ""]:
+    """Mean squared error of rounding numbers of this law to the codebook, clipping included: an additive eps.
+
+    Exact for the law, where `integer_variance` takes the grid to be fine and wide.  Beyond the ends, and to nearest, errors
+    are not unbiased as theory wants them.
+
+    Raises:
+      TypeError, ValueError: not a law or codebook, an unknown rounding.
+    """
+    _checks.instance("law", law, Symmetric, "distributions.Normal()")
+    _checks.instance("codebook", codebook, Codebook, "rj.uniform(4, 3.0)")
+    exact = stochastic_distortion if _checks.choice("rounding", rounding, ROUNDINGS) == "stochastic" else distortion
+    return exact(law, codebook.levels)
+
+
+def of_bits(
+    kind: str, bits: ArrayLike, *, reach: ArrayLike = 1.0, rounding: str = "stochastic", sites=SITES
+) -> Precision:
     """The same number of bits at all of `sites`: integers on [−reach, reach] if additive, else mantissa bits."""
     eps = integer_variance(bits, reach, rounding) if kind == "additive" else float_variance(bits, rounding)
     for site in sites:

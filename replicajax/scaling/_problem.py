@@ -1,6 +1,6 @@
 """Regression on features of known covariance: what one-pass SGD is run on (theory 5.1, [S]).
 
-    y = u·v* + r,    E u uᵀ = G,    E r² = noise + approximation,    r independent of u (all Gaussian).
+y = u·v* + r,    E u uᵀ = G,    E r² = noise + approximation,    r independent of u (all Gaussian).
 """
 
 from typing import final
@@ -58,7 +58,9 @@ class Regression(eqx.Module):
         self.noise = _checks.variance("noise", noise, zero=True)
         self.approximation = _checks.variance("approximation", approximation, zero=True)
         ones = jnp.ones_like(g)
-        self.multiplicity = ones if multiplicity is None else _checks.vector("multiplicity", multiplicity, g.size, "eigenvalue")
+        self.multiplicity = (
+            ones if multiplicity is None else _checks.vector("multiplicity", multiplicity, g.size, "eigenvalue")
+        )
         if basis is not None:
             basis = _checks.matrix("basis", basis)
             if basis.shape != (g.size, g.size):

@@ -23,7 +23,7 @@ from replicajax import _checks
 from replicajax.scaling._moments import Diagonal, Full, Moments
 from replicajax.scaling._precision import Precision
 from replicajax.scaling._problem import Regression
-from replicajax.scaling._schedule import IN_STAGES, Schedule, factors, stages
+from replicajax.scaling._schedule import IN_STAGES, Schedule, stages, step_factors
 from replicajax.scaling._stages import FEW, AffineMap, State, Sums, advance, one_step
 
 METHODS = ("auto", "stages", "scan")
@@ -113,7 +113,7 @@ def sgd_risk(
         raise ValueError(f"steps must be a whole number up to 10^7 to go step by step, got {steps!r}")
     moments = Diagonal(problem, precision) if diagonal else Full(problem, precision)
     last = int(np.ceil(average * int(steps)))  # type: ignore[arg-type]
-    return _by_scan(problem, precision, moments, factors(schedule, int(steps)), step, size, last)  # type: ignore[arg-type]
+    return _by_scan(problem, precision, moments, step_factors(schedule, int(steps)), step, size, last)  # type: ignore[arg-type]
 
 
 def _gains(precision: Precision) -> tuple[Array, Array, Array]:

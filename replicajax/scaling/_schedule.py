@@ -17,7 +17,7 @@ _MOST_STAGES = 64
 Schedule = str | Callable[[Array], Array] | Array | np.ndarray
 
 
-def factors(schedule: Schedule, steps: int) -> Float[Array, " steps"]:
+def step_factors(schedule: Schedule, steps: int) -> Float[Array, " steps"]:
     """step_t/step.  A callable is given t/N; an array is the factors themselves.
 
     Raises:
@@ -52,4 +52,6 @@ def stages(schedule: str, steps: Array, whole: bool) -> tuple[Array, Array]:
     count = jnp.maximum(jnp.floor(jnp.log2(steps) * (1 + 1e-14)), 1.0)
     each = jnp.floor(steps / count) if whole else steps / count
     last = steps - (count - 1) * each
-    return jnp.where(number < count - 1, each, jnp.where(number == count - 1, last, 0.0)), jnp.exp2(-number.astype(float))
+    return jnp.where(number < count - 1, each, jnp.where(number == count - 1, last, 0.0)), jnp.exp2(
+        -number.astype(float)
+    )

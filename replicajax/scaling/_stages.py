@@ -20,8 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from replicajax.scaling._moments import Diagonal
-
 FEW = 64
 _VERTEX, _SPACING, _POINTS = 4.0, 0.18, 18
 _U = _SPACING * np.arange(_POINTS)
@@ -97,7 +95,9 @@ def one_step(state: State, step: AffineMap, averaging: bool) -> State:
 def _transform(state: State, step: AffineMap, zm1):
     """Ĉ at z = 1 + zm1."""
     mean = state.mu / (zm1 + step.decay)
-    source = state.C + step.e / zm1 + step.h * mean + step.h_trace * (step.k @ mean) + step.trace * (step.k_square @ mean)
+    source = (
+        state.C + step.e / zm1 + step.h * mean + step.h_trace * (step.k @ mean) + step.trace * (step.k_square @ mean)
+    )
     pole = zm1 + step.delta
     alone = source / pole
     return alone + step.b / pole * (step.own @ alone) / (1 - step.own @ (step.b / pole))

@@ -113,7 +113,9 @@ class _Search(eqx.Module):
                 raise ValueError(f"cost must grow with {'steps' if self.steps is None else 'size'}, got {values}")
         cheapest = float(self.cost(jnp.asarray(sizes[0]), jnp.asarray(few), least))
         if cheapest > budget:
-            raise ValueError(f"budget must be at least {cheapest:.6g}, the smallest model at the fewest bits, got {budget:.6g}")
+            raise ValueError(
+                f"budget must be at least {cheapest:.6g}, the smallest model at the fewest bits, got {budget:.6g}"
+            )
 
     def place(self, x: Array) -> tuple[Array, Array, Array]:
         """Bits, log M and log of the step over its limit, from the unconstrained x."""
@@ -124,7 +126,9 @@ class _Search(eqx.Module):
     def resources(self, bits, log_size, budget) -> tuple[Array, Array]:
         """log M, log N with the budget spent."""
         if self.steps is None:
-            return log_size, _solve(lambda n: jnp.log(self.cost(jnp.exp(log_size), jnp.exp(n), bits)), budget, _MOST_STEPS)
+            return log_size, _solve(
+                lambda n: jnp.log(self.cost(jnp.exp(log_size), jnp.exp(n), bits)), budget, _MOST_STEPS
+            )
         n = jnp.log(jnp.asarray(self.steps, float))
         most = jnp.exp(self.ranges[-2, 1])
         return _solve(lambda m: jnp.log(self.cost(jnp.exp(m), jnp.exp(n), bits)), budget, most), n
@@ -159,7 +163,11 @@ def _solve(log_cost: Callable[[Array], Array], budget: Array, most: ArrayLike) -
     low, high = jax.lax.fori_loop(0, 55, halve, (jnp.zeros(()), jnp.log(jnp.asarray(most, float))))
     found = jax.lax.stop_gradient(low)
     slope = jax.lax.stop_gradient(jax.jvp(log_cost, (found,), (jnp.ones(()),))[1])
-    return jnp.where(low >= high - 1e-9, jnp.where(high < jnp.log(most) - 1e-9, found + (goal - log_cost(found)) / slope, found), found)
+    return jnp.where(
+        low >= high - 1e-9,
+        jnp.where(high < jnp.log(most) - 1e-9, found + (goal - log_cost(found)) / slope, found),
+        found,
+    )
 
 
 @eqx.filter_jit

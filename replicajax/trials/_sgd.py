@@ -15,9 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from replicajax import _checks
-from replicajax.scaling import Precision, Regression, sgd_factors
-from replicajax.scaling._precision import SITES
-from replicajax.scaling._schedule import Schedule
+from replicajax.scaling import SITES, Precision, Regression, Schedule, step_factors
 
 Quantizer = Callable[[PRNGKeyArray, Array], Array]
 
@@ -69,9 +67,7 @@ class Dither(eqx.Module):
 
 def dither(precision: Precision) -> dict[str, Quantizer]:
     """The quantizers that a `Precision` describes."""
-    return {
-        site: _of_samples(Dither(precision.kind, getattr(precision, site)), site) for site in SITES
-    }
+    return {site: _of_samples(Dither(precision.kind, getattr(precision, site)), site) for site in SITES}
 
 
 def _of_samples(quantizer: Dither, site: str) -> Quantizer:
@@ -113,7 +109,7 @@ def simulate_sgd(
     for site in quantizers:
         _checks.choice("quantizers", site, SITES)
     sites = {site: quantizers.get(site, _exact) for site in SITES}
-    each = sgd_factors(schedule, steps) * _checks.scalar("step_size", step_size)
+    each = step_factors(schedule, steps) * _checks.scalar("step_size", step_size)
     key = jax.random.key(0) if key is None else key
     tail = int(np.ceil(average * steps))
     risks = _simulate(problem, sites, each, batch, tail, jax.random.split(key, runs))

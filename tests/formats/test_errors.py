@@ -10,7 +10,7 @@ import pytest
 from scipy import integrate, stats
 
 import replicajax as rj
-from replicajax.formats._distortion import distortion
+from replicajax.distributions import distortion
 from replicajax.formats._maximum import maximum_nodes
 
 f = rj.formats
@@ -240,7 +240,7 @@ def test_entropy_coded(law, limit):
 
 
 def test_rate_distortion():
-    """2^-bits for normal weights (Shannon); for others between Shannon's bound, tight at high rate, and an entropy-coded grid."""
+    """2^-bits for normal weights (Shannon); for others between Shannon's bound, tight at high rate, and a coded grid."""
     for bits in (0.5, 2.0):
         np.testing.assert_allclose(f.rate_distortion(f.Normal(2.0), bits), 2.0**-bits, rtol=3e-4)
     law = f.Laplace()

@@ -4,13 +4,15 @@
 
 The partial moments M are closed forms, but in a narrow cell their combination cancels: D of b bits would carry an error
 of 4^b rounding errors.  Beyond 8 bits narrow cells use a Gauss-Legendre rule instead, of positive terms only.
+
+Rounded stochastically, up or down with a mean of x, a weight between two levels a < b errs by (x − a)(b − x) in square.
 """
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from replicajax.distributions import Symmetric
+from replicajax.distributions._symmetric import Symmetric
 
 _NODES, _WEIGHTS = (x for x in np.polynomial.legendre.leggauss(12))
 _MANY = 256
@@ -51,3 +53,12 @@ def distortion(
     x = (a + b)[..., None] / 2 + half * _NODES
     by_rule = (half * _WEIGHTS * (x - levels[..., None]) ** 2 * law.pdf(x)).sum(-1)
     return jnp.where(apart, by_rule, by_moments).sum(-1)
+
+
+def stochastic_distortion(law: Symmetric, levels: Float[Array, " levels"]) -> Float[Array, ""]:
+    """E(x − Q(x))² of unbiased rounding to a neighbouring level; what lies beyond the ends goes to them, as if to nearest."""
+    low, high = levels[:-1], levels[1:]
+    zeroth, first, second = law.cell_moments(jnp.concatenate([jnp.full(1, -jnp.inf), levels, jnp.full(1, jnp.inf)]))
+    between = (low + high) * first[1:-1] - second[1:-1] - low * high * zeroth[1:-1]
+    ends, beyond = levels[jnp.array([0, -1])], jnp.array([0, -1])
+    return between.sum() + (second[beyond] - 2 * ends * first[beyond] + ends**2 * zeroth[beyond]).sum()
