@@ -1,4 +1,4 @@
-"""The commands: solve, optimize, amp, phase-diagram, plot, formats, allocate."""
+"""The commands: solve, optimize, amp, phase-diagram, plot, formats, allocate, scaling."""
 
 import math
 import sys
@@ -25,6 +25,7 @@ from replicajax.cli._formats import (
     print_formats,
 )
 from replicajax.cli._problem import BUNDLED, Problem, ProblemError, default_beta, from_data, from_numbers, from_toml
+from replicajax.cli._scaling import app as scaling_app
 from replicajax.cli._show import draw, observables, print_json, print_table, print_trained, report, trained_report
 from replicajax.cli._sweep import as_json as sweep_json
 from replicajax.cli._sweep import axis, check_figure, draw_sweep, fixed, print_summary
@@ -37,6 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(scaling_app, name="scaling")
 out, err = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 100), Console(stderr=True)
 
 Data = Annotated[str | None, typer.Option(help=f"CSV file, or one of {', '.join(BUNDLED)}.")]

@@ -92,35 +92,44 @@ def _bundled(name: str, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(X, float), np.asarray(y, float)
 
 
-def _csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table of finite numbers under distinct names."""
     if path.is_dir() or not path.exists():
-        kind = "is a directory" if path.is_dir() else "does not exist"
-        raise ProblemError(f"--data {path} {kind}; a CSV file is wanted, or one of {', '.join(BUNDLED)}")
+        raise ProblemError(f"{path} {'is a directory' if path.is_dir() else 'does not exist'}; a CSV file is wanted")
     try:
         frame = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError, ValueError) as error:
-        raise ProblemError(f"--data {path} is not readable as CSV: {' '.join(str(error).split())}") from None
+        raise ProblemError(f"{path} is not readable as CSV: {' '.join(str(error).split())}") from None
     columns = [str(c) for c in frame.columns]
     frame.columns = columns
+    if len(set(columns)) != len(columns) or len(columns) < 2:
+        raise ProblemError(f"{path} must have at least two distinct columns, got {_listed(columns)}")
+    for column in columns:
+        if not pd.api.types.is_numeric_dtype(frame[column]):
+            example = next(v for v in frame[column] if not _is_number(v))
+            raise ProblemError(f"{path}: column {column} must be numbers, got {str(example)[:40]!r}")
+    missing = ~np.isfinite(frame.to_numpy(float))
+    if missing.any():
+        row, column = np.argwhere(missing)[0]
+        raise ProblemError(
+            f"{path}: {int(missing.sum())} missing or infinite values, the first in column "
+            f"{columns[column]}, data row {row + 1}"
+        )
+    return frame
+
+
+def _csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        frame = read_csv(path)
+    except ProblemError as error:
+        bundled = "" if path.exists() else f", or one of {', '.join(BUNDLED)}"
+        raise ProblemError(f"--data {error}{bundled}") from None
+    columns = list(frame.columns)
     if target is None:
         raise ProblemError(f"--target is needed with a CSV file; its columns are {_listed(columns)}")
     if target not in columns:
         raise ProblemError(f"--target {target}: no such column in {path}; its columns are {_listed(columns)}")
-    if len(set(columns)) != len(columns) or len(columns) < 2:
-        raise ProblemError(f"--data {path} must have at least two distinct columns, got {_listed(columns)}")
-    for column in columns:
-        if not pd.api.types.is_numeric_dtype(frame[column]):
-            example = next(v for v in frame[column] if not _is_number(v))
-            raise ProblemError(f"--data {path}: column {column} must be numbers, got {str(example)[:40]!r}")
-    values = frame.to_numpy(float)
-    missing = ~np.isfinite(values)
-    if missing.any():
-        row, column = np.argwhere(missing)[0]
-        raise ProblemError(
-            f"--data {path}: {int(missing.sum())} missing or infinite values, the first in column "
-            f"{columns[column]}, data row {row + 1}"
-        )
-    at = columns.index(target)
+    values, at = frame.to_numpy(float), columns.index(target)
     return np.delete(values, at, axis=1), values[:, at]
 
 

@@ -6,8 +6,9 @@ additive noise: G̃ = G + eps I is ridge; what it takes from directions of eigen
     so M_eff = min(M, ~eps^(−1/a)).
 multiplicative noise: G̃ = (1 + eps) G has G's eigenvectors, so M_eff = M; it leaves floor = (eps/(1 + eps))² v*ᵀGv*.
 elementwise noise (floating point as it is) of features that are their own eigenvectors does the same.  After a sketch
-    diag G is nearly tr G/M on every feature, whatever the direction: it is additive with eps tr G/M, so M_eff saturates at
-    about (M/(eps tr G))^(1/a), and the exponent of M drops from a − 1 to (a − 1)/a.
+    diag G is tr G/M on every feature, but for fluctuations, whatever the direction: it acts like additive eps tr G/M (its
+    floor within a factor of 3 of that), so M_eff saturates at about (M/(eps tr G))^(1/a), and the exponent of M drops from
+    a − 1 to (a − 1)/a.
 """
 
 from typing import NamedTuple

@@ -299,7 +299,7 @@ def _growth(moments: Full, precision: Precision, step, batch):
         C, _ = carry
         new = forward(C)
         size = jnp.trace(new)
-        return new / size, size
+        return (new + new.T) / (2 * size), size  # the map is for symmetric matrices: rounding must not lead out of them
 
     start = moments.one / moments.c.size
     return jax.lax.fori_loop(0, 200, iterate, (start, jnp.ones(())))[1]

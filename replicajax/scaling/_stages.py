@@ -108,7 +108,8 @@ def _inverse(transform, n):
         z = jnp.exp(s / n)
         return jnp.real(w * z / n * transform(jnp.expm1(s / n)))
 
-    return jax.vmap(at)(jnp.asarray(_S), jnp.asarray(_W)).sum(0)
+    number = np.result_type(np.dtype(n.dtype), np.complex64)
+    return jax.vmap(at)(jnp.asarray(_S.astype(number)), jnp.asarray(_W.astype(number))).sum(0)
 
 
 def _power(decay, n):

@@ -163,11 +163,8 @@ def _solve(log_cost: Callable[[Array], Array], budget: Array, most: ArrayLike) -
     low, high = jax.lax.fori_loop(0, 55, halve, (jnp.zeros(()), jnp.log(jnp.asarray(most, float))))
     found = jax.lax.stop_gradient(low)
     slope = jax.lax.stop_gradient(jax.jvp(log_cost, (found,), (jnp.ones(()),))[1])
-    return jnp.where(
-        low >= high - 1e-9,
-        jnp.where(high < jnp.log(most) - 1e-9, found + (goal - log_cost(found)) / slope, found),
-        found,
-    )
+    beyond = high >= jnp.log(most) - 1e-9  # more than `most` is affordable
+    return jnp.where(beyond, found, found + (goal - log_cost(found)) / slope)
 
 
 @eqx.filter_jit

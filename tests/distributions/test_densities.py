@@ -66,7 +66,7 @@ def t_tail(x, df):
         return mpmath.betainc(v / 2, mpmath.mpf(1) / 2, 0, v / (v + x**2), regularized=True) / 2
 
 
-@pytest.mark.parametrize("df", [0.5, 5.0, *(pytest.param(v, marks=pytest.mark.slow) for v in (0.05, 2.1, 40.0))])
+@pytest.mark.parametrize("df", [5.0, *(pytest.param(v, marks=pytest.mark.slow) for v in (0.05, 0.5, 2.1, 40.0))])
 def test_student_tail(df):
     """Tail and its derivative in df, 1e-12 relative down to 1e-250."""
     x = np.array([0.0, 1e-6, 0.1, 1.0, 5.0, 100.0])
@@ -82,7 +82,7 @@ def test_student_tail(df):
 
 @pytest.mark.parametrize(
     "build",
-    [lambda v: StudentT(v), pytest.param(lambda v: GeneralizedNormal(v), marks=pytest.mark.slow)],
+    [pytest.param(law, marks=pytest.mark.slow) for law in (StudentT, GeneralizedNormal)],
 )
 def test_derivatives_in_parameters(build):
     """Of cdf, quantile and second partial moment."""

@@ -55,6 +55,7 @@ def root(a):
     return implicit_root(search, condition, a)[0][0]
 
 
+@pytest.mark.slow
 def test_implicit_derivatives_of_both_modes_and_two_orders():
     a, h = 1.2, 1e-4
     first = (root(a + h) - root(a - h)) / (2 * h)

@@ -32,6 +32,7 @@ def test_minimum_by_golden_section(case):
     np.testing.assert_allclose(found.generalization_error, check.fun, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "other"),
     [

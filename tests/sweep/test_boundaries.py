@@ -54,6 +54,7 @@ def test_few_bits_and_a_large_width_are_unstable():
     assert (np.diff(critical) > 5).all()
 
 
+@pytest.mark.slow
 def test_power_levels_are_more_stable():
     """Theory 1.5 (iv): at the same width 1 − r falls from 3.33 to 2.88."""
     sweep = rj.phase_diagram(TASK, 2, 10.0, width=3.0, axes={"exponent": np.linspace(1.0, 1.3, 4)})
