@@ -73,7 +73,7 @@ def exhaustive(problem, precision, cost, budget, steps, bits, sizes):
 
 @pytest.mark.parametrize("name", ["a small budget", *(pytest.param(n, marks=pytest.mark.slow) for n in CASES)])
 def test_exhaustive_search(name):
-    """Within 1% of the best of some 3000 points (fewer in the fast suite) around the optimum (one may fall where steps just miss another stage)."""
+    """Within 1% of the best of some 3000 points around the optimum (700 in the fast suite)."""
     problem, precision, cost, budget, steps = CASES[name]
     split = allocate_budget(problem, precision, cost, budget, bits=[(2.0, 20.0)], steps=steps)
     assert split.converged
