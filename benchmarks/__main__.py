@@ -2,7 +2,7 @@
 
 import jax
 
-from benchmarks import amp, formats, phase_diagram, saddle
+from benchmarks import amp, formats, phase_diagram, saddle, scaling
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
@@ -10,3 +10,4 @@ if __name__ == "__main__":
     amp.report()
     phase_diagram.report()
     formats.report()
+    scaling.report()

@@ -16,9 +16,9 @@ from replicajax.scaling._precision import of_bits as of_bits
 from replicajax.scaling._problem import Regression as Regression
 from replicajax.scaling._problem import from_data as from_data
 from replicajax.scaling._problem import power_law as power_law
-from replicajax.scaling._problem import sketched as sketched
 from replicajax.scaling._risk import SGDRisk as SGDRisk
 from replicajax.scaling._risk import sgd_risk as sgd_risk
 from replicajax.scaling._risk import step_limit as step_limit
 from replicajax.scaling._schedule import Schedule as Schedule
 from replicajax.scaling._schedule import step_factors as step_factors
+from replicajax.scaling._sketch import sketched as sketched

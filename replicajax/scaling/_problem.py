@@ -6,11 +6,10 @@ y = u·v* + r,    E u uᵀ = G,    E r² = noise + approximation,    r independe
 from typing import final
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import zeta
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
 
@@ -124,34 +123,6 @@ def _relaxed_directions(M: Array) -> tuple[Array, Array]:
     head = jnp.ones(_HEAD).at[-1].add(-1 / 24)
     rest = (half * weight).ravel() * inner
     return index, jnp.concatenate([head, jnp.array([1 / 24]), rest, jnp.array([1 / 24, -1 / 24])])
-
-
-def sketched(
-    eigenvalues: ArrayLike, target: ArrayLike, size: int, key: PRNGKeyArray, *, noise: ArrayLike = 0.0
-) -> Regression:
-    """Features u = S x of x with a diagonal covariance, S a Gaussian sketch of entries N(0, 1/size) (theory 5.1).
-
-    Args:
-      eigenvalues, target: (p,) variances of x and weights w*.
-      size: M, from 1 to p.
-      key: of the sketch.
-
-    Raises:
-      ValueError, TypeError: spectrum not positive, shapes that do not fit, a sketch larger than the space.
-    """
-    spectrum = _checks.positive("eigenvalues", eigenvalues)
-    if spectrum.ndim != 1:
-        raise ValueError(f"eigenvalues must be a vector, got shape {spectrum.shape}")
-    w = _checks.vector("target", target, spectrum.size, "eigenvalue")
-    if isinstance(size, (int, np.integer)) and size > spectrum.size:
-        raise ValueError(f"size must be at most the {spectrum.size} dimensions of the space, got {size}")
-    size = _checks.integer("size", size, 1, spectrum.size)
-    S = jax.random.normal(key, (size, spectrum.size), spectrum.dtype) / jnp.sqrt(size)
-    # G = S Λ Sᵀ by the singular values of S Λ^(1/2), to full relative accuracy.
-    U, root, Vt = jnp.linalg.svd(S * jnp.sqrt(spectrum), full_matrices=False)
-    along = Vt @ (jnp.sqrt(spectrum) * w)
-    explained = along @ along
-    return Regression(root**2, along / root, noise, jnp.maximum(spectrum @ w**2 - explained, 0), basis=U)
 
 
 def from_data(X: ArrayLike, y: ArrayLike) -> Regression:

@@ -77,10 +77,10 @@ def sgd_risk(
       schedule: "geometric", "constant", "cosine", "linear", N factors, or a function of t/N.
       batch: samples a step, >= 1.
       average: the risk of the mean over this fraction of the iterates, the last ones; 0 is the last iterate.
-      method: "stages", stages of constant step at once, whose cost hardly grows with N ("geometric" and "constant" in
-        features that are their own eigenvectors, or noise that is not elementwise; step · G̃ <= 1 throughout, which it
-        counts as the limit); "scan", step by step, O(M) where it closes on the diagonal and O(M³) otherwise; "auto", stages
-        where they can be.
+      method: "stages", stages of constant step at once, whose cost hardly grows with N: "geometric" and "constant", in
+        features that are their own eigenvectors or with noise that is not elementwise.  It wants step · G̃ <= 1 throughout
+        (only batches can be stable beyond) and counts that as the limit.  "scan", step by step: O(M) where it closes on the
+        diagonal, O(M³) otherwise.  "auto", stages where they can be.
 
     Raises:
       TypeError, ValueError: not a problem or precision; steps below 1, step_size not positive, batch below 1, an average
@@ -103,6 +103,8 @@ def sgd_risk(
     named = isinstance(schedule, str) and schedule in IN_STAGES
     if _checks.choice("method", method, METHODS) == "auto":
         method = "stages" if named and diagonal else "scan"
+        if whole and int(steps) <= 10**7 and _overshoots(problem, precision, step, size):  # type: ignore[arg-type]
+            method = "scan"
     if method == "stages":
         if not named:
             raise ValueError(f"method 'stages' needs schedule 'geometric' or 'constant', got {schedule!r}")
@@ -114,6 +116,14 @@ def sgd_risk(
     moments = Diagonal(problem, precision) if diagonal else Full(problem, precision)
     last = int(np.ceil(average * int(steps)))  # type: ignore[arg-type]
     return _by_scan(problem, precision, moments, step_factors(schedule, int(steps)), step, size, last)  # type: ignore[arg-type]
+
+
+def _overshoots(problem: Regression, precision: Precision, step: Array, batch: Array) -> bool:
+    """Whether step · G̃ > 1 somewhere, as far as is known: stable in large batches only."""
+    if _checks.is_traced((problem, precision, step, batch)) or float(batch) == 1:
+        return False
+    largest, eps = float(np.max(problem.eigenvalues)), float(precision.data)
+    return float(step) * (largest + eps if precision.kind == "additive" else (1 + eps) * largest) > 1
 
 
 def _gains(precision: Precision) -> tuple[Array, Array, Array]:
@@ -328,14 +338,17 @@ def _result(problem, precision, moments: Moments, C, mu, sums: Sums | None, tail
     label_square = problem.signal + problem.residual
     label_square = label_square + precision.label * (1.0 if precision.kind == "additive" else label_square)
     excess = problem.approximation + quantization + bias + variance
-    beyond = jnp.where(stable, 1.0, jnp.inf)
+
+    def unless_unstable(x):
+        return jnp.where(stable, x, jnp.inf)
+
     return SGDRisk(
-        total=(problem.noise + excess) * beyond,
-        excess=excess * beyond,
+        total=unless_unstable(problem.noise + excess),
+        excess=unless_unstable(excess),
         approximation=problem.approximation,
         quantization=quantization,
         bias=bias,
-        variance=jnp.abs(variance) * beyond,
+        variance=unless_unstable(variance),
         floor=label_square - moments.label_square,
         stable=stable,
         step_limit=limit,

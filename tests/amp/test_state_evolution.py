@@ -88,6 +88,7 @@ def test_several_fixed_points_are_reported():
     assert "one fixed point" in str(rj.state_evolution(TASK, rj.uniform(1, 1.0), 0.5, 12))
 
 
+@pytest.mark.slow
 def test_trajectory_is_the_iterated_map_and_starts_anywhere():
     se = rj.state_evolution(TASK, BOOK, 5.0, 8)
     assert se.overlap.shape == (9,)

@@ -58,6 +58,7 @@ def test_averages(teacher, density, atoms):
     np.testing.assert_allclose(got, exact, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_bayes_optimal_line():
     """A teacher drawn from the codebook, beta = 1/noise: q = m and Q = signal (Nishimori), and eg = Q − q."""
     for levels, alpha, noise in (([-1.5, -0.5, 0.5, 1.5], 1.5, 0.3), ([-1.0, 0.2, 0.9, 2.0], 0.7, 0.5)):

@@ -66,9 +66,8 @@ def check(slopes, averages, values, derivatives, symmetric=False, tolerance=1e-9
                 np.testing.assert_allclose(got, want[:, i], rtol=100 * tolerance, atol=100 * tolerance)
 
 
-@pytest.mark.parametrize(
-    "case", [name if name == "5 of any spacing" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_thresholds(case):
     levels, traits, nodes = CASES[case]
     book, *rest = points(levels, **traits)

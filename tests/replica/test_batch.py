@@ -55,12 +55,9 @@ def test_agrees_with_solve(shape, cold):
     assert found.interpolates.any() == cold
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "teacher",
-    [
-        pytest.param(rj.distributions.GaussBernoulli(0.3), marks=pytest.mark.slow),
-        rj.distributions.Discrete(rj.uniform(1, 1.0)),
-    ],
+    "teacher", [rj.distributions.GaussBernoulli(0.3), rj.distributions.Discrete(rj.uniform(1, 1.0))]
 )
 def test_other_teachers(teacher):
     batch = random_batch(32, [-1.0, 1.0], seed=3, teacher=teacher, ridge=False)
@@ -84,6 +81,7 @@ def test_many_levels(bits):
     check(found, want)
 
 
+@pytest.mark.slow
 def test_a_point_does_not_depend_on_its_neighbours():
     tasks, books, betas = random_batch(200, np.linspace(-1, 1, 4), seed=7)
     order = np.random.default_rng(0).permutation(200)
@@ -129,7 +127,8 @@ def test_uneven_levels_by_the_hundred():
     check(solve_many(*batch), one_by_one(*batch))
 
 
-@pytest.mark.parametrize("beta", [pytest.param(20.0, marks=pytest.mark.slow), np.inf])
+@pytest.mark.slow
+@pytest.mark.parametrize("beta", [20.0, np.inf])
 def test_slopes_are_those_of_solve(beta):
     """alpha 0.5 interpolates at beta = inf, alpha 2 does not."""
     alphas = np.array([0.5, 2.0])

@@ -46,6 +46,7 @@ def test_interpolation_is_the_limit_of_low_temperature(ridge):
     np.testing.assert_allclose(limit.replicon, warm.replicon, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_interpolation_has_implicit_derivatives():
     def eg(width):
         return rj.solve(rj.LinearRegression(0.4, 1.0, 0.1), rj.uniform(2, width), jnp.inf).generalization_error

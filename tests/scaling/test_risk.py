@@ -212,6 +212,16 @@ def test_beyond_the_limit_is_reported():
         assert np.isfinite(tame.total)
 
 
+def test_large_batches_may_overshoot():
+    """step · G̃ between 1 and 2: stable with 64 samples a step; the stages' parabola does not reach there, single steps do."""
+    limit = float(step_limit(PLAIN, Precision(), 64))
+    assert limit > 1.3
+    risk = sgd_risk(PLAIN, Precision(), 500, 0.9 * limit, batch=64)
+    assert risk.stable
+    assert 0 < risk.excess < 1
+    assert not sgd_risk(PLAIN, Precision(), 500, 0.9 * limit, batch=64, method="stages").stable
+
+
 def test_schedules():
     steps = 64
     for schedule, want in (

@@ -71,8 +71,10 @@ def exhaustive(problem, precision, cost, budget, steps, bits, sizes):
     return values.min()
 
 
-@pytest.mark.parametrize("name", ["a small budget", *(pytest.param(n, marks=pytest.mark.slow) for n in CASES)])
-def test_exhaustive_search(name):
+@pytest.mark.parametrize(
+    ("name", "points"), [("a small budget", 9), *(pytest.param(n, 41, marks=pytest.mark.slow) for n in CASES)]
+)
+def test_exhaustive_search(name, points):
     """Within 1% of the best of some 3000 points around the optimum (700 in the fast suite)."""
     problem, precision, cost, budget, steps = CASES[name]
     split = allocate_budget(problem, precision, cost, budget, bits=[(2.0, 20.0)], steps=steps)

@@ -115,6 +115,7 @@ def test_scale_of_the_teacher():
     np.testing.assert_allclose(four.width, 2 * one.width, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_bits_curve():
     task = rj.LinearRegression(2.0, 1.0, 0.1)
     curve = rj.optimal_bits(task, 20.0, bits=(1, 2), factor=3.0)

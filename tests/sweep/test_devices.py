@@ -63,7 +63,8 @@ def test_eight_devices(alone, tmp_path):
     check(tmp_path / "out.nc", alone)
 
 
-@pytest.mark.parametrize("stored", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("stored", [False, True])
 def test_two_processes(alone, tmp_path, stored):
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -62,6 +62,7 @@ def test_optimum(sweep):
     np.testing.assert_array_equal(sweep.optimal_generalization_error.values[~inside], least[~inside])
 
 
+@pytest.mark.slow
 def test_axes_of_every_kind():
     axes = {"bits": [1, 2], "beta": [5.0, 8.0], "exponent": [1.0, 1.5], "ridge": [0.0, 0.2], "noise": [0.1, 0.3]}
     teacher = rj.distributions.GaussBernoulli(0.5)
