@@ -10,7 +10,7 @@ With T(K) = 2 GKG + tr(GK) G (Isserlis), c = E u y, y1(m) = c (Gm)ᵀ + (Gm) c�
     multiplicative   ũ = s u, s ~ N(1, eps):  (1 + 6 eps + 3 eps²) T,  (1 + 3 eps) y1,  (1 + eps) y2
     elementwise      ũ_i = s_i u_i: E over u of uuᵀ (uᵀKu) + S uᵀKu + (uuᵀ + S) tr(KS) + 2 (SKuuᵀ + uuᵀKS + SKS)
 
-(Theory 5.2 takes a multiplicative ũ as Gaussian of covariance (1 + eps) G, so (1 + eps)² T: right to order 0 in eps.)
+(Theory 5.2 takes a multiplicative ũ as Gaussian of covariance (1 + eps) G: right to order 0 in eps, and low by 23% in a test.)
 Of a matrix that commutes with G only the diagonal is needed, and it closes on itself: `Diagonal`; else `Full`.
 """
 
