@@ -13,7 +13,7 @@ EXPONENT, NOISE, REACH = 1.5, 0.1, 4.0
 BUDGETS = np.geomspace(1e7, 1e15, 9)
 COST = TrainingCost()
 COLORS = {"additive": "#2a6fa8", "multiplicative": "#c2410c"}
-NAMES = {"additive": "integers, bits", "multiplicative": "floats, mantissa bits"}
+NAMES = {"additive": "integers, bits", "multiplicative": "floats, mantissa bits (charged alone)"}
 
 
 def problem(M):

@@ -77,7 +77,7 @@ def exhaustive(problem, precision, cost, budget, steps, bits, sizes):
 def test_exhaustive_search(name, points):
     """Within 1% of the best of some 3000 points around the optimum (700 in the fast suite)."""
     problem, precision, cost, budget, steps = CASES[name]
-    split = allocate_budget(problem, precision, cost, budget, bits=[(2.0, 20.0)], steps=steps)
+    split = allocate_budget(problem, precision, cost, budget, bits=[(1.0, 20.0)], steps=steps)
     assert split.converged
     assert split.cost <= budget
     b = split.bits[0]
