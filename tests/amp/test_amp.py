@@ -149,6 +149,7 @@ def test_rows_of_unequal_length():
     assert not (plain.converged and plain.trajectory.generalization_error[-1] < 1.2 * truth)
 
 
+@pytest.mark.slow
 def test_replicon_of_the_data(instance):
     """Positive in the stable phase, and near the theory's; negative where damping holds what would not stay."""
     X, y, _ = instance

@@ -241,8 +241,7 @@ def test_entropy_coded(law, limit):
 
 def test_rate_distortion():
     """2^-bits for normal weights (Shannon); for others between Shannon's bound, tight at high rate, and a coded grid."""
-    for bits in (0.5, 2.0):
-        np.testing.assert_allclose(f.rate_distortion(f.Normal(2.0), bits), 2.0**-bits, rtol=3e-4)
+    np.testing.assert_allclose(f.rate_distortion(f.Normal(2.0), 0.5), 2.0**-0.5, rtol=3e-4)
     law = f.Laplace()
     bound = float(f.shannon_lower_bound(law))
     low, high = f.rate_distortion(law, 0.5) * 2**0.5, f.rate_distortion(law, 3.0) * 2**3
@@ -250,7 +249,7 @@ def test_rate_distortion():
     np.testing.assert_allclose(high, bound, rtol=3e-4)
 
 
-@pytest.mark.parametrize("fraction", [0.003, 0.05])
+@pytest.mark.parametrize("fraction", [0.003, pytest.param(0.05, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["nf4 64", "int4 16 signmax", "int4 32 e8m0"])
 def test_outliers(name, fraction):
     """`quantize` on 2.56e6 Laplace weights, its largest kept; and the derivative in their fraction."""

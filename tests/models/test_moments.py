@@ -13,7 +13,7 @@ def simulate(rng, rows, features, signal, noise):
     return Z, y
 
 
-@pytest.mark.parametrize("whitened", [True, False])
+@pytest.mark.parametrize("whitened", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_moments_are_unbiased(whitened):
     """400 simulated data sets at alpha 2: means within 4 standard errors; correlated features change nothing."""
     rng = np.random.default_rng(1)

@@ -22,7 +22,11 @@ def eg(alpha, noise, bits, beta):
 
 
 @pytest.mark.parametrize(
-    "case", [(2.0, 0.1, 2, 20.0), (0.9, 0.3, 2, np.inf), pytest.param((4.0, 0.01, 1, 2.0), marks=pytest.mark.slow)]
+    "case",
+    [
+        (0.9, 0.3, 2, np.inf),
+        *(pytest.param(c, marks=pytest.mark.slow) for c in ((2.0, 0.1, 2, 20.0), (4.0, 0.01, 1, 2.0))),
+    ],
 )
 def test_minimum_by_golden_section(case):
     found = best(*case)
@@ -77,6 +81,7 @@ def test_implicit_derivative_of_the_optimum():
     np.testing.assert_allclose(derivative, (width(0.1 + h) - width(0.1 - h)) / (2 * h), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_require_stable_stops_where_the_replicon_vanishes():
     task = rj.LinearRegression(2.0, 1.0, 0.1)
     free = best(2.0, 0.1, 2, 30.0)
