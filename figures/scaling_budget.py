@@ -1,4 +1,7 @@
-"""The compute-optimal frontier: least risk for a budget, and the bits, features and steps that buy it. [S]"""
+"""The compute-optimal frontier: least risk for a budget, and the bits, features and steps that buy it. [S]
+
+Of floats only the mantissa is charged: sign and exponent come on top, and the two kinds' costs do not compare.
+"""
 
 from pathlib import Path
 
@@ -13,7 +16,7 @@ EXPONENT, NOISE, REACH = 1.5, 0.1, 4.0
 BUDGETS = np.geomspace(1e7, 1e15, 9)
 COST = TrainingCost()
 COLORS = {"additive": "#2a6fa8", "multiplicative": "#c2410c"}
-NAMES = {"additive": "integers, bits", "multiplicative": "floats, mantissa bits (charged alone)"}
+NAMES = {"additive": "integers, bits", "multiplicative": "floats, mantissa bits"}
 
 
 def problem(M):

@@ -102,15 +102,17 @@ class _Search(eqx.Module):
         sizes, least = np.exp(self.ranges[-2]), self.ranges[:-2, 0]
         few, many = (64.0, 1e9) if self.steps is None else (self.steps, self.steps)
         names = ("size", "steps", "bits")
+        grows = (sizes[0], many) if self.steps is None else (sizes[1], few)
         for bits in (least, self.ranges[:-2, 1]):
-            tried = [(sizes[0], few, bits), (sizes[1], many, bits)]
-            values = [np.asarray(self.cost(jnp.asarray(M), jnp.asarray(N), bits)) for M, N, bits in tried]
-            for (M, N, _), value in zip(tried, values, strict=True):
+            tried = [(sizes[0], few), grows, (sizes[1], many)]
+            values = [np.asarray(self.cost(jnp.asarray(M), jnp.asarray(N), bits)) for M, N in tried]
+            for (M, N), value in zip(tried, values, strict=True):
                 if value.shape != () or not value > 0:
                     where = dict(zip(names, (float(M), float(N), [float(b) for b in bits]), strict=True))
                     raise ValueError(f"cost must return one positive number, got {value} at {where}")
             if not values[1] > values[0]:
-                raise ValueError(f"cost must grow with {'steps' if self.steps is None else 'size'}, got {values}")
+                resource = "steps" if self.steps is None else "size"
+                raise ValueError(f"cost must grow with {resource}, got {values[0]:.6g} and then {values[1]:.6g}")
         cheapest = float(self.cost(jnp.asarray(sizes[0]), jnp.asarray(few), least))
         if cheapest > budget:
             raise ValueError(
@@ -138,9 +140,9 @@ class _Search(eqx.Module):
         step = jnp.exp(log_step) * step_limit(problem, precision, self.batch)
         return sgd_risk(problem, precision, jnp.exp(log_steps), step, batch=self.batch)
 
-    def log_excess(self, x: Array, inputs: tuple[Array, Array, Array]) -> Array:
+    def log_excess(self, x: Array, inputs: tuple[Array, Array]) -> Array:
         """Where `held` is not NaN, bits are as it says.  Fewer than 64 steps or too small a model count as much worse."""
-        budget, held, _ = inputs
+        budget, held = inputs
         bits, log_size, log_step = self.place(x)
         bits = jnp.where(jnp.isnan(held), bits, held)
         log_size, log_steps = self.resources(bits, log_size, budget)
@@ -174,12 +176,12 @@ def _minimise(search: _Search, start: Array, budget: Array, held: Array):
         search.log_excess,
         solver,
         start,
-        (budget, held, start),
+        (budget, held),
         options={"autodiff_mode": "fwd"},
         max_steps=200,
         throw=False,
     )
-    return found.value, search.log_excess(found.value, (budget, held, start)), found.result == optx.RESULTS.successful
+    return found.value, search.log_excess(found.value, (budget, held)), found.result == optx.RESULTS.successful
 
 
 def _best(search: _Search, budget: Array, held: Array, starts: Sequence[Array]) -> tuple[Array, float, bool]:

@@ -140,6 +140,8 @@ def test_cost_file(tmp_path):
         ({"cost": lambda M, N, b: jnp.nan * M * N}, "cost must return one positive number, got nan"),
         ({"cost": lambda M, N, b: -M * N}, "cost must return one positive number"),
         ({"cost": lambda M, N, b: 1.0 + 0 * N}, "cost must grow with steps"),
+        ({"cost": lambda M, N, b: M * b[0]}, "cost must grow with steps"),
+        ({"cost": lambda M, N, b: N * b[0], "steps": 1e5}, "cost must grow with size"),
         ({"cost": lambda M, N, b: M * N * b}, "cost must return one positive number"),
         ({"budget": 10.0}, "budget must be at least"),
         ({"budget": -1.0}, "budget must be positive"),
