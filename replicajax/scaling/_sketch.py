@@ -22,14 +22,19 @@ _RULE = np.polynomial.legendre.leggauss(10)
 
 
 def sketched(
-    eigenvalues: ArrayLike, target: ArrayLike, size: int, key: PRNGKeyArray | None = None, *, noise: ArrayLike = 0.0
+    eigenvalues: ArrayLike,
+    target: ArrayLike,
+    sketch: int | ArrayLike,
+    key: PRNGKeyArray | None = None,
+    *,
+    noise: ArrayLike = 0.0,
 ) -> Regression:
-    """Regression on M = `size` random mixtures of features with a diagonal covariance.
+    """Regression on M random mixtures of features with a diagonal covariance.
 
     Args:
       eigenvalues, target: (p,) variances of x and weights w*.
-      size: M, from 1 to p.
-      key: of the sketch.  Without one, the large-M limit: a few eigenvalues per octave, each with the number of directions it
+      sketch: M, from 1 to p; or S itself, (M, p).
+      key: draws S.  Without key and S, the large-M limit: a few eigenvalues per octave, each with the number of directions it
         stands for (a real one) and no `basis`, so that elementwise noise is not for it.  Risks are within about 1/M.
 
     Raises:
@@ -39,12 +44,21 @@ def sketched(
     if spectrum.ndim != 1:
         raise ValueError(f"eigenvalues must be a vector, got shape {spectrum.shape}")
     w = _checks.vector("target", target, spectrum.size, "eigenvalue")
+    if np.ndim(sketch) == 2:
+        S = _checks.matrix("sketch", sketch)
+        if S.shape[1] != spectrum.size:
+            raise ValueError(f"sketch must have {spectrum.size} columns, one per eigenvalue, got shape {S.shape}")
+        size = S.shape[0]
+    else:
+        S, size = None, sketch
     if isinstance(size, (int, np.integer)) and size > spectrum.size:
-        raise ValueError(f"size must be at most the {spectrum.size} dimensions of the space, got {size}")
-    size = _checks.integer("size", size, 1, spectrum.size)
-    if key is None:
+        raise ValueError(f"sketch must be at most the {spectrum.size} dimensions of the space, got {size}")
+    size = _checks.integer("sketch", size, 1, spectrum.size)
+    if S is None and key is None:
         return _limit(spectrum, w, size, noise)
-    S = jax.random.normal(key, (size, spectrum.size), spectrum.dtype) / jnp.sqrt(size)
+    if S is None:
+        assert key is not None
+        S = jax.random.normal(key, (size, spectrum.size), spectrum.dtype) / jnp.sqrt(size)
     # G by the singular values of S Λ^(1/2), to full relative accuracy.
     U, root, Vt = jnp.linalg.svd(S * jnp.sqrt(spectrum), full_matrices=False)
     along = Vt @ (jnp.sqrt(spectrum) * w)

@@ -142,6 +142,8 @@ def test_sketch():
     v = np.linalg.solve(G, c)
     np.testing.assert_allclose(basis @ np.asarray(problem.target), v, rtol=1e-9)
     np.testing.assert_allclose(problem.approximation, spectrum @ w**2 - v @ G @ v, rtol=1e-9)
+    given = scaling.sketched(spectrum, w, S, noise=0.2)
+    np.testing.assert_allclose(given.eigenvalues, problem.eigenvalues, rtol=1e-12)
 
 
 def test_from_data():
