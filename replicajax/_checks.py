@@ -61,6 +61,11 @@ def variance(name: str, value: Any, *, zero: bool = False) -> Array:
         raise ValueError(f"{error} ({name} is a variance)") from None
 
 
+def fraction(name: str, value: Any) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be a fraction in [0, 1), got {value!r}")
+
+
 def integer(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")

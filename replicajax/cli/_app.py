@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from replicajax import Codebook, codebook, open_sweep, optimal_ridge, phase_diagram, power, ridge_regression, solve
@@ -26,7 +25,17 @@ from replicajax.cli._formats import (
 )
 from replicajax.cli._problem import BUNDLED, Problem, ProblemError, default_beta, from_data, from_numbers, from_toml
 from replicajax.cli._scaling import app as scaling_app
-from replicajax.cli._show import draw, observables, print_json, print_table, print_trained, report, trained_report
+from replicajax.cli._show import (
+    draw,
+    err,
+    observables,
+    out,
+    print_json,
+    print_table,
+    print_trained,
+    report,
+    trained_report,
+)
 from replicajax.cli._sweep import as_json as sweep_json
 from replicajax.cli._sweep import axis, check_figure, draw_sweep, fixed, print_summary
 from replicajax.search import OptimalWidth, fewest_bits, optimal_width
@@ -39,7 +48,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(scaling_app, name="scaling")
-out, err = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 100), Console(stderr=True)
 
 Data = Annotated[str | None, typer.Option(help=f"CSV file, or one of {', '.join(BUNDLED)}.")]
 Target = Annotated[str | None, typer.Option(help="Label column of the CSV file.")]

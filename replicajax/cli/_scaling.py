@@ -8,18 +8,16 @@ import jax
 import numpy as np
 import typer
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from replicajax import scaling
 from replicajax.cli._problem import ProblemError, read_csv
-from replicajax.cli._show import print_json
+from replicajax.cli._show import err, out, print_json
 from replicajax.cli._sweep import check_figure
 from replicajax.search import Split, TrainingCost, allocate_budget
 
 app = typer.Typer(help="Scaling laws of low-precision training.", no_args_is_help=True)
-out, err = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 100), Console(stderr=True)
 
 Exponent = Annotated[float, typer.Option(help="Spectrum of the features: variance i^-exponent.")]
 Source = Annotated[float | None, typer.Option(help="Label variance along feature i: i^-source (default: exponent).")]

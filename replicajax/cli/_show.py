@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from rich.table import Table
 
 from replicajax import solve, uniform
 from replicajax.plot import WidthCurve, plot_widths
+
+out, err = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 100), Console(stderr=True)
 
 _GRID = np.geomspace(0.1, 8.0, 81)
 """Widths drawn, in units of the teacher's standard deviation."""

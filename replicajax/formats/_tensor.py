@@ -104,8 +104,7 @@ def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0)
     else:
         _checks.instance("fmt", fmt, BlockFormat, "formats.BlockFormat(formats.nf4(), 64)")
         unscaled = False
-    if not 0 <= outliers < 1:
-        raise ValueError(f"outliers must be a fraction in [0, 1), got {outliers!r}")
+    _checks.fraction("outliers", outliers)
     flat = array.reshape(-1)
     finite = all(np.isfinite(flat[i : i + _CHUNK]).all() for i in range(0, flat.size, _CHUNK))
     if not finite:

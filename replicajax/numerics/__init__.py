@@ -1,5 +1,6 @@
 """Gaussian expectations and fixed points with implicit derivatives; knows no physics."""
 
+from replicajax.numerics._bisect import bisect as bisect
 from replicajax.numerics._gamma_nodes import gamma_nodes as gamma_nodes
 from replicajax.numerics._implicit import implicit_root as implicit_root
 from replicajax.numerics._newton_picard import NewtonPicard as NewtonPicard

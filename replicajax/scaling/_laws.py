@@ -20,10 +20,12 @@ import optimistix as optx
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from replicajax import _checks
-from replicajax.scaling._moments import Diagonal, Full
+from replicajax.numerics import bisect
+from replicajax.scaling._moments import closes_on_the_diagonal, moments_of
 from replicajax.scaling._precision import Precision
 from replicajax.scaling._problem import Regression
 from replicajax.scaling._risk import sgd_risk, step_limit
+from replicajax.scaling._schedule import stage_count
 
 
 @eqx.filter_jit
@@ -32,8 +34,7 @@ def quantization_floor(problem: Regression, precision: Precision) -> Float[Array
 
     Only errors of the data contribute: those of other sites are noise, which a falling step averages out.
     """
-    in_basis = precision.kind == "elementwise" and problem.basis is not None
-    moments = Full(problem, precision) if in_basis else Diagonal(problem, precision)
+    moments = moments_of(problem, precision)
     shift = moments.limit - moments.target
     return moments.error(moments.outer(shift, shift))
 
@@ -45,7 +46,7 @@ def effective_model_size(problem: Regression, precision: Precision) -> Float[Arr
     Where noise only shrinks all weights alike (multiplicative; elementwise without a basis) that is `problem.size`.
     Interpolated between directions in log(count + 1/2), in which the tail of a power law is straight.
     """
-    if precision.kind == "multiplicative" or (precision.kind == "elementwise" and problem.basis is None):
+    if precision.kind != "additive" and closes_on_the_diagonal(problem, precision):
         return problem.size
     order = jnp.argsort(-problem.eigenvalues)
     explained = (problem.multiplicity * problem.eigenvalues * problem.target**2)[order]
@@ -84,18 +85,12 @@ def effective_data_size(
         return jnp.log(risk.bias + risk.variance) - jnp.log(goal)
 
     @jax.jit
-    def bisect(low, high):
-        def halve(_, bracket):
-            low, high = bracket
-            middle = (low + high) / 2
-            above = left(middle) > 0
-            return jnp.where(above, middle, low), jnp.where(above, high, middle)
-
-        found = jax.lax.fori_loop(0, 50, halve, (low, high))[0]
+    def solve(low, high):
+        found, _ = bisect(lambda x: left(x) > 0, low, high, 50)
         return jnp.where((left(low) >= 0) & (left(high) <= 0), jnp.exp(found), jnp.nan)
 
     most = jnp.log(jnp.asarray(steps, float))
-    return bisect(jnp.log(4.0), most + jnp.log(1e4))
+    return solve(jnp.log(4.0), most + jnp.log(1e4))
 
 
 class Law(NamedTuple):
@@ -120,7 +115,7 @@ class Law(NamedTuple):
 def effective_steps(steps: ArrayLike) -> Float[Array, "..."]:
     """N_eff = N/floor(log2 N), the length of a stage of the geometric schedule."""
     steps = jnp.asarray(steps, float)
-    return steps / jnp.maximum(jnp.floor(jnp.log2(steps) * (1 + 1e-14)), 1.0)
+    return steps / stage_count(steps)
 
 
 def fit_law(size: ArrayLike, steps: ArrayLike, excess: ArrayLike, *, floor: bool = False) -> Law:

@@ -78,6 +78,10 @@ class Diagonal(eqx.Module):
         """G̃ K."""
         return self.covariance * K
 
+    def times_right(self, K):
+        """K G̃."""
+        return self.covariance * K
+
     def both_sides(self, K):
         """G̃ K G̃."""
         return self.covariance**2 * K
@@ -126,10 +130,11 @@ class Full(eqx.Module):
         self.precision, self.target = precision, basis @ v
         self.G = (basis * g) @ basis.T
         self.c = basis @ (g * v)
-        labels = (problem.signal + problem.residual) * self.G + 2 * jnp.outer(self.c, self.c)
+        ey2 = problem.signal + problem.residual
+        labels = ey2 * self.G + 2 * jnp.outer(self.c, self.c)
         if precision.kind == "additive":
-            self.covariance = self.G + eps * jnp.eye(g.size, dtype=g.dtype)
-            self.labels = (problem.signal + problem.residual) * self.covariance + 2 * jnp.outer(self.c, self.c)
+            added = eps * jnp.eye(g.size, dtype=g.dtype)
+            self.covariance, self.labels = self.G + added, labels + ey2 * added
         elif precision.kind == "multiplicative":
             self.covariance, self.labels = (1 + eps) * self.G, (1 + eps) * labels
         else:
@@ -165,6 +170,9 @@ class Full(eqx.Module):
     def times(self, K):
         return self.covariance @ K
 
+    def times_right(self, K):
+        return K @ self.covariance
+
     def both_sides(self, K):
         return self.covariance @ K @ self.covariance
 
@@ -190,6 +198,14 @@ class Full(eqx.Module):
 
 
 Moments = Diagonal | Full
+
+
+def closes_on_the_diagonal(problem: Regression, precision: Precision) -> bool:
+    return precision.kind != "elementwise" or problem.basis is None
+
+
+def moments_of(problem: Regression, precision: Precision) -> Moments:
+    return (Diagonal if closes_on_the_diagonal(problem, precision) else Full)(problem, precision)
 
 
 def _isserlis(G, K):

@@ -20,11 +20,12 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from replicajax import _checks
-from replicajax.scaling._moments import Diagonal, Full, Moments
+from replicajax.numerics import bisect
+from replicajax.scaling._moments import Diagonal, Full, Moments, closes_on_the_diagonal, moments_of
 from replicajax.scaling._precision import Precision
 from replicajax.scaling._problem import Regression
 from replicajax.scaling._schedule import IN_STAGES, Schedule, stages, step_factors
-from replicajax.scaling._stages import FEW, AffineMap, State, Sums, advance, one_step
+from replicajax.scaling._stages import FEW, AffineMap, State, Sums, advance
 
 METHODS = ("auto", "stages", "scan")
 
@@ -93,13 +94,12 @@ def sgd_risk(
     step, size = _checks.scalar("step_size", step_size), _checks.scalar("batch", batch)
     if not _checks.is_traced(size) and float(size) < 1:
         raise ValueError(f"batch must be at least 1, got {batch!r}")
-    if not 0 <= average < 1:
-        raise ValueError(f"average must be a fraction in [0, 1), got {average!r}")
+    _checks.fraction("average", average)
     whole = isinstance(steps, (int, np.integer)) and not isinstance(steps, bool)
     number = _checks.scalar("steps", steps)
     if not _checks.is_traced(number) and float(number) < 1:
         raise ValueError(f"steps must be at least 1, got {steps!r}")
-    diagonal = precision.kind != "elementwise" or problem.basis is None
+    diagonal = closes_on_the_diagonal(problem, precision)
     named = isinstance(schedule, str) and schedule in IN_STAGES
     if _checks.choice("method", method, METHODS) == "auto":
         method = "stages" if named and diagonal else "scan"
@@ -113,8 +113,8 @@ def sgd_risk(
         return _by_stages(problem, precision, number, step, size, float(average), str(schedule), bool(whole))
     if not whole or int(steps) > 10**7:  # type: ignore[arg-type]
         raise ValueError(f"steps must be a whole number up to 10^7 to go step by step, got {steps!r}")
-    moments = Diagonal(problem, precision) if diagonal else Full(problem, precision)
     last = int(np.ceil(average * int(steps)))  # type: ignore[arg-type]
+    moments = moments_of(problem, precision)
     return _by_scan(problem, precision, moments, step_factors(schedule, int(steps)), step, size, last)  # type: ignore[arg-type]
 
 
@@ -154,6 +154,18 @@ def _gradient_noise(moments: Moments, precision: Precision, C, mu):
     return output * noise, moments.both_sides(C + Kp)
 
 
+def _step(moments: Moments, precision: Precision, step, batch, state: State) -> State:
+    """One step of SGD; sums, where there are any, take its result in."""
+    C, mu, sums = state
+    noise, gradient = _gradient_noise(moments, precision, C, mu)
+    C = C - step * moments.twice(moments.times(C)) + step**2 * (noise / batch + (1 - 1 / batch) * gradient)
+    mu = mu - step * moments.times(mu)
+    if sums is not None:
+        carried = sums.last - step * moments.times_right(sums.last)
+        sums = Sums(sums.mean + mu, carried + C, sums.square + moments.twice(carried) + C)
+    return State(C, mu, sums)
+
+
 def _affine_map(moments: Diagonal, precision: Precision, step, batch) -> AffineMap:
     zero = jnp.zeros_like(moments.c)
     output, activation, parameter = _gains(precision)
@@ -170,7 +182,6 @@ def _affine_map(moments: Diagonal, precision: Precision, step, batch) -> AffineM
         h_trace=-2 * single * output * moments.cross_trace,
         k=moments.count * moments.c,
         k_square=2 * moments.count * moments.own * moments.limit,
-        trace=fourth * moments.trace,
         e=single * noise + mean * gradient,
         decay=step * moments.covariance,
     )
@@ -190,15 +201,8 @@ def _step_limit(moments: Diagonal, precision: Precision, batch) -> Array:
         return jnp.log(one.own @ (one.b / one.delta))
 
     frozen = jax.lax.stop_gradient((moments, precision, batch))
-
-    def halve(_, bracket):
-        low, high = bracket
-        middle = (low + high) / 2
-        stable = _is_stable(*frozen[:2], jnp.exp(middle), frozen[2])
-        return jnp.where(stable, middle, low), jnp.where(stable, high, middle)
-
-    high = jnp.log(2 / jax.lax.stop_gradient(moments.covariance).max())
-    low, _ = jax.lax.fori_loop(0, 60, halve, (high - 40.0, high))
+    high = jnp.log(2 / frozen[0].covariance.max())
+    low, _ = bisect(lambda x: _is_stable(*frozen[:2], jnp.exp(x), frozen[2]), high - 40.0, high, 60)
     slope = jax.lax.stop_gradient(jax.grad(excess)(low))
     return jnp.exp(low - jnp.where(jnp.isfinite(slope) & (slope > 0), excess(low) / slope, 0.0))
 
@@ -224,15 +228,18 @@ def _by_stages(problem, precision, steps, step_size, batch, average: float, sche
     def go(state: State, n, factor, averaging: bool) -> State:
         """n steps; sums are left alone unless they are what is averaged."""
         kept, state = state.sums, state if averaging else State(state.C, state.mu, None)
-        step = _affine_map(moments, precision, step_size * factor, batch)
+
+        def many(state: State) -> State:
+            return advance(state, _affine_map(moments, precision, step_size * factor, batch), jnp.maximum(n, FEW))
 
         def few(state: State) -> State:
             def one(t, s):
-                return jax.tree.map(lambda new, old: jnp.where(t < n, new, old), one_step(s, step, averaging), s)
+                new = _step(moments, precision, step_size * factor, batch, s)
+                return jax.tree.map(lambda new, old: jnp.where(t < n, new, old), new, s)
 
             return jax.lax.fori_loop(0, FEW, one, state)
 
-        moved = jax.lax.cond(n >= FEW, lambda s: advance(s, step, jnp.maximum(n, FEW), averaging), few, state)
+        moved = jax.lax.cond(n >= FEW, many, few, state)
         return moved if averaging else State(moved.C, moved.mu, kept)
 
     def stage(state: State, each):
@@ -245,28 +252,21 @@ def _by_stages(problem, precision, steps, step_size, batch, average: float, sche
     start = State(moments.limit**2, -moments.limit, Sums(zero, zero, zero) if average else None)
     state, _ = jax.lax.scan(stage, start, (lengths, before, sizes))
     limit = jnp.minimum(_step_limit(moments, precision, batch), 1 / moments.covariance.max())
-    return _result(problem, precision, moments, state.C, state.mu, state.sums, tail, limit, step_size < limit)
+    return _result(problem, precision, moments, state, tail, limit, step_size < limit)
 
 
 @eqx.filter_jit
 def _by_scan(problem, precision, moments: Moments, each, step_size, batch, tail: int) -> SGDRisk:
-    start = moments.outer(moments.limit, moments.limit), -moments.limit
-    sums = jnp.zeros_like(moments.limit), jnp.zeros_like(start[0]), jnp.zeros_like(start[0])
+    C = moments.outer(moments.limit, moments.limit)
+    zero = jnp.zeros_like(moments.limit), jnp.zeros_like(C), jnp.zeros_like(C)
+    start = State(C, -moments.limit, Sums(*zero) if tail else None)
     steps = each.size
 
-    def one(carry, at):
-        (C, mu), sums = carry
+    def one(state: State, at):
         t, factor = at
-        step = step_size * factor
-        noise, gradient = _gradient_noise(moments, precision, C, mu)
-        new = C - step * moments.twice(moments.times(C)) + step**2 * (noise / batch + (1 - 1 / batch) * gradient)
-        mu = mu - step * moments.times(mu)
-        if tail:
-            mean, last, square = sums
-            carried = last - step * _times_right(moments, last)
-            added = mean + mu, carried + new, square + moments.twice(carried) + new
-            sums = jax.tree.map(lambda new, old: jnp.where(t >= steps - tail, new, old), added, sums)
-        return ((new, mu), sums), None
+        new = _step(moments, precision, step_size * factor, batch, state)
+        sums = jax.tree.map(lambda new, old: jnp.where(t >= steps - tail, new, old), new.sums, state.sums)
+        return State(new.C, new.mu, sums), None
 
     # Kept once in every so many steps, the rest computed again for a derivative.
     piece = int(np.ceil(np.sqrt(steps)))
@@ -276,38 +276,27 @@ def _by_scan(problem, precision, moments: Moments, each, step_size, batch, tail:
     def pieces(carry, at):
         return jax.checkpoint(lambda c, a: jax.lax.scan(one, c, a))(carry, at)
 
-    carry = (start, sums)
-    carry, _ = jax.lax.scan(pieces, carry, (times[:whole].reshape(-1, piece), each[:whole].reshape(-1, piece)))
-    ((C, mu), sums), _ = jax.lax.scan(one, carry, (times[whole:], each[whole:]))
+    state, _ = jax.lax.scan(pieces, start, (times[:whole].reshape(-1, piece), each[:whole].reshape(-1, piece)))
+    state, _ = jax.lax.scan(one, state, (times[whole:], each[whole:]))
     if isinstance(moments, Diagonal):
         limit = _step_limit(moments, precision, batch)
         stable = _is_stable(moments, precision, step_size * each.max(), batch)
     else:
         stable, limit = _full_stability(moments, precision, step_size * each.max(), batch)
-    averaged = Sums(*sums) if tail else None
-    return _result(problem, precision, moments, C, mu, averaged, tail, limit, stable)
-
-
-def _times_right(moments: Moments, K):
-    """K G̃."""
-    return moments.times(K) if isinstance(moments, Diagonal) else K @ moments.covariance
+    return _result(problem, precision, moments, state, tail, limit, stable)
 
 
 def _growth(moments: Full, precision: Precision, step, batch):
     """Largest eigenvalue of C's homogeneous map, by 200 steps of the power method on positive matrices."""
-    nothing = jnp.zeros_like(moments.c)
 
     def forward(C):
-        def change(C):
-            noise, gradient = _gradient_noise(moments, precision, C, nothing)
-            return noise / batch + (1 - 1 / batch) * gradient
+        return _step(moments, precision, step, batch, State(C, jnp.zeros_like(moments.c), None)).C
 
-        quadratic = change(C) - change(jnp.zeros_like(C))
-        return C - step * moments.twice(moments.times(C)) + step**2 * quadratic
+    nothing = forward(jnp.zeros_like(moments.covariance))
 
     def iterate(_, carry):
         C, _ = carry
-        new = forward(C)
+        new = forward(C) - nothing
         size = jnp.trace(new)
         return (new + new.T) / (2 * size), size  # the map is for symmetric matrices: rounding must not lead out of them
 
@@ -316,19 +305,14 @@ def _growth(moments: Full, precision: Precision, step, batch):
 
 
 def _full_stability(moments: Full, precision: Precision, step, batch):
-    def halve(_, bracket):
-        low, high = bracket
-        middle = (low + high) / 2
-        stable = _growth(moments, precision, jnp.exp(middle), batch) < 1
-        return jnp.where(stable, middle, low), jnp.where(stable, high, middle)
-
     high = jnp.log(2 / jnp.trace(moments.covariance) * moments.c.size)
-    low, _ = jax.lax.fori_loop(0, 24, halve, (high - 12.0, high))
+    low, _ = bisect(lambda x: _growth(moments, precision, jnp.exp(x), batch) < 1, high - 12.0, high, 24)
     limit = jax.lax.stop_gradient(jnp.exp(low))
     return step < limit, limit
 
 
-def _result(problem, precision, moments: Moments, C, mu, sums: Sums | None, tail, limit, stable) -> SGDRisk:
+def _result(problem, precision, moments: Moments, state: State, tail, limit, stable) -> SGDRisk:
+    C, mu, sums = state
     shift = moments.limit - moments.target
     if sums is not None:
         C, mu = sums.square / tail**2, sums.mean / tail

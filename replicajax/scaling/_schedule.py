@@ -40,6 +40,12 @@ def step_factors(schedule: Schedule, steps: int) -> Float[Array, " steps"]:
     return each
 
 
+def stage_count(steps: Array) -> Array:
+    """L = floor(log2 N), at least 1."""
+    # log2 of a power of two is exact enough only with a margin.
+    return jnp.maximum(jnp.floor(jnp.log2(steps) * (1 + 1e-14)), 1.0)
+
+
 def stages(schedule: str, steps: Array, whole: bool) -> tuple[Array, Array]:
     """Lengths and factors of the stages of constant step (those of length 0 are not there).
 
@@ -48,8 +54,7 @@ def stages(schedule: str, steps: Array, whole: bool) -> tuple[Array, Array]:
     number = jnp.arange(_MOST_STAGES)
     if schedule == "constant":
         return jnp.where(number == 0, steps, 0.0), jnp.ones(_MOST_STAGES)
-    # log2 of a power of two is exact enough only with a margin.
-    count = jnp.maximum(jnp.floor(jnp.log2(steps) * (1 + 1e-14)), 1.0)
+    count = stage_count(steps)
     each = jnp.floor(steps / count) if whole else steps / count
     last = steps - (count - 1) * each
     return jnp.where(number < count - 1, each, jnp.where(number == count - 1, last, 0.0)), jnp.exp2(

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float, PRNGKeyArray
 
 from replicajax import _checks
+from replicajax.numerics import bisect
 from replicajax.scaling._problem import Regression
 
 _BINS_PER_OCTAVE = 4
@@ -94,14 +95,10 @@ def _limit(spectrum: Array, w: Array, size: int, noise: ArrayLike) -> Regression
 
 
 def _at_zero(spectrum: Array, size: int) -> Array:
-    def halve(_, bracket):
-        low, high = bracket
-        middle = (low + high) / 2
-        few = (spectrum * jnp.exp(middle) / (1 + spectrum * jnp.exp(middle))).sum() < size
-        return jnp.where(few, middle, low), jnp.where(few, high, middle)
+    def few(log_m):
+        return (spectrum * jnp.exp(log_m) / (1 + spectrum * jnp.exp(log_m))).sum() < size
 
-    start = jnp.log(1 / spectrum.max()) - 20, jnp.log(1 / spectrum.min()) + 40
-    return jnp.exp(jax.lax.fori_loop(0, 100, halve, start)[0])
+    return jnp.exp(bisect(few, jnp.log(1 / spectrum.max()) - 20, jnp.log(1 / spectrum.min()) + 40, 100)[0])
 
 
 @eqx.filter_jit

@@ -52,18 +52,16 @@ class AffineMap(NamedTuple):
     h_trace: Array
     k: Array
     k_square: Array
-    trace: Array
     e: Array
     decay: Array
     """step G̃."""
 
 
-def advance(state: State, step: AffineMap, n: Array, averaging: bool) -> State:
+def advance(state: State, step: AffineMap, n: Array) -> State:
     """n steps, real n >= FEW."""
-    if not averaging:
+    if state.sums is None:
         C = _inverse(lambda zm1: _transform(state, step, zm1), n)
         return State(C, _power(step.decay, n) * state.mu, None)
-    assert state.sums is not None
     sums = state.sums
 
     def all_transforms(zm1):
@@ -79,25 +77,10 @@ def advance(state: State, step: AffineMap, n: Array, averaging: bool) -> State:
     return State(C, _power(step.decay, n) * state.mu, Sums(mean, last, square))
 
 
-def one_step(state: State, step: AffineMap, averaging: bool) -> State:
-    C, mu = state.C, state.mu
-    new = C - step.delta * C + step.b * (step.own @ C) + step.e
-    new += step.h * mu + step.h_trace * (step.k @ mu) + step.trace * (step.k_square @ mu)
-    rho = 1 - step.decay
-    sums = state.sums
-    if averaging:
-        assert sums is not None
-        square = sums.square + 2 * rho * sums.last + new
-        sums = Sums(sums.mean + rho * mu, rho * sums.last + new, square)
-    return State(new, rho * mu, sums)
-
-
 def _transform(state: State, step: AffineMap, zm1):
     """Ĉ at z = 1 + zm1."""
     mean = state.mu / (zm1 + step.decay)
-    source = (
-        state.C + step.e / zm1 + step.h * mean + step.h_trace * (step.k @ mean) + step.trace * (step.k_square @ mean)
-    )
+    source = state.C + step.e / zm1 + step.h * mean + step.h_trace * (step.k @ mean) + step.b * (step.k_square @ mean)
     pole = zm1 + step.delta
     alone = source / pole
     return alone + step.b / pole * (step.own @ alone) / (1 - step.own @ (step.b / pole))

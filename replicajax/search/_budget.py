@@ -19,6 +19,7 @@ import optimistix as optx
 from jaxtyping import Array, ArrayLike
 
 from replicajax import _checks
+from replicajax.numerics import bisect
 from replicajax.scaling import Precision, Regression, SGDRisk, sgd_risk, step_limit
 
 Cost = Callable[[Array, Array, Array], Array]
@@ -156,13 +157,7 @@ def _solve(log_cost: Callable[[Array], Array], budget: Array, most: ArrayLike) -
     """log of the resource at which the cost is the budget, up to `most`."""
     goal = jnp.log(budget)
 
-    def halve(_, bracket):
-        low, high = bracket
-        middle = (low + high) / 2
-        affordable = log_cost(middle) <= goal
-        return jnp.where(affordable, middle, low), jnp.where(affordable, high, middle)
-
-    low, high = jax.lax.fori_loop(0, 55, halve, (jnp.zeros(()), jnp.log(jnp.asarray(most, float))))
+    low, high = bisect(lambda x: log_cost(x) <= goal, 0.0, jnp.log(jnp.asarray(most, float)), 55)
     found = jax.lax.stop_gradient(low)
     slope = jax.lax.stop_gradient(jax.jvp(log_cost, (found,), (jnp.ones(()),))[1])
     beyond = high >= jnp.log(most) - 1e-9  # more than `most` is affordable

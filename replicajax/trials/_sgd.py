@@ -104,6 +104,7 @@ def simulate_sgd(
     steps, batch, runs = (
         _checks.integer(name, value, 1, 10**9) for name, value in (("steps", steps), ("batch", batch), ("runs", runs))
     )
+    _checks.fraction("average", average)
     if isinstance(quantizers, Precision):
         quantizers = dither(quantizers)
     for site in quantizers:
