@@ -33,8 +33,8 @@ def real(name: str, value: Any) -> Array:
 def positive(name: str, value: Any, *, infinite: bool = False) -> Array:
     array = real(name, value)
     if not is_traced(array):
-        wrong = (array <= 0) | (jnp.isinf(array) & (not infinite))
-        if bool(wrong.any()):
+        known = np.asarray(array)  # in NumPy, which compiles nothing
+        if ((known <= 0) | (np.isinf(known) & (not infinite))).any():
             raise ValueError(f"{name} must be positive{'' if infinite else ' and finite'}, got {brief(array)}")
     return array
 
@@ -48,7 +48,7 @@ def scalar(name: str, value: Any) -> Array:
 
 def nonnegative(name: str, value: Any) -> Array:
     array = real(name, value)
-    if not is_traced(array) and bool(((array < 0) | jnp.isinf(array)).any()):
+    if not is_traced(array) and ((np.asarray(array) < 0) | np.isinf(array)).any():
         raise ValueError(f"{name} must be finite and not negative, got {brief(array)}")
     return array
 
@@ -88,7 +88,7 @@ def vector(name: str, value: Any, length: int, of: str) -> Array:
 
 def finite(name: str, value: Any) -> Array:
     array = real(name, value)
-    if not is_traced(array) and not bool(jnp.isfinite(array).all()):
+    if not is_traced(array) and not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, got {brief(array)}")
     return array
 

@@ -23,7 +23,7 @@ class Codebook(eqx.Module):
         array = _checks.finite("levels", levels)
         if array.ndim != 1 or array.shape[0] < 2:
             raise ValueError(f"levels must be a vector of at least two numbers, got shape {array.shape}")
-        if not _checks.is_traced(array) and bool((jnp.diff(array) <= 0).any()):
+        if not _checks.is_traced(array) and (np.diff(np.asarray(array)) <= 0).any():
             step = int(np.argmax(np.diff(np.asarray(array)) <= 0))
             kind = "duplicate" if array[step] == array[step + 1] else "unsorted"
             raise ValueError(
@@ -74,6 +74,7 @@ def power(bits: int, width: ArrayLike, exponent: ArrayLike) -> Codebook:
     """
     bits = _checks.integer("bits", bits, 1, 16)
     width, exponent = _checks.scalar("width", width), _checks.scalar("exponent", exponent)
+    xp = jnp if _checks.is_traced((width, exponent)) else np
     grid = np.linspace(-1.0, 1.0, 2**bits)
-    sign, size = (jnp.asarray(x, width.dtype) for x in (np.sign(grid), np.abs(grid)))
-    return Codebook(width * sign * size ** exponent.astype(width.dtype))
+    sign, size = (xp.asarray(x, width.dtype) for x in (np.sign(grid), np.abs(grid)))
+    return Codebook(xp.asarray(width) * sign * size ** xp.asarray(exponent, width.dtype))

@@ -5,6 +5,7 @@
 Whoever brings a new loss writes another `energetic`; a new prior, another `entropic`.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -62,10 +63,16 @@ class WeightAverages(NamedTuple):
     """E w0 <a>."""
 
 
-def weight_averages(task: LinearRegression, book: Codebook, fields: Fields, beta: Scalar) -> WeightAverages:
-    """Averages over h = m_hat w0 + sqrt(chi_hat) z of the weight's distribution at inverse temperature beta."""
+def weight_averages(
+    task: LinearRegression, book: Codebook, fields: Fields, beta: Scalar, cold: bool | None = None
+) -> WeightAverages:
+    """Averages over h = m_hat w0 + sqrt(chi_hat) z of the weight's distribution at inverse temperature beta.
+
+    `cold` says whether beta = inf, if that is known before compiling.
+    """
     curvature = fields.L + task.ridge
-    return _average(task, fields, lambda mean, deviation: soft_rounding(book.levels, curvature, beta, mean, deviation))
+    soft = partial(soft_rounding, book.levels, curvature, beta, cold=cold)
+    return _average(task, fields, lambda mean, deviation: soft(mean, deviation))
 
 
 def rounded_averages(task: LinearRegression, book: Codebook, fields: Fields) -> WeightAverages:

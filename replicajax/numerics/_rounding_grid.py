@@ -4,94 +4,133 @@ Where levels blur into one another no threshold stands out, and the trapezoidal 
 quadrature: its error is exp(−2 pi d / step), with d the distance from the real axis to the nearest zero of the partition
 sum.  Two neighbouring levels alone have theirs at d = pi/(beta gap); the end of a dense codebook, an error function of
 (h − curvature a_K) sqrt(beta / (2 curvature)), at d = 1.99 sqrt(2 curvature / beta).  The smaller of the two is used, and
-the number of nodes follows from it: large where beta is, and then `rounding_slopes` is the better choice.
+the number of nodes follows from it: large where beta is, and then `staircase_averages` is the better choice.
 
-Points are the last axis of every array; a block of points takes as many nodes as its most demanding one.
+Fields are the last axis of every array; they take as many nodes as the most demanding one.  Levels are summed in slices,
+so that their number is data.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from replicajax.numerics._rounding_slopes import RoundingSlopes, Slope
-from replicajax.numerics._soft_rounding import SoftRounding
-
-Error = Float[Array, ""] | float
+from replicajax.numerics._backend import JAX, Backend
+from replicajax.numerics._staircase import (
+    Averages,
+    Fields,
+    Levels,
+    RoundingSlopes,
+    Slope,
+    both_sides,
+    hard_staircase_slopes,
+    unless_symmetric,
+)
+from replicajax.numerics._window import SoftRounding
 
 _REACH = 8.5
 """Standard deviations kept on either side."""
 _MOST = 2**14
 """Nodes at most, on each side."""
+_SLICE = 16
 
 
-def grid_nodes(levels, curvature, beta, deviation, error: Error):
+def _nodes(on: Backend, book: Levels, curvature: Fields, beta: Fields, deviation: Fields, error):
     """Nodes on each side of the mean at which the trapezoidal rule errs by `error`, relative to the Gaussian's weight."""
-    gap = jnp.diff(levels, axis=0).max(0)
-    zero = jnp.minimum(jnp.pi / (beta * gap), 1.99 * jnp.sqrt(2 * curvature / beta))
-    needed = _REACH * deviation * -jnp.log(error) / (2 * jnp.pi * zero)
-    return jnp.clip(jnp.ceil(jax.lax.stop_gradient(needed).max()), 12, _MOST).astype(int)
+    xp = on.xp
+    there = (xp.arange(book.levels.shape[0] - 1) < book.count - 1)[:, None]
+    gap = xp.where(there, xp.diff(book.levels, axis=0), 0.0).max(0)
+    zero = xp.minimum(xp.pi / (beta * gap), 1.99 * xp.sqrt(2 * curvature / beta))
+    needed = _REACH * deviation * -xp.log(error) / (2 * xp.pi * zero)
+    return xp.clip(xp.ceil(on.constant(needed).max()), 12, _MOST).astype(int)
 
 
-def grid_slopes(levels, curvature, beta, mean, deviation, *, error: Error, symmetric: bool = False) -> RoundingSlopes:
-    """As `rounding_slopes`; `error` is that of the quadrature."""
+def grid_averages(
+    book: Levels,
+    curvature: Fields,
+    beta: Fields,
+    mean: Fields,
+    deviation: Fields,
+    *,
+    error: Float[Array, ""] | float,
+    everything: Bool[Array, ""] | bool = True,
+    centred: bool = False,
+    on: Backend = JAX,
+) -> Averages:
+    """As `staircase_averages`; `error` is that of the quadrature.  The padding of `levels` makes them a multiple of 16."""
+    xp = on.xp
+    count = _nodes(on, book, curvature, beta, deviation, error)
+    step, single = _REACH / count, xp.asarray(book.symmetric, bool)
+    size = on.chunk(_SLICE, book.levels.shape[0])
+    slices = -(-xp.asarray(book.count) // size)
 
-    def integrands(z, p, energy, partition):
-        del energy, partition
-        a = (p * levels).sum(0)
-        u = levels - a
-        variance, mu3, mu4 = ((p * u**n).sum(0) for n in (2, 3, 4))
+    def sliced(k):
+        """Levels, and whether they are levels at all."""
+        return on.rows(book.levels, k * size, size), (k * size + xp.arange(size) < book.count)[:, None]
+
+    def at(z, usage, measure):
+        best = mean / curvature + deviation / curvature * z  # with h = curvature best, −½ curvature (a − best)² decides
+
+        def closer(k, nearest):
+            levels, there = sliced(k)
+            distance = xp.where(there, xp.abs(levels - best), xp.inf)
+            chosen = xp.where(distance == distance.min(0), levels, -xp.inf).max(0)
+            return xp.where(distance.min(0) < xp.abs(nearest - best), chosen, nearest)
+
+        nearest = on.loop(slices, closer, book.levels[0])
+
+        def weights(k):
+            levels, there = sliced(k)
+            rise = levels - nearest
+            return xp.where(there, xp.exp(-beta * curvature * rise * (rise / 2 + nearest - best)), 0.0), rise
+
+        def add(k, sums):
+            term, rise = weights(k)
+            out = []
+            for total in sums:
+                out.append(total + term.sum(0))
+                term = term * rise
+            return tuple(out)
+
+        partition, *M = on.loop(slices, add, (xp.zeros_like(mean),) * 5)
+        shift, second, third, fourth = (m / partition for m in M)
+
+        def use(k, usage):
+            return on.add_rows(usage, k * size, measure / partition * weights(k)[0])
+
+        usage = on.loop(xp.where(everything, slices, 0), use, usage)
+        variance = second - shift**2
+        mu3 = third - 3 * shift * second + 2 * shift**3
+        mu4 = fourth - 4 * shift * third + 6 * shift**2 * second - 3 * shift**4
+        a = nearest + shift
         lean = 2 * a * variance + mu3
-        return (
-            (a, variance, z * variance, lean),
-            (a**2, a * variance, z * a * variance, a * lean),
-            (variance, mu3, z * mu3, mu4 - variance**2 + 2 * a * mu3),
-        )
+        log_partition = xp.log(partition)
+        potential = curvature * nearest * (best - nearest / 2) + log_partition / beta
+        entropy = log_partition + beta * curvature * (second / 2 + shift * (nearest - best))
+        new = a**2, z * a * variance, a * lean, variance, z * mu3, mu4 - variance**2 + 2 * a * mu3
+        new += potential, variance**2, entropy
+        return (*new, *(() if centred else (a * variance, mu3, a, z * variance, lean))), usage
 
-    sums = _integrate(integrands, levels, curvature, beta, mean, deviation, error, symmetric)
-    (m, m_h, m_z, m_c), (q, q_h, q_z, q_c), (v, v_h, v_z, v_c) = sums
-    if symmetric:
-        m, m_z, m_c, q_h, v_h = (jnp.zeros_like(m),) * 5
-    return RoundingSlopes(
-        mean=Slope(m, beta * m_h, beta * m_z, -beta / 2 * m_c),
-        square=Slope(q, 2 * beta * q_h, 2 * beta * q_z, -beta * q_c),
-        response=Slope(beta * v, beta**2 * v_h, beta**2 * v_z, -(beta**2) / 2 * v_c),
-    )
-
-
-def grid_averages(levels, curvature, beta, mean, deviation, *, error: Error, symmetric: bool = False) -> SoftRounding:
-    """Everything `soft_rounding` gives; arguments as in `grid_slopes`."""
-
-    def integrands(z, p, energy, log_partition):
-        del z
-        a = (p * levels).sum(0)
-        response = beta * (p * (levels - a) ** 2).sum(0)
-        entropy = log_partition - (p * energy).sum(0)
-        return log_partition / beta, a, a**2, response, response**2, entropy, p
-
-    result = SoftRounding(*_integrate(integrands, levels, curvature, beta, mean, deviation, error, symmetric))
-    if not symmetric:
-        return result
-    return result._replace(mean=jnp.zeros_like(result.mean), usage=(result.usage + result.usage[::-1]) / 2)
-
-
-def _integrate(integrands, levels, curvature, beta, mean, deviation, error: Error, symmetric: bool):
-    """E integrands(z, p, log weights, log of their sum); only the right half, doubled, if `symmetric`."""
-    count = grid_nodes(levels, curvature, beta, deviation, error)
-    step = _REACH / count
-
-    def at(z):
-        h = mean + deviation * z
-        energy = beta * (h * levels - curvature * levels**2 / 2)
-        log_partition = jax.nn.logsumexp(energy, axis=0)
-        return integrands(z, jnp.exp(energy - log_partition), energy, log_partition)
+    first = xp.where(single, 0, count)  # nodes left of the mean
 
     def add(i, sums):
-        z = i * step
-        weight = step * jnp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-        weight = jnp.where((i == 0) & symmetric, 1.0, 2.0 if symmetric else 1.0).astype(step.dtype) * weight
-        return jax.tree.map(lambda total, value: total + weight * value, sums, at(z.astype(levels.dtype)))
+        values, usage = sums
+        z = ((i - first) * step).astype(mean.dtype)
+        weight = step * xp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * xp.where(single & (i > 0), 2.0, 1.0)
+        measure = weight.astype(mean.dtype)
+        new, usage = at(z, usage, measure)
+        return tuple(total + measure * value for total, value in zip(values, new, strict=True)), usage
 
-    shapes = jax.eval_shape(at, jnp.zeros((), levels.dtype))
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return jax.lax.fori_loop(0 if symmetric else -count, count + 1, add, zeros)
+    zeros = (xp.zeros_like(mean),) * (9 if centred else 14), xp.zeros_like(book.levels)
+    values, usage = on.loop(count + 1 + first, add, zeros)
+    q, q_z, q_c, v, v_z, v_c, potential, v_square, entropy, *rest = values
+    q_h, v_h, m, m_z, m_c = (unless_symmetric(xp, book, x) for x in rest or (xp.zeros_like(mean),) * 5)
+    response, zero = beta * v, xp.zeros_like(mean)
+    soft = SoftRounding(potential, m, q, response, beta**2 * v_square, entropy, both_sides(xp, book, usage))
+    slopes = RoundingSlopes(
+        None if centred else Slope(m, response, beta * m_z, -beta / 2 * m_c),
+        Slope(q, 2 * beta * q_h, 2 * beta * q_z, -beta * q_c),
+        Slope(response, beta**2 * v_h, beta**2 * v_z, -(beta**2) / 2 * v_c),
+    )
+    first, second, jump = hard_staircase_slopes(book, curvature, beta, mean, deviation, on=on)
+    assert first is not None
+    hard = SoftRounding(zero, first.value, second.value, jump.value, zero + xp.inf, zero, zero)
+    return Averages(slopes, soft, hard)

@@ -16,6 +16,7 @@ tau with distance = scale sinh(tau): `scale` is the distance to the nearest comp
 integrand is analytic in a strip of half-width about pi/2 in tau whatever the temperature.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -24,29 +25,14 @@ import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
-# Integrands below exp(−REACH²/2) = 3e-15 of their peak are dropped.
-_REACH = 8.2
+from replicajax.numerics._staircase import Averages, Fields, Levels, RoundingSlopes, Slope
+from replicajax.numerics._window import SoftRounding, window
+
 # A Gaussian variable never exceeds this many deviations: its tail there is 0 in float64 (inf would spoil 2nd derivatives).
 _FAR = 40.0
 
-
-class SoftRounding(NamedTuple):
-    """Gaussian averages of the soft rounding (1); those not used cost nothing under `jax.jit`."""
-
-    potential: Float[Array, ""]
-    """E of (1/beta) log sum_k exp{...}; at beta = inf, of the maximum over k."""
-    mean: Float[Array, ""]
-    """E <a>."""
-    square: Float[Array, ""]
-    """E <a>²."""
-    response: Float[Array, ""]
-    """E d<a>/dh = E beta Var(a)."""
-    response_square: Float[Array, ""]
-    """E (beta Var(a))²; inf at beta = inf."""
-    entropy: Float[Array, ""]
-    """E −sum_k p_k log p_k, in nats."""
-    usage: Float[Array, " levels"]
-    """E p_k."""
+Scalar = Float[Array, ""]
+Vector = Float[Array, " levels"]
 
 
 def default_nodes(levels: int) -> int:
@@ -55,12 +41,13 @@ def default_nodes(levels: int) -> int:
 
 
 def soft_rounding(
-    levels: Float[Array, " levels"],
-    curvature: Float[Array, ""],
-    beta: Float[Array, ""],
-    mean: Float[Array, ""],
-    deviation: Float[Array, ""],
+    levels: Vector,
+    curvature: Scalar,
+    beta: Scalar,
+    mean: Scalar,
+    deviation: Scalar,
     nodes: int | None = None,
+    cold: bool | None = None,
 ) -> SoftRounding:
     """Average the soft rounding (1) over a field h ~ N(mean, deviation²).
 
@@ -70,24 +57,19 @@ def soft_rounding(
       beta: inverse temperature, > 0; may be inf.
       mean, deviation: of the Gaussian field (deviation > 0 is a standard deviation).
       nodes: Gauss-Legendre nodes on each side of each threshold.
+      cold: whether beta = inf, if known before compiling.
     """
     nodes = nodes or default_nodes(levels.shape[0])
-    cold = jnp.isinf(beta)
-    warm_beta = jnp.where(cold, 1.0, beta)  # keeps 0 * inf out of values and of derivatives
-    zero = hard_rounding(levels, curvature, mean, deviation)
-    # The left side of each threshold is the right side in the mirror image h -> −h, a -> −a.
-    mirrored = jnp.stack([levels, -levels[::-1]]), jnp.stack([mean, -mean])
-    sides = jax.vmap(lambda a, m: _side(a, curvature, warm_beta, m, deviation, nodes))(*mirrored)
-    warm = SoftRounding(
-        potential=zero.potential + sides.potential.sum(),
-        mean=zero.mean + sides.mean[0] - sides.mean[1],
-        square=zero.square + sides.square.sum(),
-        response=sides.response.sum(),
-        response_square=sides.response_square.sum(),
-        entropy=sides.entropy.sum(),
-        usage=zero.usage + sides.usage[0] + sides.usage[1, ::-1],
-    )
-    return SoftRounding(*(jnp.where(cold, z, w) for z, w in zip(zero, warm, strict=True)))
+    if cold is None:
+        infinite = jnp.isinf(beta)
+        warm_beta = jnp.where(infinite, 1.0, beta)  # keeps 0 * inf out of values and of derivatives
+        zero, warm = hard_rounding(levels, curvature, mean, deviation), _warm(
+            nodes, levels, curvature, warm_beta, mean, deviation
+        )
+        return SoftRounding(*(jnp.where(infinite, z, w) for z, w in zip(zero, warm, strict=True)))
+    if cold:
+        return hard_rounding(levels, curvature, mean, deviation)
+    return _warm(nodes, levels, curvature, beta, mean, deviation)
 
 
 def hard_rounding(
@@ -114,65 +96,157 @@ def hard_rounding(
     )
 
 
-def _side(levels, curvature, beta, mean, deviation, nodes: int) -> SoftRounding:
-    """The integrals of (2) over h = threshold + x, x > 0, up to the middle of the next level's cell."""
-    gaps = jnp.diff(levels)
-    winner = levels[1:]
-    thresholds = curvature * (levels[1:] + levels[:-1]) / 2
-    next_gaps = jnp.concatenate([gaps[1:], jnp.full_like(gaps[:1], jnp.inf)])
-    middle = jnp.concatenate([curvature * (gaps[:-1] + gaps[1:]) / 4, jnp.full_like(gaps[:1], jnp.inf)])
-    offset = (
-        curvature * (levels[:-1, None] - levels) / 2
-    )  # of threshold k from the meeting point of level j and the winner
-    rise = levels - winner[:, None]
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _warm(nodes: int, levels, curvature, beta, mean, deviation) -> SoftRounding:
+    """At finite beta; its derivatives are averages too (`_with_slopes`)."""
+    return _with_slopes(nodes, levels, curvature, beta, mean, deviation)[0]
 
-    slowest = beta * jnp.minimum(gaps, next_gaps)
-    low, high = window(mean - thresholds, slowest, middle, deviation)
+
+@_warm.defjvp
+def _warm_jvp(nodes: int, primals, tangents):
+    values, slopes = _with_slopes(nodes, *primals)
+    levels, *scalars = tangents
+
+    def along(slope: "_Slope"):
+        rest = zip(slope[1:], scalars, strict=True)
+        return slope.levels @ levels + sum(by * t for by, t in rest)
+
+    return values, SoftRounding(*map(along, slopes))
+
+
+class _Slope(NamedTuple):
+    """Derivatives of an average; of the usage, one row a level."""
+
+    levels: Array
+    curvature: Array
+    beta: Array
+    mean: Array
+    deviation: Array
+
+
+def _with_slopes(nodes: int, levels: Vector, curvature, beta, mean, deviation) -> tuple[SoftRounding, SoftRounding]:
+    """All averages and all their derivatives, by one quadrature.
+
+    An average of F(p, a) changes with the energies e_k = beta (h a_k − ½ curvature a_k²) and with the levels themselves,
+
+        dF = sum_k y_k de_k + sum_k x_k da_k,       y_k = p_k times a deviation from a mean, so that sum_k y_k = 0,
+
+    so that E y_k and E (h − curvature a_k) y_k are all that is needed, and y_k lives where the staircase is soft.
+    """
+    K, c = levels.shape[0], curvature
+    up, down = np.arange(1, K), np.arange(K - 1)
+    winner, loser = np.concatenate([up, down]), np.concatenate([down, up])
+    sign = np.repeat([1.0, -1.0], K - 1)
+    after = np.clip(winner + sign.astype(int), 0, K - 1)
+    won, lost = levels[winner], levels[loser]
+    gap, middle = sign * (won - lost), sign * (won + lost) / 2
+    next_gap = sign * (levels[after] - won)
+    end = jnp.where(after == winner, jnp.inf, c * (gap + next_gap) / 4)
+    next_gap = jnp.where(after == winner, jnp.inf, next_gap)
+    distance = c * middle - sign * mean
+    low, high = window(jnp, -distance, beta * jnp.minimum(gap, next_gap), end, deviation)
+    rise = sign[:, None] * (levels - won[:, None])
+    offset = middle[:, None] - sign[:, None] * (won[:, None] + levels) / 2
     below = rise < 0
-    poles = jnp.sqrt(offset**2 + (jnp.pi / (beta * jnp.where(below, rise, 1.0))) ** 2)
-    scale = jax.lax.stop_gradient(jnp.min(jnp.where(below, poles, jnp.inf), axis=1))
+    zeros = (c * offset) ** 2 + (jnp.pi / (beta * jnp.where(below, rise, 1.0))) ** 2
+    scale = jax.lax.stop_gradient(jnp.sqrt(jnp.where(below, zeros, jnp.inf).min(1)))
 
     unit, weight = (jnp.asarray(a, levels.dtype) for a in np.polynomial.legendre.leggauss(nodes))
-    start, stop = jnp.arcsinh(low / scale), jnp.arcsinh(high / scale)
+    start, stop = (jnp.log(x + jnp.sqrt(1 + x**2)) for x in (low / scale, high / scale))  # arcsinh
     half = ((stop - start) / 2)[:, None]
     tau = start[:, None] + half * (1 + unit)
-    x = scale[:, None] * jnp.sinh(tau)  # (thresholds, nodes)
-    z = (thresholds[:, None] + x - mean) / deviation
-    measure = weight * half * scale[:, None] * jnp.cosh(tau) * jnp.exp(-(z**2) / 2) / (deviation * jnp.sqrt(2 * jnp.pi))
+    x = scale[:, None] * jnp.sinh(tau)  # (sides, nodes)
+    z = (distance[:, None] + x) / deviation
+    measure = weight * half * scale[:, None] * jnp.cosh(tau) * jnp.exp(-(z**2) / 2) / (deviation * np.sqrt(2 * np.pi))
 
-    # Energies relative to the winner, from differences of levels only: no cancellation at large beta.
-    energy = -beta * rise[:, None, :] * (offset[:, None, :] + x[:, :, None])
-    boltzmann = jnp.exp(-energy)
-    partition = boltzmann.sum(-1)
-    p = boltzmann / partition[..., None]
-    shift = (p * rise[:, None, :]).sum(-1)  # <a> − winner
-    response = beta * (p * (rise[:, None, :] - shift[..., None]) ** 2).sum(-1)
-    others = jnp.where(rise[:, None, :] == 0, 0.0, boltzmann).sum(-1)
-    log_partition = jnp.log1p(others)
-    is_winner = rise[:, None, :] == 0
-    departure = jnp.where(is_winner, -(others / partition)[..., None], p)
+    # Relative to the winner, from differences of levels only: no cancellation at large beta.  (sides, nodes, levels)
+    e = beta * rise[:, None] * (c * offset[:, None] + x[..., None])
+    boltzmann = jnp.exp(e)
+    is_winner = np.arange(K) == winner[:, None, None]
+    others = jnp.where(is_winner, 0.0, boltzmann).sum(-1)
+    p = boltzmann / (1 + others)[..., None]
+    shift = (p * rise[:, None]).sum(-1)
+    u = rise[:, None] - shift[..., None]
+    variance = (p * u**2).sum(-1)
+    log_partition, energy = jnp.log1p(others), (p * e).sum(-1)
+    a = (sign * won)[:, None] + shift
+    spread = u**2 - variance[..., None]
+    entropy = log_partition - energy
+    departure = jnp.where(is_winner, -(others / (1 + others))[..., None], p)
+    turn = (sign[:, None] * measure)[..., None]
 
-    def integrate(values):
-        return (measure * values).sum()
+    def average(values, measure=measure):
+        return jnp.tensordot(measure, values, 2)
 
-    return SoftRounding(
-        potential=integrate(log_partition) / beta,
-        mean=integrate(shift),
-        square=integrate(shift * (shift + 2 * winner[:, None])),
-        response=integrate(response),
-        response_square=integrate(response**2),
-        entropy=integrate(log_partition + (p * energy).sum(-1)),
-        usage=jnp.einsum("tn,tnk->k", measure, departure),
+    hard = hard_rounding(levels, c, mean, deviation)
+    values = SoftRounding(
+        potential=hard.potential + average(log_partition) / beta,
+        mean=hard.mean + average(shift, sign[:, None] * measure),
+        square=hard.square + average(shift * (shift + 2 * (sign * won)[:, None])),
+        response=beta * average(variance),
+        response_square=beta**2 * average(variance**2),
+        entropy=average(entropy),
+        usage=hard.usage + average(departure),
     )
 
+    weights = measure[..., None] * p
+    y = jnp.stack(
+        [
+            turn * p * u,
+            2 * a[..., None] * weights * u,
+            weights * spread,
+            2 * variance[..., None] * weights * spread,
+            -weights * (e - energy[..., None]),
+        ]
+    )
+    d = (c * (middle[:, None] - sign[:, None] * levels))[:, None] + x[..., None]  # sign (h − curvature a)
+    signed = sign[:, None, None] * d
+    one, far = y.sum((1, 2)), (y * signed).sum((1, 2))
+    flat = weights.reshape(-1, K)
+    mixed, mixed_far = flat.T @ p.reshape(-1, K), flat.T @ (p * signed).reshape(-1, K)
+    each, each_far = weights.sum((0, 1)), (weights * signed).sum((0, 1))
+    centred = (turn * p * u).sum((0, 1))
+    lean = (turn * variance[..., None] * p * u).sum((0, 1))
+    one, far = (
+        jnp.concatenate([rows, jnp.diag(diagonal) - square])
+        for rows, diagonal, square in ((one, each, mixed), (far, each_far, mixed_far))
+    )
+    nothing = jnp.zeros_like(centred)
+    direct = jnp.stack([values.usage, 2 * (levels * values.usage - centred), 2 * centred, 4 * lean, nothing])
+    direct = jnp.concatenate([direct, jnp.zeros((K, K), direct.dtype)])
 
-def window(center, rate, end, deviation):
-    """Where exp(−rate x) exp(−(x − center)²/2 deviation²) exceeds exp(−REACH²/2) of its peak on [0, end].
+    by_levels = beta * far + direct
+    by_curvature = -beta / 2 * one @ levels**2
+    by_beta = far @ levels + c / 2 * one @ levels**2
+    by_mean = beta * one @ levels
+    by_deviation = beta * ((far + (c * levels - mean) * one) @ levels) / deviation
+    first = _Slope(by_levels, by_curvature, by_beta, by_mean, by_deviation)
+    m, q, v, v_square, s = (jax.tree.map(lambda rows, i=i: rows[i], first) for i in range(5))
+    usage = jax.tree.map(lambda rows: rows[5:], first)
+    response = jax.tree.map(lambda x: beta * x, v)._replace(beta=values.response / beta + beta * v.beta)
+    square = jax.tree.map(lambda x: beta**2 * x, v_square)
+    square = square._replace(beta=2 * values.response_square / beta + square.beta)
+    potential = _Slope(
+        # E p (h − curvature a), by Stein's lemma
+        levels=(mean - c * levels) * values.usage + deviation**2 * beta * centred,
+        curvature=-(values.square + values.response / beta) / 2,
+        beta=-values.entropy / beta**2,
+        mean=values.mean,
+        deviation=deviation * values.response,
+    )
+    return values, SoftRounding(potential, m, q, response, square, s, usage)  # type: ignore[arg-type]
 
-    The product is a Gaussian of the same deviation about center − rate deviation².
-    """
-    peak = center - rate * deviation**2
-    nearest = jnp.clip(peak, 0.0, end)
-    radius = jnp.sqrt((nearest - peak) ** 2 + (_REACH * deviation) ** 2)
-    outward = jnp.where(peak < 0, (_REACH * deviation) ** 2 / (radius + jnp.abs(peak)), peak + radius)
-    return jnp.maximum(0.0, peak - radius), jnp.minimum(end, outward)
+
+def soft_averages(book: Levels, curvature: Fields, beta: Fields, mean: Fields, deviation: Fields) -> Averages:
+    """As `staircase_averages`, all sides, nodes and levels at once: for few fields inside a JAX transformation."""
+
+    def one(levels, curvature, beta, mean, deviation):
+        soft, slopes = _with_slopes(default_nodes(levels.shape[0]), levels, curvature, beta, mean, deviation)
+        three = (
+            Slope(getattr(soft, name), *(getattr(getattr(slopes, name), by) for by in Slope._fields[1:]))
+            for name in RoundingSlopes._fields
+        )
+        return Averages(RoundingSlopes(*three), soft, hard_rounding(levels, curvature, mean, deviation))
+
+    fields = (-1, 0, 0, 0, 0)
+    return jax.vmap(one, in_axes=fields, out_axes=-1)(book.levels, curvature, beta, mean, deviation)

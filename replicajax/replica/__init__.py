@@ -6,6 +6,8 @@ from replicajax.replica._ridge import Unquantized as Unquantized
 from replicajax.replica._ridge import optimal_ridge as optimal_ridge
 from replicajax.replica._ridge import ridge_regression as ridge_regression
 from replicajax.replica._slopes import Direction as Direction
+from replicajax.replica._slopes import Slopes as Slopes
 from replicajax.replica._slopes import slopes_many as slopes_many
+from replicajax.replica._slopes import solve_with_slopes as solve_with_slopes
 from replicajax.replica._solution import Solution as Solution
 from replicajax.replica._solve import solve as solve

@@ -5,40 +5,41 @@ it sees the teacher through Gaussian noise of variance t.  Stationarity of f is 
 
     log L + log(1 + chi(L, t)) − log alpha = 0,        log t − log(R(L, t)/alpha) = 0,        (1)
 
-two equations in (log L, log t) whose Jacobian comes with the averages (`numerics.rounding_slopes`).
+two equations in (log L, log t) whose Jacobian comes with the averages (`numerics.staircase_averages`).  Everything here is
+in units of the signal: levels over sqrt(signal), noise and t over signal, beta times signal.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from replicajax.codebooks import Codebook
-from replicajax.distributions import Discrete
-from replicajax.models import LinearRegression, WeightAverages
+from replicajax.distributions import Mixture
 from replicajax.numerics import (
-    RoundingSlopes,
+    Averages,
+    Backend,
+    Levels,
+    Nodes,
     Slope,
     SoftRounding,
     default_nodes,
     gauss_legendre,
     grid_averages,
-    grid_slopes,
-    hard_rounding,
-    hard_rounding_slopes,
+    hard_staircase_slopes,
     negligible_beyond,
-    rounding_averages,
-    rounding_slopes,
+    soft_averages,
+    staircase_averages,
 )
 
 Points = Float[Array, " points"]
 
 _FEW = 8
 """Quadrature nodes of the first steps."""
+_MOST = 40
+_ONE_BY_ONE = 16
+"""Levels up to which thresholds are always integrated one by one."""
 
 
 class State(NamedTuple):
@@ -48,11 +49,49 @@ class State(NamedTuple):
     log_t: Points
 
 
-class Problems(NamedTuple):
-    """A batch in the form the kernel wants it: points last, components of the teacher and levels first."""
+class Numbers(NamedTuple):
+    """Of a task, apart from its teacher's law."""
 
     alpha: Points
     signal: Points
+    noise: Points
+    ridge: Points
+
+
+class Shared(NamedTuple):
+    """What the points of a batch have in common; data, so that another number of levels is no other program."""
+
+    count: Int[Array, ""] | int
+    """Levels; more rows than that are padding."""
+    symmetric: Bool[Array, ""] | bool
+    """Levels and teacher, about 0."""
+    even: Bool[Array, ""] | bool
+    """Levels evenly spaced."""
+    nodes: Nodes
+    """On each side of a threshold, for 1e-10 of every average (tests/numerics)."""
+
+    @classmethod
+    def of(cls, levels: Float[np.ndarray, "points levels"], *, centred: bool) -> "Shared":
+        """By inspection; `centred` says that the teacher's components have mean 0."""
+        gaps, size = np.diff(levels, axis=1), np.abs(levels).max(1, keepdims=True)
+        close = partial(np.allclose, rtol=0, atol=8 * np.finfo(levels.dtype).eps * size)
+        count = levels.shape[1]
+        even, symmetric = close(gaps, gaps.mean(1, keepdims=True)), centred and close(levels, -levels[:, ::-1])
+        nodes = default_nodes(count) if not (even and symmetric) else 20 if count <= 8 else 28
+        return jax.tree.map(np.asarray, cls(count, symmetric, even, gauss_legendre(nodes, _MOST)))
+
+
+def padded(levels: Float[np.ndarray, "points levels"]) -> Float[np.ndarray, "points padded"]:
+    """16 levels, 256, or the next power of 2: programs are made for these numbers alone."""
+    count = levels.shape[1]
+    size = _ONE_BY_ONE if count <= _ONE_BY_ONE else 256 if count <= 256 else 1 << (count - 1).bit_length()
+    return np.pad(levels, ((0, 0), (0, size - count)), mode="edge")
+
+
+class Problems(NamedTuple):
+    """A batch in the form the kernel wants it, in units of the signal: points last, components and levels first."""
+
+    alpha: Points
     noise: Points
     ridge: Points
     weight: Float[Array, "components points"]
@@ -62,69 +101,87 @@ class Problems(NamedTuple):
     beta: Points
     unit: Points
     """1, or 0 under the hard constraint of interpolation, where beta is 1."""
+    power: Points
+    """Mean square of the levels."""
 
 
-def problems(tasks: LinearRegression, books: Codebook, betas: Points, interpolates: Array) -> Problems:
-    weight, mean, variance = (x.T for x in jax.vmap(lambda task: task.weights())(tasks))
-    hard = interpolates.astype(betas.dtype)
-    betas = jnp.where(interpolates, 1.0, betas)
+_HARD_RIDGE = 1e6
+"""Ridge times beta, in units of 1/gap², that stands for infinity among interpolating codewords."""
+
+
+def problems(
+    on: Backend,
+    tasks: Numbers,
+    teacher: Mixture,
+    levels: Float[Array, "points levels"],
+    count: Int[Array, ""] | int,
+    betas: Points,
+    interpolates: Bool[Array, " points"],
+) -> Problems:
+    """`teacher`: (points, components).  In the hard constraint y = x·w of interpolation a ridge, however small, leaves only codewords of least |a|."""
+    xp, signal = on.xp, tasks.signal
+    weight, mean, variance = (x.T for x in teacher)
+    levels = levels.T / xp.sqrt(signal)
+    gaps = xp.diff(levels, axis=0)
+    gap = on.constant(xp.where(gaps > 0, gaps, xp.inf).min(0))
+    ridge = xp.where(interpolates & (tasks.ridge > 0), _HARD_RIDGE / gap**2, tasks.ridge)
     return Problems(
-        tasks.alpha, tasks.signal, tasks.noise, tasks.ridge, weight, mean, variance, books.levels.T, betas, 1 - hard
+        alpha=tasks.alpha,
+        noise=tasks.noise / signal,
+        ridge=ridge,
+        weight=weight,
+        mean=mean / xp.sqrt(signal),
+        variance=variance / signal,
+        levels=levels,
+        beta=xp.where(interpolates, 1.0, betas * signal),
+        unit=xp.asarray(xp.where(interpolates, 0.0, 1.0), levels.dtype),
+        power=xp.where(xp.arange(levels.shape[0])[:, None] < count, levels**2, 0.0).sum(0) / count,
     )
 
 
-class Traits(NamedTuple):
-    """What is common to a batch and known before compiling; it chooses the quadrature."""
+class Rule(NamedTuple):
+    """How averages are taken; `fine` and `everything` may be traced."""
 
-    even: bool
-    """Levels evenly spaced."""
-    symmetric: bool
-    """Levels and teacher symmetric about 0."""
-    levels: int
-    components: int = 1
-    """Of the teacher's mixture."""
+    on: Backend
+    shared: Shared
+    centred: bool
+    """All components of the teacher have mean 0."""
+    cold: bool = False
+    """beta = inf: closed forms."""
+    at_once: bool = False
+    """All sides, nodes and levels together: for one point inside a transformation."""
+    fine: Array | bool = True
+    """The quadrature of the result or, many times cheaper, of the first steps."""
+    everything: Array | bool = True
+    """The usage of the levels too."""
 
-    @property
-    def work(self) -> int:
-        """Numbers held of one point and one node."""
-        return (self.levels - 1) * self.components
+    def __call__(self, book: Levels, curvature, beta, mean, deviation) -> Averages:
+        arguments, flags = (book, curvature, beta, mean, deviation), {"centred": self.centred, "on": self.on}
+        if self.cold:
+            return Averages(hard_staircase_slopes(*arguments, **flags), None, None)
+        if self.at_once:
+            return soft_averages(*arguments)
+        few = gauss_legendre(_FEW, _MOST)
+        nodes = jax.tree.map(partial(self.on.xp.where, self.fine), self.shared.nodes, few)
+        flags["everything"] = self.everything
+        thresholds = partial(staircase_averages, nodes=nodes, **flags)
+        if book.levels.shape[0] <= _ONE_BY_ONE:
+            return thresholds(*arguments)
+        grid = partial(grid_averages, error=self.on.xp.where(self.fine, 1e-13, 1e-5), **flags)
+        sharp = self.shared.even & negligible_beyond(book, curvature, beta)
+        return self.on.either(sharp, thresholds, grid, *arguments)
 
-    def slopes(self, fine: Array | bool) -> Callable[..., RoundingSlopes]:
-        """The quadrature of the result or, many times cheaper, of the first steps; the choice may be traced."""
-        few, many = (gauss_legendre(n, self.nodes) for n in (_FEW, self.nodes))
-        nodes = jax.tree.map(partial(jnp.where, fine), many, few)
-        return self._choose(
-            partial(rounding_slopes, nodes=nodes, even=self.even, symmetric=self.symmetric),
-            partial(grid_slopes, error=jnp.where(fine, 1e-13, 1e-5), symmetric=self.symmetric),
-        )
 
-    def averages(self) -> Callable[..., SoftRounding]:
-        nodes = gauss_legendre(self.nodes)
-        return self._choose(
-            partial(rounding_averages, nodes=nodes, even=self.even, symmetric=self.symmetric),
-            partial(grid_averages, error=1e-13, symmetric=self.symmetric),
-        )
+class Sloped(NamedTuple):
+    """m, q or chi that the fields lead to, and its derivatives."""
 
-    @property
-    def nodes(self) -> int:
-        """On each side of a threshold, for 1e-10 of every average (tests/numerics/test_rounding_slopes.py)."""
-        if not (self.even and self.symmetric):
-            return default_nodes(self.levels)
-        return 20 if self.levels <= 8 else 28
-
-    def _choose(self, thresholds, grid):
-        """Thresholds one by one while they are few or their neighbours negligible, a grid otherwise."""
-        if self.levels <= 16:
-            return thresholds
-        if not self.even:
-            return grid
-
-        def whichever(levels, curvature, beta, mean, deviation):
-            gap = (levels[-1] - levels[0]) / (levels.shape[0] - 1)
-            sharp = negligible_beyond(levels.shape[0], gap, curvature, beta).all()
-            return jax.lax.cond(sharp, thresholds, grid, levels, curvature, beta, mean, deviation)
-
-        return whichever
+    value: Points
+    log_L: Points
+    log_t: Points
+    ridge: Points
+    log_beta: Points
+    log_scale: Points
+    """Of all levels."""
 
 
 class Equations(NamedTuple):
@@ -132,35 +189,79 @@ class Equations(NamedTuple):
     """Of (1)."""
     jacobian: tuple[tuple[Points, Points], tuple[Points, Points]]
     """By row: derivatives in log L and log t."""
+    m: Sloped
+    q: Sloped
+    chi: Sloped
+    soft: SoftRounding | None
+    rounded: tuple[Points, Points]
+    """m and q of every weight at its most probable level."""
 
 
-def equations(p: Problems, state: State, averages: Callable[..., RoundingSlopes]) -> Equations:
-    """Residual of (1) and its Jacobian."""
-    L, t = jnp.exp(state.log_L), jnp.exp(state.log_t)
-    shape = p.mean.shape
-    root = jnp.sqrt(p.variance + t)
-    slopes = averages(*_flat(p, L + p.ridge, p.beta, L * p.mean, L * root))
+def equations(p: Problems, state: State, rule: Rule) -> Equations:
+    """Residual of (1), its Jacobian, and the averages it is made of."""
+    xp = rule.on.xp
+    L, t = xp.exp(state.log_L), xp.exp(state.log_t)
+    shape, levels = p.mean.shape, p.levels.shape[0]
+    root = xp.sqrt(p.variance + t)
+    mean, deviation = L * p.mean, L * root
+    arguments = [xp.broadcast_to(x, shape).reshape(-1) for x in (L + p.ridge, p.beta, mean, deviation)]
+    columns = xp.broadcast_to(p.levels[:, None], (levels, *shape)).reshape(levels, -1)
+    slopes, soft, hard = rule(Levels(columns, rule.shared.count, rule.shared.symmetric), *arguments)
 
-    def along(slope: Slope):
-        """Value and derivatives in log L and log t of one average, each (components, points)."""
-        value, mean, deviation, curvature = (jnp.reshape(x, shape) if jnp.ndim(x) else x for x in slope)
-        return value, L * (p.mean * mean + root * deviation + curvature), L * t / (2 * root) * deviation
+    def along(slope: Slope, degree: int, of_beta: int = 0) -> Sloped:
+        """Scaling the levels by s is scaling (h, curvature) by (s, s²) but for a factor s^degree; beta by s, by (s, s)."""
+        value, by_mean, by_deviation, by_curvature = (x.reshape(shape) for x in slope)
+        field, curve = mean * by_mean + deviation * by_deviation, (L + p.ridge) * by_curvature
+        return Sloped(
+            value,
+            log_L=field + L * by_curvature,
+            log_t=L * t / (2 * root) * by_deviation,
+            ridge=by_curvature,
+            log_beta=of_beta * value + field + curve,
+            log_scale=degree * value + field + 2 * curve,
+        )
 
-    def mix(values):
-        return tuple((p.weight * value).sum(0) for value in values)
-
-    first, square, response = along(slopes.mean), along(slopes.square), along(slopes.response)
+    response = along(slopes.response, degree=2, of_beta=1)
     # E w0 <a> = w E<a> + v L chi, by Stein's lemma on each component N(w, v).
-    stein = L * response[0], L * (response[0] + response[1]), L * response[2]
-    m = mix(p.mean * a + p.variance * b for a, b in zip(first, stein, strict=True))
-    q, chi = mix(square), mix(response)
-    R = p.signal - 2 * m[0] + q[0] + p.noise
-    R_L, R_t = (q[i] - 2 * m[i] for i in (1, 2))
-    spread = p.unit + chi[0]
+    overlap = jax.tree.map(lambda x: p.variance * L * x, response)
+    overlap = overlap._replace(log_L=overlap.log_L + overlap.value)
+    if slopes.mean is not None:
+        overlap = jax.tree.map(lambda o, x: o + p.mean * x, overlap, along(slopes.mean, degree=1))
+    each = overlap, along(slopes.square, degree=2), response
+    m, q, chi = jax.tree.map(lambda x: (p.weight * x).sum(0), each)
+
+    R, spread = 1 - 2 * m.value + q.value + p.noise, p.unit + chi.value
+    R_L, R_t = q.log_L - 2 * m.log_L, q.log_t - 2 * m.log_t
+    if soft is None or hard is None:
+        rounded = m.value, q.value
+    else:
+        soft = jax.tree.map(lambda x: _mixed(p.weight, x), soft)
+        stein = p.mean * hard.mean.reshape(shape) + p.variance * L * hard.response.reshape(shape)
+        rounded = (p.weight * stein).sum(0), _mixed(p.weight, hard.square)
     return Equations(
-        residual=(state.log_L + jnp.log(spread) - jnp.log(p.alpha), state.log_t - jnp.log(R / p.alpha)),
-        jacobian=((1 + chi[1] / spread, chi[2] / spread), (-R_L / R, 1 - R_t / R)),
+        residual=(state.log_L + xp.log(spread / p.alpha), state.log_t - xp.log(R / p.alpha)),
+        jacobian=((1 + chi.log_L / spread, chi.log_t / spread), (-R_L / R, 1 - R_t / R)),
+        m=m,
+        q=q,
+        chi=chi,
+        soft=soft,
+        rounded=rounded,
     )
+
+
+def _mixed(weight: Float[Array, "components points"], x: Array) -> Array:
+    return (weight * x.reshape(*x.shape[:-1], *weight.shape)).sum(-2)
+
+
+def hard_usage(on: Backend, p: Problems, state: State, count: Int[Array, ""] | int) -> Float[Array, "levels points"]:
+    """Probability of each level at beta = inf, between its thresholds."""
+    xp = on.xp
+    L, t = xp.exp(state.log_L), xp.exp(state.log_t)
+    middle = (p.levels[1:] + p.levels[:-1]) / 2
+    z = ((L + p.ridge) * middle[:, None] - L * p.mean) / (L * xp.sqrt(p.variance + t))
+    there = (xp.arange(z.shape[0]) < count - 1)[:, None]
+    beyond = xp.where(there, (p.weight * on.erfc(z / np.sqrt(2)) / 2).sum(1), 0.0)
+    return xp.concatenate([1 - beyond[:1], beyond[:-1] - beyond[1:], beyond[-1:]])
 
 
 def newton_step(residual, jacobian) -> tuple[State, Points]:
@@ -168,50 +269,3 @@ def newton_step(residual, jacobian) -> tuple[State, Points]:
     (f, g), ((f_L, f_t), (g_L, g_t)) = residual, jacobian
     determinant = f_L * g_t - f_t * g_L
     return State((f_t * g - g_t * f) / determinant, (g_L * f - f_L * g) / determinant), determinant
-
-
-def _flat(p: Problems, *arguments: Array) -> list[Array]:
-    """Levels and arguments of the quadrature, components of the teacher side by side: (..., components * points)."""
-    components, points = p.mean.shape
-    return [
-        jnp.broadcast_to(x[..., None, :] if x.ndim == 1 or x is p.levels else x, (*lead, components, points)).reshape(
-            *lead, components * points
-        )
-        for x, lead in ((p.levels, p.levels.shape[:1]), *((a, ()) for a in arguments))
-    ]
-
-
-def weight_averages_of(p: Problems, state: State, traits: Traits, cold: bool) -> WeightAverages:
-    """`weight_averages` for many points; usage comes points first."""
-    L = jnp.exp(state.log_L)
-    root = jnp.sqrt(p.variance + jnp.exp(state.log_t))
-    levels, curvature, beta, mean, deviation = _flat(p, L + p.ridge, p.beta, L * p.mean, L * root)
-    if cold:
-        each = jax.vmap(hard_rounding, in_axes=-1, out_axes=-1)(levels, curvature, mean, deviation)
-    else:
-        each = traits.averages()(levels, curvature, beta, mean, deviation)
-    each = jax.tree.map(lambda x: x.reshape(*x.shape[:-1], *p.mean.shape), each)
-    alignment = (p.weight * (p.mean * each.mean + p.variance * L * each.response)).sum(-2)
-    each = jax.tree.map(lambda x: (p.weight * x).sum(-2), each)
-    return WeightAverages(each._replace(usage=each.usage.T), alignment)
-
-
-def cold_averages(levels, curvature, beta, mean, deviation) -> RoundingSlopes:
-    del beta  # inf
-    return hard_rounding_slopes(levels, curvature, mean, deviation)
-
-
-def traits_of(tasks: LinearRegression, books: Codebook) -> Traits:
-    levels = np.asarray(books.levels)
-    gaps = np.diff(levels, axis=1)
-    close = partial(np.allclose, rtol=0, atol=8 * np.finfo(levels.dtype).eps * np.abs(levels).max(1, keepdims=True))
-    # Of one task, unless means may differ: a program for every number of points would cost more than the sum itself.
-    apart = isinstance(tasks.teacher, Discrete)
-    some = tasks if apart else jax.tree.map(lambda x: np.asarray(x)[:1], tasks)
-    means = np.asarray(jax.vmap(lambda task: task.weights().mean)(some))
-    return Traits(
-        even=close(gaps, gaps.mean(1, keepdims=True)),
-        symmetric=bool((means == 0).all()) and close(levels, -levels[:, ::-1]),
-        levels=levels.shape[1],
-        components=means.shape[1],
-    )

@@ -14,10 +14,12 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
-_CACHED = 448
-"""Thresholds times points of a block that keeps its working set in a core's cache."""
-_RESIDENT = 2**21
+_CACHED = 256
+"""Fields of a block that keeps its working set in a core's cache."""
+_RESIDENT = 2**19
 """The same for an accelerator, which wants many at once."""
+_AT_ONCE = 64
+"""Fields of a block in NumPy."""
 _BATCH = 2048
 """Points of one call on a CPU: enough to hide the call, few enough that threads share the work evenly."""
 
@@ -30,12 +32,12 @@ _BY_POINT = PartitionSpec("points")
 class Pool:
     """Devices, and the size of what they are handed: blocks that stay in cache, batches that hide the call."""
 
-    def __init__(self, work: int, devices: Sequence[Device] = ()):
-        """`work` is the size of what a kernel holds of one point; all local devices if none are given."""
+    def __init__(self, fields: int, devices: Sequence[Device] = ()):
+        """`fields` are those of one point; all local devices if none are given."""
         self.devices = list(devices) or jax.local_devices()
         self.mesh = Mesh(np.array(self.devices), ("points",)) if len(self.devices) > 1 else None
         on_cpu = self.devices[0].platform == "cpu"
-        self.block = max(1, min(_CACHED // work, 64)) if on_cpu else max(1, _RESIDENT // work)
+        self.block = max(1, (_CACHED if on_cpu else _RESIDENT) // fields)
         self.batch = len(self.devices) * self.block * (max(1, _BATCH // self.block) if on_cpu else 1)
         self.threads = (os.cpu_count() or 1) if on_cpu and self.mesh is None else 1
 
@@ -62,6 +64,23 @@ class Pool:
             for _ in pool.map(one, parts):
                 pass
         return out[0] if out else None
+
+
+class Here:
+    """A few points on this processor, with nothing compiled."""
+
+    def __init__(self, fields: int):
+        self.block = max(1, _AT_ONCE // fields)
+
+    def run(self, kernel: Callable, inputs, which: np.ndarray, into: Any = None) -> Any:
+        """As `Pool.run`."""
+        chosen = np.flatnonzero(which)
+        for part in np.split(chosen, range(self.block, chosen.size, self.block)) if chosen.size else []:
+            found = kernel(*jax.tree.map(lambda x, part=part: x[part], inputs))
+            if into is None:
+                into = jax.tree.map(lambda x: np.zeros((which.size, *x.shape[1:]), x.dtype), found)
+            jax.tree.map(partial(put, part), into, found)
+        return into
 
 
 def put(where: np.ndarray, whole: np.ndarray, part) -> None:

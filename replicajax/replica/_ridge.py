@@ -31,7 +31,11 @@ def ridge_regression(task: LinearRegression, ridge: ArrayLike | None = None) -> 
         and an infinite error at alpha = 1.
     """
     _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
-    ridge = task.ridge if ridge is None else _checks.nonnegative("ridge", ridge)
+    return _closed_form(task, task.ridge if ridge is None else _checks.nonnegative("ridge", ridge))
+
+
+@eqx.filter_jit
+def _closed_form(task: LinearRegression, ridge: Float[Array, ""]) -> Unquantized:
     alpha, signal = task.alpha, task.signal
     b = alpha - 1 - ridge
     root = jnp.sqrt(b**2 + 4 * alpha * ridge)

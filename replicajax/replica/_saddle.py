@@ -1,17 +1,12 @@
-"""The saddle point of the replica-symmetric free energy.
+"""One saddle point inside a JAX transformation, and its derivatives.
 
-The map (m, q, chi) -> fields -> (m, q, chi) is state evolution; its fixed point is found by Newton's method guarded by
-that same map (`numerics.NewtonPicard`) in the coordinates
+The search is that of `_search`, compiled; where the values are at hand it is the batch's own, and nothing is compiled.  It
+is not differentiated: with y = (log L, log t) and F(y, problem) the residual of (1) in `_equations`, the implicit function
+theorem gives
 
-    m,    c = q − m²/signal > 0,    l = 1/(1 + chi) in (0, 1),
+    dy = −(dF/dy)^(-1) (dF/dproblem) dproblem,
 
-with the residual 1 − chi' l − l for the last: it is linear in l wherever the response chi'/(1 + chi) is constant, as it
-is at beta = inf, where state evolution itself would crawl.
-
-**Zero temperature without training error.**  At beta = inf the closed form (theory 1.2) has a finite susceptibility only
-while the codebook cannot interpolate the data.  If it can, chi = beta (Q − q) runs off to infinity because Q − q stays
-positive: the Gibbs measure is uniform over the interpolating codewords (those of least |a| if ridge > 0).  Its theory is
-the hard constraint y = x·w, that is `energetic` with unit 0 at beta 1 and v = Q − q in the place of chi.
+and everything a solution says follows from y and the problem.
 """
 
 from typing import NamedTuple
@@ -19,127 +14,180 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optimistix as optx
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.models import Fields, LinearRegression, Order, fields_from_order, order_from_averages, weight_averages
-from replicajax.numerics import implicit_root, solve_fixed_point
+from replicajax.distributions import Mixture
+from replicajax.models import Fields, LinearRegression, order_from_averages, rounded_averages, weight_averages
+from replicajax.numerics import JAX, gauss_legendre, slope_of_root
+from replicajax.replica._batch import outcomes
+from replicajax.replica._equations import Numbers, Problems, Rule, Shared, Sloped, State, problems
+from replicajax.replica._search import (
+    HASTY,
+    PATIENT,
+    STUBBORN,
+    Found,
+    Outcome,
+    Patience,
+    constrained,
+    freeze,
+    ridge_start,
+    search,
+)
+from replicajax.replica._solution import Solution, observe
 
-Scalar = Float[Array, ""]
-
-_RUNAWAY = 1e-11
-"""1/(1 + chi) at which the susceptibility counts as infinite; a finite beta gives at least 1/(1 + beta max a²)."""
-_HARD_RIDGE = 1e6
-"""Ridge times beta, in units of 1/gap², that stands for infinity among interpolating codewords."""
+Problem = tuple[LinearRegression, Codebook, Float[Array, ""]]
 
 
-class Regime(NamedTuple):
-    """What the map needs: (beta, unit) is (beta, 1) as given, or (1, 0) for the hard constraint."""
+class Place(NamedTuple):
+    """Where a search ended; carries no derivative."""
 
-    task: LinearRegression
-    book: Codebook
-    beta: Scalar
-    unit: Scalar
-
-
-class Saddle(NamedTuple):
-    order: Order
-    """With v = Q − q in the place of chi where `interpolates`."""
-    fields: Fields
-    regime: Regime
+    y: Float[Array, "2"]
+    """log L, log t, in units of the signal."""
     interpolates: Bool[Array, ""]
     converged: Bool[Array, ""]
     steps: Int[Array, ""]
 
 
-def find_saddle(task: LinearRegression, book: Codebook, beta: Scalar, max_steps: int) -> Saddle:
-    """The saddle point, differentiated by the implicit function theorem at whatever `_search` found."""
-    y, (interpolates, converged, steps) = implicit_root(_search, _condition, (task, book, beta, max_steps))
-    regime = regime_of(task, book, beta, interpolates)
-    order = _decode(task, y)
-    fields = fields_from_order(regime.task, order, regime.beta, regime.unit)
-    return Saddle(order, fields, regime, interpolates, converged, steps)
+@eqx.filter_custom_jvp
+def solution(problem: Problem, cold: bool | None, place: Place | None) -> Solution:
+    """`cold` says whether beta = inf, if that is known; `place` where the saddle point is."""
+    return _describe(problem, _root(problem, cold, place), cold)
 
 
-def _condition(y, found, inputs):
-    task, book, beta, _ = inputs
-    return _residual(y, regime_of(task, book, beta, found[0]))[0]
+@solution.def_jvp
+def _solution_jvp(primals, tangents):
+    problem, cold, place = primals
+    place = _root(problem, cold, place)
+    found, slopes = _move(problem, tangents[0], place, cold)
+    real = jax.tree.map(lambda x: jnp.issubdtype(x.dtype, jnp.floating), found)
+    return found, eqx.filter(slopes, real)
 
 
-def _search(inputs):
-    """At beta = inf first the closed form, whose failure (l at its floor) means interpolation; then the regime's own."""
-    task, book, beta, max_steps = inputs
-    cold = jnp.isinf(beta)
-    free = jnp.mean(book.levels**2) * jnp.clip(1 - task.alpha, 0.1, 1.0)
-
-    def phase(carry, scouting):
-        y, interpolates, _, steps = carry
-        regime = regime_of(task, book, beta, interpolates)
-        nothing = y, jnp.zeros_like(steps), jnp.array(True)
-        y, more, converged = jax.lax.cond(cold | ~scouting, lambda: _solve(regime, y, max_steps), lambda: nothing)
-        runaway = scouting & cold & (y[2] < 10 * _RUNAWAY)
-        y = y.at[2].set(jnp.where(runaway, 1 / (1 + free), y[2]))
-        return (y, interpolates | runaway, converged, steps + more), None
-
-    start = _encode(task, ridge_start(task, book, beta))
-    carry = start, jnp.array(False), jnp.array(False), jnp.zeros((), jnp.result_type(int))
-    (y, interpolates, converged, steps), _ = jax.lax.scan(phase, carry, jnp.array([True, False]))
-    return y, (interpolates, converged, steps)
+@eqx.filter_custom_jvp
+def _root(problem: Problem, cold: bool | None, place: Place | None) -> Place:
+    return _find(problem, cold) if place is None else place
 
 
-def regime_of(task: LinearRegression, book: Codebook, beta: Scalar, interpolates: Bool[Array, ""]) -> Regime:
-    gap = jax.lax.stop_gradient(jnp.min(jnp.diff(book.levels)))
-    ridge = jnp.where(interpolates, jnp.where(task.ridge > 0, _HARD_RIDGE / gap**2, 0.0), task.ridge)
-    return Regime(
-        task=eqx.tree_at(lambda t: t.ridge, task, ridge),
-        book=book,
-        beta=jnp.where(interpolates, 1.0, beta),
-        unit=jnp.where(interpolates, 0.0, 1.0).astype(beta.dtype),
+@_root.def_jvp
+def _root_jvp(primals, tangents):
+    problem, cold, place = primals
+    place = _root(problem, cold, place)
+    return place, Place(_follow(problem, tangents[0], place, cold), None, None, None)
+
+
+@eqx.filter_jit
+def _move(problem: Problem, change, place: Place, cold: bool | None) -> tuple[Solution, Solution]:
+    """The solution and its slope."""
+    return slope_of_root(lambda y, problem: _at(problem, place._replace(y=y), cold), place.y, problem, change)[1:]
+
+
+@eqx.filter_jit
+def _follow(problem: Problem, change, place: Place, cold: bool | None) -> Float[Array, "2"]:
+    """The slope of y."""
+    return slope_of_root(lambda y, problem: _at(problem, place._replace(y=y), cold), place.y, problem, change)[0]
+
+
+@eqx.filter_jit
+def _describe(problem: Problem, place: Place, cold: bool | None) -> Solution:
+    return _at(problem, place, cold)[1]
+
+
+def _at(problem: Problem, place: Place, cold: bool | None) -> tuple[Float[Array, "2"], Solution]:
+    """Residual of (1) in `_equations`, and the solution if that is 0."""
+    task, book, beta = problem
+    hot = cold is False  # then nothing interpolates
+    L, t = jnp.exp(place.y)
+    p = _problems(problem, place.interpolates)
+    scaled = eqx.tree_at(
+        lambda task: (task.signal, task.noise, task.ridge), task, (jnp.ones_like(L), p.noise[0], p.ridge[0])
     )
-
-
-def _solve(regime: Regime, start: Float[Array, "3"], max_steps: int):
-    solution = solve_fixed_point(
-        _residual,
-        start,
-        regime,
-        lower=jnp.array([-jnp.inf, 0.0, 0.0], start.dtype),
-        upper=jnp.array([jnp.inf, jnp.inf, 1.0], start.dtype),
-        max_steps=max_steps,
+    levels = eqx.tree_at(lambda book: book.levels, book, p.levels[:, 0])
+    fields = Fields(L, L**2 * t, L)
+    averages = weight_averages(scaled, levels, fields, p.beta[0], cold=False if hot else None)
+    soft, (m, q, chi) = averages.rounding, order_from_averages(averages)
+    rounded = order_from_averages(rounded_averages(scaled, levels, fields))
+    R = 1 - 2 * m + q + scaled.noise
+    residual = jnp.stack([place.y[0] + jnp.log((p.unit[0] + chi) / task.alpha), place.y[1] - jnp.log(R / task.alpha)])
+    nothing = (jnp.zeros_like(m),) * 5
+    found = Outcome(
+        state=State(*place.y),
+        converged=place.converged,
+        interpolates=place.interpolates,
+        steps=place.steps,
+        m=Sloped(m, *nothing),
+        q=Sloped(q, *nothing),
+        chi=Sloped(chi, *nothing),
+        jacobian=((nothing[0],) * 2,) * 2,
+        rounded=(rounded.m, rounded.q),
+        potential=soft.potential,
+        response_square=soft.response_square,
+        entropy=soft.entropy,
+        usage=soft.usage,
     )
-    return solution.value, solution.stats["num_steps"], solution.result == optx.RESULTS.successful
+    return residual, observe(jnp, task, book, beta, found)
 
 
-def _residual(y: Float[Array, "3"], regime: Regime):
-    """Residual of the saddle point, and state evolution's next y."""
-    task = regime.task
-    fields = fields_from_order(task, _decode(task, y), regime.beta, regime.unit)
-    new = order_from_averages(weight_averages(task, regime.book, fields, regime.beta))
-    m, c, l = _encode(task, new)
-    plain = jnp.stack([m, c, jnp.maximum(l, _RUNAWAY)])
-    accelerated = jnp.stack([m, c, jnp.maximum(1 - new.chi * y[2], _RUNAWAY)])
-    return accelerated - y, plain
+def _problems(problem: Problem, interpolates) -> Problems:
+    """A batch of one."""
+    task, book, beta = problem
+    dtype = jnp.result_type(*jax.tree.leaves((task, book, beta)))
+    numbers = Numbers(*(getattr(task, name).astype(dtype)[None] for name in Numbers._fields))
+    teacher = Mixture(*(x.astype(dtype)[None] for x in task.weights()))
+    count = book.levels.shape[0]
+    each = book.levels.astype(dtype)[None], count, beta.astype(dtype)[None], jnp.asarray(interpolates)[None]
+    return problems(JAX, numbers, teacher, *each)
 
 
-def _encode(task: LinearRegression, order: Order) -> Float[Array, "3"]:
-    m, q, chi = order
-    return jnp.stack([m, q - m**2 / task.signal, 1 / (1 + chi)])
+def _find(problem: Problem, cold: bool | None) -> Place:
+    if _checks.is_traced(problem):
+        return _search(jax.lax.stop_gradient(problem), cold)
+    found = outcomes(*jax.tree.map(lambda x: np.asarray(x)[None], problem))
+    dtype = np.result_type(*(x.dtype for x in jax.tree.leaves(problem)))
+    y = jnp.asarray(np.concatenate(found.state), dtype)
+    return Place(y, *(jnp.asarray(x[0]) for x in (found.interpolates, found.converged, found.steps)))
 
 
-def _decode(task: LinearRegression, y: Float[Array, "3"]) -> Order:
-    m, c, l = y
-    return Order(m, c + m**2 / task.signal, 1 / l - 1)
+@eqx.filter_jit
+def _search(problem: Problem, cold: bool | None) -> Place:
+    never = jnp.zeros((), bool)
+    count = problem[1].levels.shape[0]
+    rule = Rule(JAX, Shared(count, False, False, gauss_legendre(1)), centred=False, at_once=True)
+    frozen = rule._replace(cold=True)
+
+    def warm(interpolates) -> Place:
+        """With more and more patience, until it settles."""
+        p = _problems(problem, interpolates)
+        start = constrained(jnp, p, ridge_start(jnp, p))
+        levels = jax.tree.map(lambda *x: jnp.asarray(x), HASTY, PATIENT, STUBBORN)
+
+        def attempt(carry):
+            place, number = carry
+            found = search(p, start, rule, jax.tree.map(lambda x: x[number], levels))
+            return _place(found, interpolates), number + 1
+
+        nothing = Place(jnp.concatenate(start), interpolates, never, jnp.zeros((), int))
+        return jax.lax.while_loop(lambda c: ~c[0].converged & (c[1] < 3), attempt, (nothing, 0))[0]
+
+    if cold is False:
+        return warm(never)
+
+    def freezing() -> Place:
+        p = _problems((*problem[:2], jnp.full_like(problem[2], jnp.inf)), never)
+        ice = freeze(p, ridge_start(jnp, p), rule)
+        found = _place(search(p, ice.state, frozen, Patience(0, 0, 12, 1.0)), ice.interpolates[0])
+        doubtful = ~found.converged & (problem[0].ridge > 0)  # see `outcomes`
+        return found._replace(converged=found.converged & ice.sound[0], interpolates=found.interpolates | doubtful)
+
+    def either(place: Place) -> Place:
+        return jax.lax.cond(place.interpolates, lambda: warm(jnp.ones((), bool)), lambda: place)
+
+    if cold:
+        return either(freezing())
+    return jax.lax.cond(jnp.isinf(problem[2]), lambda: either(freezing()), lambda: warm(never))
 
 
-def ridge_start(task: LinearRegression, book: Codebook, beta: Scalar) -> Order:
-    """The saddle point if the weights were Gaussian with the variance of the codebook: 1/chi = alpha/(1+chi) + kappa."""
-    kappa = jnp.maximum(task.ridge + 1 / (beta * jnp.mean(book.levels**2)), 1e-4)
-    b = 1 - task.alpha - kappa
-    root = jnp.sqrt(b**2 + 4 * kappa)
-    chi = jnp.where(b > 0, (b + root) / (2 * kappa), 2 / (root - b))
-    u = chi / (1 + chi)
-    m = task.signal * jnp.minimum(task.alpha * u, 0.99)
-    gain = jnp.minimum(task.alpha * u**2, 0.9)
-    c = gain * ((task.signal - m) ** 2 / task.signal + task.noise) / (1 - gain)
-    return Order(m, jnp.maximum(c, 1e-6 * task.signal) + m**2 / task.signal, chi)
+def _place(found: Found, interpolates) -> Place:
+    return Place(jnp.concatenate(found.state), interpolates, found.converged[0], found.steps[0])

@@ -1,6 +1,13 @@
-"""Exact derivatives of a batch of solutions, first and second, by the implicit function theorem on (1) of `_equations`."""
+"""Exact derivatives of a batch of solutions.
+
+The generalisation error is alpha t − noise at the saddle point ((1) of `_equations`, R = alpha t), so its slopes are those
+of log t, by the implicit function theorem from derivatives that the search had to compute anyway: nothing more is compiled
+for the parameters of `Slopes`.  Other directions (single levels, the teacher's law), the replicon and second derivatives
+go through `solution`, differentiated at the saddle points that were found.
+"""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -8,23 +15,68 @@ import jax.numpy as jnp
 import numpy as np
 
 from replicajax.codebooks import Codebook
-from replicajax.models import Fields, LinearRegression
-from replicajax.replica._equations import (
-    Points,
-    State,
-    Traits,
-    cold_averages,
-    equations,
-    newton_step,
-    problems,
-    traits_of,
-    weight_averages_of,
-)
+from replicajax.models import LinearRegression
+from replicajax.replica._batch import outcomes
+from replicajax.replica._equations import Points, newton_step
 from replicajax.replica._pool import Device, Pool
-from replicajax.replica._solution import Solution
+from replicajax.replica._saddle import Place, solution
+from replicajax.replica._search import Outcome
+from replicajax.replica._solution import Solution, observe
 
 Direction = tuple[LinearRegression, Codebook, Points]
 """A tangent in the space of problems: what `jax.jvp` would be given with (tasks, books, betas)."""
+
+
+class Slopes(NamedTuple):
+    """Derivatives of the generalisation error."""
+
+    alpha: Points
+    signal: Points
+    noise: Points
+    ridge: Points
+    beta: Points
+    log_width: Points
+    """In log of the scale of all levels."""
+
+
+def first_slopes(tasks: LinearRegression, betas: Points, at: Outcome) -> Slopes:
+    """What `at` implies; NumPy arrays."""
+    alpha, signal, noise = (np.asarray(x, float) for x in (tasks.alpha, tasks.signal, tasks.noise))
+    free = np.where(at.interpolates, 0.0, 1.0)  # of ridge and beta, which then play no part
+    R = alpha * np.exp(at.state.log_t)
+    spread = free + at.chi.value
+
+    def along(name: str, in_alpha: float = 0.0, in_noise: float = 0.0):
+        """Of R less noise, in units of the signal; directly and through (log L, log t)."""
+        f, R_slope = -in_alpha, in_noise
+        if name:
+            m, q, chi = (getattr(x, name) for x in (at.m, at.q, at.chi))
+            f, R_slope = f + chi / spread, q - 2 * m
+        with np.errstate(all="ignore"):
+            change, _ = newton_step((f, in_alpha - R_slope / R), at.jacobian)
+        return R * (in_alpha + change.log_t) - in_noise
+
+    by_noise, by_beta, by_scale = along("", in_noise=1.0), free * along("log_beta"), along("log_scale")
+    with np.errstate(all="ignore"):
+        by_log_beta = np.where(np.isinf(betas), 0.0, by_beta)
+    eg = R - noise / signal
+    return Slopes(
+        alpha=signal * along("", in_alpha=1.0) / alpha,
+        signal=eg - noise / signal * by_noise + by_log_beta - by_scale / 2,
+        noise=by_noise,
+        ridge=signal * free * along("ridge"),
+        beta=np.where(np.isinf(betas), 0.0, signal * by_log_beta / np.where(np.isinf(betas), 1.0, betas)),
+        log_width=signal * by_scale,
+    )
+
+
+def solve_with_slopes(
+    tasks: LinearRegression, books: Codebook, betas: Points | np.ndarray, devices: Sequence[Device] = ()
+) -> tuple[Solution, Slopes]:
+    """`solve_many`, and the slopes of its generalisation errors."""
+    tasks, books, betas = jax.tree.map(np.asarray, (tasks, books, betas))
+    at = outcomes(tasks, books, betas, devices)
+    return observe(np, tasks, books, betas, at), first_slopes(tasks, betas, at)
 
 
 def slopes_many(
@@ -37,46 +89,32 @@ def slopes_many(
 ) -> np.ndarray:
     """Derivative along `direction` at every point of a batch, or the second derivative along `direction` and `second`.
 
-    `of` is "generalization_error" or (at finite beta) "replicon".  Both are functions of the problem and the state; the
-    state follows the problem by the implicit function theorem on (1),  d(log L, log t) = −J^(-1) d residual.
+    `of` is any observable of a Solution.
     """
-    traits = traits_of(found.task, found.codebook)
-    pool = Pool(traits.work, devices)
-    inputs = (found.task, found.codebook, found.beta), found.interpolates, found.fields, direction, second
-    cold = np.isinf(found.beta) & ~found.interpolates
+    pool = Pool(found.codebook.levels.shape[-1], devices)
+    problem = found.task, found.codebook, found.beta
+    interpolates = np.asarray(found.interpolates)
+    signal = np.asarray(found.task.signal)
+    unit = np.where(interpolates, signal, 1.0)  # fields of interpolation are in units of 1/signal
+    L, t = found.fields.L * unit, found.fields.chi_hat / found.fields.L**2 / signal
+    place = Place(np.log(np.stack([L, t], -1)), interpolates, np.asarray(found.converged), np.asarray(found.steps))
+    cold = np.isinf(found.beta)
     result = np.zeros(found.beta.shape, found.beta.dtype)
     for frozen in (True, False):
         if (cold == frozen).any():
-            pool.run(eqx.Partial(_slope_block, traits, frozen, of), inputs, cold == frozen, into=result)
+            kernel = eqx.Partial(_slope_block, frozen, of)
+            pool.run(kernel, (problem, place, direction, second), cold == frozen, into=result)
     return result
 
 
-def _slope_block(
-    traits: Traits, cold: bool, of: str, problem, interpolates, fields: Fields, direction, second
-) -> Points:
-    tasks, books, betas = problem
-    problem = tasks, books, jnp.where(jnp.isinf(betas), 1.0, betas)
-    averages = cold_averages if cold else traits.slopes(fine=True)
-    state = State(jnp.log(fields.L), jnp.log(fields.chi_hat / fields.L**2))
+def _slope_block(cold: bool, of: str, problem, place, direction, second) -> Points:
+    def one(problem, place, direction, second):
+        def observable(problem):
+            return getattr(solution(problem, cold, place), of)
 
-    def drift(problem: tuple, state, direction) -> State:
-        def residual(tasks, books, betas):
-            return equations(problems(tasks, books, betas, interpolates), state, averages)
+        def first(problem):
+            return jax.jvp(observable, (problem,), (direction,))[1]
 
-        _, slope, jacobian = jax.jvp(residual, problem, direction, has_aux=True)
-        return newton_step(slope, jacobian)[0]
+        return first(problem) if second is None else jax.jvp(first, (problem,), (second,))[1]
 
-    def observable(problem, state) -> Points:
-        tasks, books, betas = problem
-        if of == "generalization_error":
-            return tasks.alpha * jnp.exp(state.log_t) - tasks.noise
-        p = problems(tasks, books, betas, interpolates)
-        square = weight_averages_of(p, state, traits, cold=False).rounding.response_square
-        return 1 - jnp.exp(2 * state.log_L) / tasks.alpha * square  # 1 + chi = alpha/L
-
-    def first(problem, state) -> Points:
-        return jax.jvp(observable, (problem, state), (direction, drift(problem, state, direction)))[1]
-
-    if second is None:
-        return first(problem, state)
-    return jax.jvp(first, (problem, state), (second, drift(problem, state, second)))[1]
+    return jax.vmap(one)(jax.tree.map(jnp.asarray, problem), place, direction, second)

@@ -1,24 +1,15 @@
 """What a solved theory says: order parameters and the observables of theory 1.3."""
 
+from typing import Any
+
 import equinox as eqx
-import jax.numpy as jnp
+import jax
 import numpy as np
-from jax.scipy.special import xlogy
 from jaxtyping import Array, Bool, Float, Int
 
 from replicajax.codebooks import Codebook
-from replicajax.models import (
-    Fields,
-    LinearRegression,
-    Order,
-    WeightAverages,
-    coupling,
-    energetic,
-    order_from_averages,
-    rounded_averages,
-    weight_averages,
-)
-from replicajax.replica._saddle import Saddle
+from replicajax.models import Fields, LinearRegression
+from replicajax.replica._search import Outcome
 
 _ROUNDING = 1e-9
 """An entropy is called negative only below minus this."""
@@ -73,6 +64,10 @@ class Solution(eqx.Module):
     steps: Int[Array, ""]
     """Map evaluations used."""
 
+    def capped(self, steps: int) -> "Solution":
+        """Not converged, if that took more steps."""
+        return eqx.tree_at(lambda s: s.converged, self, self.converged & (self.steps <= steps))
+
     def __str__(self) -> str:
         if np.ndim(self.overlap):
             converged = np.asarray(self.converged)
@@ -102,59 +97,58 @@ class Solution(eqx.Module):
         return "\n".join([head, *(f"  {name:<21}{float(value):>15.9g}   {note}" for name, value, note in rows)])
 
 
-def describe(
-    task: LinearRegression,
-    book: Codebook,
-    beta: Float[Array, ""],
-    saddle: Saddle,
-    averages: WeightAverages | None = None,
-    rounded: WeightAverages | None = None,
-) -> Solution:
-    """Every observable of theory 1.3 at a saddle point, whose averages are computed here if not at hand."""
-    interpolates, regime = saddle.interpolates, saddle.regime
-    m, q, chi = saddle.order  # v = Q − q in the place of chi where it interpolates
-    soft = (averages or weight_averages(regime.task, book, saddle.fields, regime.beta)).rounding
-    at_level = order_from_averages(rounded or rounded_averages(regime.task, book, saddle.fields))
-    spread = chi / regime.beta  # Q − q
-    Q = q + spread
-    true_chi = jnp.where(interpolates, jnp.inf, chi)
-    R = task.residual_variance(m, q)
+def observe(xp: Any, task: LinearRegression, book: Codebook, beta, at: Outcome) -> Solution:
+    """Every observable of theory 1.3, in `xp` (numpy or jax.numpy); `at` is in units of the signal, as is all here."""
+    unit = xp.where(at.interpolates, 0.0, 1.0)
+    dtype = np.result_type(*(x.dtype for x in jax.tree.leaves((task, book, beta))), np.float32)
+    alpha, signal, ridge = task.alpha, task.signal, task.ridge
+    noise, heat = task.noise / signal, xp.where(at.interpolates, 1.0, beta * signal)
+    m, q, chi = at.m.value, at.q.value, at.chi.value  # v = Q − q in the place of chi where it interpolates
+    L, t = xp.exp(at.state.log_L), xp.exp(at.state.log_t)
+    spread = chi / heat  # Q − q
+    Q, eg = q + spread, 1 - 2 * m + q
+    R = eg + noise
+    cold, warm = xp.isinf(beta), xp.isinf(heat) < 1
 
     # e = (alpha/2) [chi/(beta (1+chi)) + R/(1+chi)²] + ½ ridge Q, of which only the last survives interpolation.
-    residual = task.alpha / 2 * (chi / (1 + chi) / beta + R / (1 + chi) ** 2)
-    energy = jnp.where(interpolates, 0.0, residual) + task.ridge * Q / 2
-    finite = Order(m, q, jnp.where(interpolates, 1.0, chi))
-    f = energetic(task, finite, beta) + coupling(finite, saddle.fields, beta) - soft.potential
-    f = jnp.where(interpolates, energy, f)
+    residual = alpha / 2 * (chi / (1 + chi) / heat + R / (1 + chi) ** 2)
+    energy = unit * residual + ridge * Q / 2
+    energetic = alpha / 2 * (xp.log1p(chi) / heat + R / (1 + chi))
+    coupling = L * m - L * (q + chi / heat) / 2 + L**2 * t * chi / 2
+    f = xp.where(cold, energy, energetic + coupling - at.potential)  # at beta = inf there is nothing but energy
     # beta (e − f) with everything that cancels left out.
-    entropy = soft.entropy - task.alpha / 2 * (jnp.log1p(finite.chi) - finite.chi / (1 + finite.chi))
-    # The inf of zero temperature is put in last: a zero cotangent times inf would be NaN.
-    frozen = jnp.isinf(regime.beta)
-    curvature = task.alpha / (regime.unit + chi) ** 2
-    replicon = jnp.where(frozen, -jnp.inf, 1 - curvature * jnp.where(frozen, 1.0, soft.response_square))
-    usage = jnp.clip(soft.usage, 0.0, 1.0)
-    eg = R - task.noise
+    entropy = xp.where(cold, 0.0, at.entropy - alpha / 2 * (xp.log1p(chi) - chi / (1 + chi)))
+    square = xp.where(warm, at.response_square, 1.0)
+    replicon = xp.where(warm, 1 - alpha / (unit + chi) ** 2 * square, -xp.inf)
+    usage = xp.clip(at.usage[..., : book.levels.shape[-1]], 0.0, 1.0)
+    rate = -(usage * xp.log2(xp.where(usage > 0, usage, 1.0))).sum(-1)
+
+    def real(x):
+        return xp.asarray(x, dtype)
+
+    to_raw = xp.where(at.interpolates, 1 / signal, 1.0)
+    rounded_m, rounded_q = at.rounded
     return Solution(
         task=task,
         codebook=book,
-        beta=beta,
-        overlap=m,
-        self_overlap=Q,
-        replica_overlap=q,
-        susceptibility=true_chi,
-        fields=saddle.fields,
-        generalization_error=eg,
-        gibbs_error=eg + spread,
-        rounded_error=task.residual_variance(at_level.m, at_level.q) - task.noise,
-        test_error=R,
-        training_error=energy,
-        free_energy=f,
-        entropy=jnp.where(interpolates, -jnp.inf, entropy),
-        usage=usage,
-        rate=-xlogy(usage, usage).sum() / jnp.log(2.0),
-        replicon=replicon,
+        beta=real(beta),
+        overlap=real(signal * m),
+        self_overlap=real(signal * Q),
+        replica_overlap=real(signal * q),
+        susceptibility=real(xp.where(at.interpolates, xp.inf, chi)),
+        fields=Fields(real(L * to_raw), real(L**2 * t * signal * to_raw**2), real(L * to_raw)),
+        generalization_error=real(signal * eg),
+        gibbs_error=real(signal * (eg + spread)),
+        rounded_error=real(signal * (1 - 2 * rounded_m + rounded_q)),
+        test_error=real(signal * R),
+        training_error=real(signal * energy),
+        free_energy=real(signal * f),
+        entropy=real(xp.where(at.interpolates, -xp.inf, entropy)),
+        usage=real(usage),
+        rate=real(rate),
+        replicon=real(replicon),
         stable=replicon > 0,
-        interpolates=interpolates,
-        converged=saddle.converged,
-        steps=saddle.steps,
+        interpolates=at.interpolates,
+        converged=at.converged,
+        steps=at.steps,
     )

@@ -1,29 +1,32 @@
 """`solve`: a task, a codebook and a temperature in, a `Solution` out."""
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import ArrayLike
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import LinearRegression
-from replicajax.replica._saddle import find_saddle
-from replicajax.replica._solution import Solution, describe
+from replicajax.replica._batch import solve_many
+from replicajax.replica._saddle import solution
+from replicajax.replica._solution import Solution
 
 
-def solve(task: LinearRegression, codebook: Codebook, beta: ArrayLike, *, max_steps: int = 512) -> Solution:
+def solve(task: LinearRegression, codebook: Codebook, beta: ArrayLike, *, max_steps: int = 10_000) -> Solution:
     """Replica-symmetric solution of learning `task` with weights in `codebook` at inverse temperature `beta`.
 
     Differentiable, forwards and backwards and twice, in every field of the task, every level and beta (implicit function
-    theorem); `jax.vmap` and `jax.jit` apply.  Values never trigger a recompilation, only the number of levels does.
-    Where several saddle points exist (cold, few rows, few bits) one of them is returned: `state_evolution` tells.
-    In float64 order parameters are good to about 1e-12, in float32 to about 1e-5.
+    theorem); `jax.vmap` and `jax.jit` apply.  Outside a transformation nothing is compiled; inside one, only another number
+    of levels is another program.  Where several saddle points exist (cold, few rows, few bits) one of them is returned:
+    `state_evolution` tells.  In float64 order parameters are good to about 1e-12, in float32 to rounding outside a
+    transformation and to about 1e-5 inside one.
 
     Args:
       task: the learning problem.
       codebook: the levels a weight may take.
       beta: inverse temperature of p(w) ∝ exp(−beta H(w)), > 0; `jnp.inf` is empirical risk minimisation, in closed form.
-      max_steps: map evaluations after which the solution is returned with `converged` False.
+      max_steps: map evaluations beyond which `converged` is False.
 
     Raises:
       TypeError, ValueError: an argument of the wrong kind, NaN, or beta <= 0.  Failure to converge raises nothing.
@@ -35,11 +38,9 @@ def solve(task: LinearRegression, codebook: Codebook, beta: ArrayLike, *, max_st
     beta = _checks.positive("beta", beta, infinite=True)
     if beta.ndim:
         raise ValueError(f"beta must be a single number (use jax.vmap for many), got shape {beta.shape}")
-    return _solve(task, codebook, beta, _checks.integer("max_steps", max_steps, 1, 10**6))
-
-
-@eqx.filter_jit
-def _solve(task, codebook, beta, max_steps: int) -> Solution:
-    dtype = jnp.result_type(task.alpha, task.signal, task.noise, task.ridge, codebook.levels, beta)
-    beta = beta.astype(dtype)
-    return describe(task, codebook, beta, find_saddle(task, codebook, beta, max_steps))
+    most = _checks.integer("max_steps", max_steps, 1, 10**6)
+    problem = task, codebook, beta
+    if _checks.is_traced(problem):
+        return solution(problem, None if _checks.is_traced(beta) else bool(np.isinf(beta)), None).capped(most)
+    found = solve_many(*jax.tree.map(lambda x: np.asarray(x)[None], problem)).capped(most)
+    return jax.tree.map(lambda x: jnp.asarray(x[0]), found)

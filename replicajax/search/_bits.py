@@ -71,14 +71,15 @@ def optimal_bits(
         raise ValueError(f"bits must name at least one bit width from 1 to 8, got {bits!r}")
     found = [optimal_width(task, b, beta, require_stable=require_stable) for b in tried]
     unquantized = ridge_regression(task, optimal_ridge(task)).generalization_error
-    errors = jnp.stack([f.generalization_error for f in found])
+    errors = np.stack([f.generalization_error for f in found])
+    converged = np.stack([f.converged for f in found])
     return BitsCurve(
         bits=np.array(tried),
-        width=jnp.stack([f.width for f in found]),
-        generalization_error=errors,
-        ratio=errors / unquantized,
-        stable=jnp.stack([f.solution.stable & f.converged for f in found]),
-        converged=jnp.stack([f.converged for f in found]),
+        width=jnp.asarray(np.stack([f.width for f in found])),
+        generalization_error=jnp.asarray(errors),
+        ratio=jnp.asarray(errors / np.asarray(unquantized)),
+        stable=jnp.asarray(np.stack([f.solution.stable for f in found]) & converged),
+        converged=jnp.asarray(converged),
         unquantized_error=unquantized,
         factor=float(factor),
         best=fewest_bits(dict(zip(tried, found, strict=True)), factor * float(unquantized)),

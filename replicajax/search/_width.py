@@ -2,23 +2,25 @@
 
 eg(width) may be flat, may have several minima and may fall towards an end of any range, so a scan over the whole range
 comes first; a bracketed secant method on d eg/d log width then refines every minimum it saw, and the lowest wins.  With
-`require_stable` the limits of the stable phase, replicon = 0, compete as well.  The winner is differentiated through the
-equation it solves: d eg/d log width = 0, or replicon = 0.
+`require_stable` the limits of the stable phase, replicon = 0, compete as well.  All widths of a step are one batch, whose
+slopes in the width come with it (`replica.first_slopes`).  The winner is differentiated through the equation it solves:
+d eg/d log width = 0, or replicon = 0.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from replicajax import _checks
 from replicajax.codebooks import uniform
 from replicajax.models import LinearRegression
-from replicajax.numerics import implicit_root
-from replicajax.replica import Solution, solve
+from replicajax.numerics import JAX, NUMPY, Backend, implicit_root
+from replicajax.replica import Solution, solve, solve_with_slopes
 
 _RANGE = (0.03, 12.0)
 """Widths searched, in units of the teacher's standard deviation."""
@@ -76,22 +78,21 @@ def optimal_width(task: LinearRegression, bits: int, beta: ArrayLike, *, require
     """
     _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
     beta = _checks.positive("beta", beta, infinite=True)
-    return _optimal_width(task, _checks.integer("bits", bits, 1, 8), beta, bool(require_stable))
-
-
-@eqx.filter_jit
-def _optimal_width(task: LinearRegression, bits: int, beta, require_stable: bool) -> OptimalWidth:
-    search = partial(_search, bits=bits, require_stable=require_stable)
-    (x,), found = implicit_root(search, partial(_condition, bits=bits), (task, beta))
-    solution = _solve_at(x, bits, task, beta)
+    bits, require_stable = _checks.integer("bits", bits, 1, 8), bool(require_stable)
+    search = eqx.Partial(_search, bits=bits, require_stable=require_stable)
+    (x,), found = implicit_root(search, eqx.Partial(_condition, bits=bits), (task, beta))
+    xp: Any = jnp if _checks.is_traced((x, task, beta)) else np
+    x = xp.asarray(x)
+    solution = solve(task, uniform(bits, xp.exp(x)), beta)
+    width, error = (xp.where(found.any, y, xp.nan) for y in (xp.exp(x), xp.asarray(solution.generalization_error)))
     return OptimalWidth(
-        width=jnp.where(found.any, jnp.exp(x), jnp.nan),
-        generalization_error=jnp.where(found.any, solution.generalization_error, jnp.nan),
+        width=jnp.asarray(width),
+        generalization_error=jnp.asarray(error),
         solution=solution,
         minima=found.minima,
         at_edge=found.at_edge,
         at_stability_limit=found.at_limit,
-        converged=found.any & solution.converged,
+        converged=jnp.asarray(xp.asarray(found.any) & xp.asarray(solution.converged)),
     )
 
 
@@ -103,110 +104,131 @@ class _Found(NamedTuple):
 
 
 class _Probe(NamedTuple):
-    """The theory at x = log width."""
+    """The theory at some x = log width."""
 
-    x: Float[Array, ""]
-    eg: Float[Array, ""]
-    slope: Float[Array, ""]  # d eg / d x
-    replicon: Float[Array, ""]
-    sound: Bool[Array, ""]
-
-
-def _solve_at(x, bits: int, task, beta) -> Solution:
-    return solve(task, uniform(bits, jnp.exp(x)), beta)
+    x: Float[Array, " n"]
+    eg: Float[Array, " n"]
+    slope: Float[Array, " n"]  # d eg / d x
+    replicon: Float[Array, " n"]
+    sound: Bool[Array, " n"]
 
 
 def _probe(x, bits: int, task, beta) -> _Probe:
-    def observe(x):
-        solution = _solve_at(x, bits, task, beta)
-        return solution.generalization_error, (solution.replicon, solution.converged)
+    """Of numbers, by one batch."""
+    tasks, betas = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (x.size, *np.shape(leaf))), (task, np.asarray(beta)))
+    books = eqx.tree_at(lambda book: book.levels, uniform(bits, 1.0), np.exp(x)[:, None] * np.linspace(-1, 1, 2**bits))
+    found, slopes = solve_with_slopes(tasks, books, betas)
+    slope = slopes.log_width
+    return _Probe(x, found.generalization_error, slope, found.replicon, found.converged & np.isfinite(slope))
 
-    eg, slope, (replicon, sound) = jax.jvp(observe, (x,), (jnp.ones_like(x),), has_aux=True)
-    return _Probe(x, eg, slope, replicon, sound & jnp.isfinite(slope))
+
+def _traced_probe(x, bits: int, task, beta) -> _Probe:
+    """Inside a transformation."""
+
+    def one(x):
+        def observe(x):
+            solution = solve(task, uniform(bits, jnp.exp(x)), beta)
+            return solution.generalization_error, (solution.replicon, solution.converged)
+
+        eg, slope, (replicon, sound) = jax.jvp(observe, (x,), (jnp.ones_like(x),), has_aux=True)
+        return _Probe(x, eg, slope, replicon, sound & jnp.isfinite(slope))
+
+    return jax.vmap(one)(x)
 
 
 def _condition(y, found: _Found, inputs, bits: int):
     """What the winner solves: the end of the range, the limit of stability or the minimum."""
-    (x,), (task, beta) = y, inputs
-    probe = _probe(x, bits, task, beta)
+    x, (task, beta) = y, inputs
+    probe = _traced_probe(x, bits, task, beta)
     end = x - jnp.log(task.signal) / 2  # the derivative of an end, whichever it is
-    return jnp.where(found.at_edge, end, jnp.where(found.at_limit, probe.replicon, probe.slope))[None]
+    return jnp.where(found.at_edge, end, jnp.where(found.at_limit, probe.replicon, probe.slope))
 
 
 def _search(inputs, bits: int, require_stable: bool):
     task, beta = inputs
-    probe = partial(_probe, bits=bits, task=task, beta=beta)
-    ends = jnp.log(jnp.asarray(_RANGE, task.signal.dtype)) + jnp.log(task.signal) / 2
-    scan = jax.lax.map(
-        probe, jnp.linspace(ends[0], ends[1], _SCAN), batch_size=max(1, min(_SCAN, 2 ** (13 - 2 * bits)))
-    )
+    if _checks.is_traced(inputs):
+        probe = jax.jit(partial(_traced_probe, bits=bits, task=task, beta=beta))
+        return _best(JAX, probe, jnp.sqrt(task.signal), require_stable)
+    task, beta = jax.tree.map(np.asarray, (task, beta))
+    found = _best(NUMPY, partial(_probe, bits=bits, task=task, beta=beta), np.sqrt(task.signal), require_stable)
+    return jax.tree.map(jnp.asarray, found)
+
+
+def _best(on: Backend, probe, unit, require_stable: bool):
+    xp = on.xp
+    ends = [xp.log(end * unit) for end in _RANGE]
+    scan = probe(xp.linspace(ends[0], ends[1], _SCAN))
     allowed = scan.sound & ((scan.replicon > 0) | (not require_stable))
-    eg = jnp.where(allowed, scan.eg, jnp.inf)
+    eg = xp.where(allowed, scan.eg, xp.inf)
 
     here, there = jax.tree.map(lambda a: a[:-1], scan), jax.tree.map(lambda a: a[1:], scan)
-    lower = jnp.minimum(eg[:-1], eg[1:])
-    dips = (here.slope < 0) & (there.slope >= 0) & here.sound & there.sound & jnp.isfinite(lower)
-    brackets = _lowest(dips, lower, here, there)
-    is_limit = jnp.zeros(_REFINED, bool)
+    lower = xp.minimum(eg[:-1], eg[1:])
+    dips = (here.slope < 0) & (there.slope >= 0) & here.sound & there.sound & xp.isfinite(lower)
+    brackets = _lowest(xp, dips, lower, here, there)
+    is_limit = np.zeros(_REFINED, bool)
     if require_stable:
         stable, unstable = scan.sound & (scan.replicon > 0), scan.sound & ~(scan.replicon > 0)
         leaving, entering = stable[:-1] & unstable[1:], unstable[:-1] & stable[1:]
-        limits = _lowest(
-            leaving | entering, lower, *(_choose(leaving, *pair) for pair in ((here, there), (there, here)))
-        )
-        brackets = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), brackets, limits)
-        is_limit = jnp.concatenate([is_limit, ~is_limit])
-    refined, real = jax.lax.map(lambda job: _refine(probe, *job), (brackets, is_limit))
+        stay = (_choose(xp, leaving, *pair) for pair in ((here, there), (there, here)))
+        limits = _lowest(xp, leaving | entering, lower, *stay)
+        brackets = jax.tree.map(lambda a, b: xp.concatenate([a, b]), brackets, limits)
+        is_limit = np.concatenate([is_limit, ~is_limit])
+    refined, real = _refine(on, probe, *brackets, is_limit)
 
-    edges = jax.tree.map(lambda a: a[jnp.array([0, -1])], scan)
-    edge_is_low = allowed[jnp.array([0, -1])] & jnp.stack([edges.slope[0] >= 0, edges.slope[1] <= 0])
-    candidates = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), refined, edges)
-    possible = jnp.concatenate([real & ((refined.replicon > 0) | (not require_stable)), edge_is_low])
-    worth = jnp.where(possible & candidates.sound, candidates.eg, jnp.inf)
-    winner = jnp.argmin(worth)
+    edges = jax.tree.map(lambda a: a[np.array([0, -1])], scan)
+    edge_is_low = allowed[np.array([0, -1])] & xp.stack([edges.slope[0] >= 0, edges.slope[1] <= 0])
+    candidates = jax.tree.map(lambda a, b: xp.concatenate([a, b]), refined, edges)
+    possible = xp.concatenate([real & ((refined.replicon > 0) | (not require_stable)), edge_is_low])
+    worth = xp.where(possible & candidates.sound, candidates.eg, xp.inf)
+    winner = xp.argmin(worth)
     found = _Found(
-        any=jnp.isfinite(worth[winner]),
+        any=xp.isfinite(worth[winner]),
         minima=dips.sum(),
         at_edge=winner >= is_limit.size,
-        at_limit=jnp.concatenate([is_limit, jnp.zeros(2, bool)])[winner],
+        at_limit=xp.concatenate([is_limit, np.zeros(2, bool)])[winner],
     )
     return candidates.x[winner][None], found
 
 
-def _choose(flag, yes: _Probe, no: _Probe) -> _Probe:
-    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), yes, no)
+def _choose(xp: Any, flag, yes: _Probe, no: _Probe) -> _Probe:
+    return jax.tree.map(lambda a, b: xp.where(flag, a, b), yes, no)
 
 
-def _lowest(flags, eg, here: _Probe, there: _Probe):
+def _lowest(xp: Any, flags, eg, here: _Probe, there: _Probe):
     """The _REFINED flagged brackets of lowest eg, as (left or stable end, other end, whether it was flagged)."""
-    order = jnp.argsort(jnp.where(flags, eg, jnp.inf))[:_REFINED]
+    order = xp.argsort(xp.where(flags, eg, xp.inf))[:_REFINED]
     take = partial(jax.tree.map, lambda a: a[order])
     return take(here), take(there), flags[order]
 
 
-def _refine(probe, bracket, is_limit):
-    """Root of the slope, or of minus the replicon, between two probes: the Illinois secant method."""
-    a, b, real = bracket
+def _refine(on: Backend, probe, first: _Probe, second: _Probe, real, is_limit):
+    """Roots of the slope, or of minus the replicon, each between two probes: the Illinois secant method."""
+    xp = on.xp
 
     def target(p: _Probe):
-        return jnp.where(is_limit, -p.replicon, p.slope)
+        return xp.where(is_limit, -p.replicon, p.slope)
 
-    def more(carry):
-        _, x_a, f_a, x_b, f_b, i = carry
-        tight = jnp.abs(x_b - x_a) <= 8 * jnp.finfo(x_a.dtype).eps * (1 + jnp.abs(x_a))
-        return real & ~tight & (f_a != 0) & (f_b != 0) & (i < _ITERATIONS)
+    def open_ends(carry):
+        _, x_a, f_a, x_b, f_b, _ = carry
+        tight = xp.abs(x_b - x_a) <= 8 * np.finfo(x_a.dtype).eps * (1 + xp.abs(x_a))
+        return real & ~tight & (f_a != 0) & (f_b != 0)
 
     def body(carry):
         last, x_a, f_a, x_b, f_b, i = carry
-        secant = (x_a * f_b - x_b * f_a) / (f_b - f_a)
+        moves = open_ends(carry)
+        secant = (x_a * f_b - x_b * f_a) / xp.where(f_b == f_a, 1.0, f_b - f_a)
         inside = (secant - x_a) * (secant - x_b) < 0
-        p = probe(jnp.where(inside, secant, (x_a + x_b) / 2))
+        p = probe(xp.where(moves, xp.where(inside, secant, (x_a + x_b) / 2), x_b))
         f = target(p)
         same = f * f_b > 0
         # The end that stays put has its value halved, so that it cannot stay for ever.
-        x_a, f_a = jnp.where(same, x_a, x_b), jnp.where(same, f_a / 2, f_b)
-        last = _choose(is_limit & (p.replicon <= 0), last, p)  # a limit is approached from the stable side
-        return last, x_a, f_a, p.x, f, i + 1
+        new_a, new_f = xp.where(same, x_a, x_b), xp.where(same, f_a / 2, f_b)
+        keep = partial(xp.where, moves)
+        # A limit is approached from the stable side.
+        last = _choose(xp, moves & ~(is_limit & (p.replicon <= 0)), p, last)
+        return last, keep(new_a, x_a), keep(new_f, f_a), keep(p.x, x_b), keep(f, f_b), i + 1
 
-    start = (_choose(is_limit | (a.eg < b.eg), a, b), a.x, target(a), b.x, target(b), 0)
-    return jax.lax.while_loop(more, body, start)[0], real
+    best = _choose(xp, is_limit | (first.eg < second.eg), first, second)
+    start = best, first.x, target(first), second.x, target(second), 0
+    end = on.repeat(lambda carry: open_ends(carry).any() & (carry[-1] < _ITERATIONS), body, start)
+    return end[0], real

@@ -1,6 +1,6 @@
 """Curves in a phase diagram, traced to rounding: where replica symmetry breaks, and where double descent peaks.
 
-Neither is read off a grid.  A scan finds a bracket on every slice, Newton's method in it the root of
+Neither is read off a grid.  A scan finds a bracket on every slice, a secant method in it the root of
 
     replicon(x) = 0          or          d eg/dx = 0,
 
@@ -17,10 +17,10 @@ from jaxtyping import ArrayLike
 
 from replicajax.codebooks import Codebook
 from replicajax.models import LinearRegression
+from replicajax.numerics import bracketed_roots
 from replicajax.replica import Device
 from replicajax.sweep._grid import LONG_NAMES, Grid, grid
 from replicajax.sweep._optimum import turning_points
-from replicajax.sweep._roots import bracketed_roots
 from replicajax.sweep._slices import Slices
 
 _SCAN = 33
@@ -71,20 +71,20 @@ def stability_line(
     first = change[which].argmax(1)
 
     def function(x, where):
-        value, slope = slices.differentiate(x, which[where], "replicon")
-        return value, slope
+        return slices.solve(x, which[where], "replicon")[0]
 
     names = [name for name in sweep.axes if name not in ("bits", unknown)]
-    root, rows = np.zeros(0), np.zeros((2 + len(names), 0))
+    root, at_root, rows = np.zeros(0), np.zeros(0), np.zeros((1 + len(names), 0))
     found = np.zeros(slices.everyone.size, bool)
     if which.size:
-        at_low = replicon[which, first]
-        root, ok = bracketed_roots(function, scan[first], scan[first + 1], at_low, _TOLERANCE)
-        rows = slices.differentiate(root, which, "replicon", names)
-        found[which] = ok & (np.abs(rows[0]) < 1e-6)  # else the replicon jumps past 0, from one branch to another
-    columns = {unknown: root, **{name: -row / rows[1] for name, row in zip(names, rows[2:], strict=True)}}
+        ends = replicon[which, first], replicon[which, first + 1]
+        root, ok = bracketed_roots(function, scan[first], scan[first + 1], *ends, _TOLERANCE)
+        at_root = function(root, np.arange(which.size))
+        found[which] = ok & (np.abs(at_root) < 1e-6)  # else the replicon jumps past 0, from one branch to another
+        rows = slices.differentiate(root, which, "replicon", names) if names else rows
+    columns = {unknown: root, **{name: -row / rows[0] for name, row in zip(names, rows[1:], strict=True)}}
     error = slices.solve(root, which, "generalization_error")[0] if which.size else root
-    columns |= {"generalization_error": error, "replicon": rows[0]}
+    columns |= {"generalization_error": error, "replicon": at_root}
     return _dataset(sweep, slices, unknown, "replica symmetry breaks (replicon = 0)", which, columns, found)
 
 
@@ -114,12 +114,12 @@ def error_peak(
     curves = np.where(converged, eg, -np.inf).reshape(-1, scan.size)
     local = (curves[:, 1:-1] > curves[:, :-2]) & (curves[:, 1:-1] >= curves[:, 2:])
     curves = np.where(np.pad(local, ((0, 0), (1, 1))), curves, -np.inf)
-    peak, _, found = turning_points(slices, curves, sign=-1)
+    peak, error, found = turning_points(slices, curves, sign=-1)
     which = np.flatnonzero(found)
     names = [name for name in sweep.axes if name not in ("bits", unknown)]
-    rows = slices.differentiate_twice(peak[which], which, names) if which.size else np.zeros((3 + len(names), 0))
-    columns = {unknown: peak[which], **{name: -row / rows[2] for name, row in zip(names, rows[3:], strict=True)}}
-    columns["generalization_error"] = rows[0]
+    rows = slices.bend(peak[which], which, names) if which.size and names else np.zeros((1 + len(names), which.size))
+    columns = {unknown: peak[which], **{name: -row / rows[0] for name, row in zip(names, rows[1:], strict=True)}}
+    columns["generalization_error"] = error[which]
     return _dataset(sweep, slices, unknown, "the generalization error peaks", which, columns, found)
 
 

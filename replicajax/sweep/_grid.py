@@ -16,7 +16,7 @@ import numpy as np
 from replicajax import _checks
 from replicajax.codebooks import Codebook, power
 from replicajax.models import LinearRegression
-from replicajax.replica import Direction
+from replicajax.replica import Device, Direction, Solution, slopes_many, solve_with_slopes
 
 TASK = ("alpha", "signal", "noise", "ridge")
 BOOK = ("bits", "width", "exponent")
@@ -72,6 +72,18 @@ class Grid:
         for name in _of_teacher(self.task):
             task = eqx.tree_at(lambda t, name=name: getattr(t.teacher, name), task, self._float(values[name]))
         return task, self._book(values), self._float(values["beta"])
+
+    def gradients(
+        self, values: Mapping[str, np.ndarray], names: Sequence[str], devices: Sequence[Device] = ()
+    ) -> tuple[Solution, dict[str, np.ndarray]]:
+        """The solutions, and derivatives of eg in each of `names`."""
+        problem = self.problem(values)
+        found, slopes = solve_with_slopes(*problem, devices)
+        known = slopes._asdict() | {"width": slopes.log_width / self._float(values["width"])}
+        return found, {
+            name: known[name] if name in known else slopes_many(found, self.direction(values, name), devices=devices)
+            for name in names
+        }
 
     def direction(self, values: Mapping[str, np.ndarray], name: str) -> Direction:
         """Tangent of `problem` as the parameter `name` changes at unit rate."""

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from replicajax.numerics import bracketed_roots
 from replicajax.replica import Device
 from replicajax.sweep._grid import Grid
-from replicajax.sweep._roots import bracketed_roots
 from replicajax.sweep._slices import Slices
 
 _TOLERANCE = 1e-9
@@ -32,7 +32,7 @@ def turning_points(slices: Slices, curves: np.ndarray, sign: int = 1) -> tuple[n
     everyone = slices.everyone
     least = (sign * curves).argmin(1)
     best, error = grid[least], curves[everyone, least]
-    slope = sign * slices.differentiate(best, everyone, "generalization_error")[1]
+    slope = sign * slices.slope(best, everyone)
     # A descent towards a neighbour, which is no lower, brackets a root on that side.
     other = least + np.where(slope * np.sign(grid[-1] - grid[0]) > 0, -1, 1)
     inside = (other >= 0) & (other < grid.size) & np.isfinite(error)
@@ -41,10 +41,11 @@ def turning_points(slices: Slices, curves: np.ndarray, sign: int = 1) -> tuple[n
         low, high = best[which], grid[other[which]]
 
         def function(x, where):
-            _, first, second = slices.differentiate_twice(x, which[where])
-            return sign * first, sign * second
+            return sign * slices.slope(x, which[where])
 
-        root, found = bracketed_roots(function, low, high, slope[which], _TOLERANCE)
+        at_high = function(high, np.arange(which.size))
+        root, found = bracketed_roots(function, low, high, slope[which], at_high, _TOLERANCE)
+        found &= slope[which] * at_high < 0
         value = slices.solve(root, which, "generalization_error")[0]
         found &= sign * value <= sign * error[which] + 1e-12
         inside[which] = found

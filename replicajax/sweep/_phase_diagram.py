@@ -15,7 +15,7 @@ from jaxtyping import ArrayLike
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import LinearRegression
-from replicajax.replica import Device, slopes_many, solve_many
+from replicajax.replica import Device
 from replicajax.sweep._grid import LONG_NAMES, Grid, grid
 from replicajax.sweep._optimum import optimum_along
 from replicajax.sweep._progress import Progress
@@ -258,11 +258,11 @@ def _compute(
         out[name][where] = array
 
     for where, part in sweep.batches(values):
-        found = solve_many(*sweep.problem(part), devices)
+        found, slopes = sweep.gradients(part, gradients, devices)
         for name in names:
             put(name, where, getattr(found, name))
-        for name in gradients:
-            put(_GRADIENT.format(name), where, slopes_many(found, sweep.direction(part, name), devices=devices))
+        for name, slope in slopes.items():
+            put(_GRADIENT.format(name), where, slope.astype(sweep.dtype))
     return {name: array.reshape(chunk.shape) for name, array in out.items()}
 
 

@@ -20,37 +20,43 @@ class Slices:
         self.values = sweep.values(index)
         self.everyone = np.arange(index[0].size)
 
-    def _at(self, x: np.ndarray, which: np.ndarray):
-        """Positions in x, values and solution, one number of bits after the other."""
-        values = {key: v[which] for key, v in self.values.items()} | {self.name: x}
-        for where, part in self.sweep.batches(values):
-            yield where, part, solve_many(*self.sweep.problem(part), self.devices)
-
     def solve(self, x: np.ndarray, which: np.ndarray, of: str) -> tuple[np.ndarray, np.ndarray]:
         """The observable at x in the slices `which`, and whether it converged."""
         value, converged = np.zeros(x.size), np.zeros(x.size, bool)
-        for where, _, found in self._at(x, which):
+        for where, part in self._parts(x, which):
+            found = solve_many(*self.sweep.problem(part), self.devices)
             value[where], converged[where] = getattr(found, of), found.converged
         return value, converged
 
-    def differentiate(self, x: np.ndarray, which: np.ndarray, of: str, names: Sequence[str] = ()) -> np.ndarray:
-        """(2 + n, points): the observable, its derivative along the slice, and along each of `names`."""
-        out = np.zeros((2 + len(names), x.size))
-        for where, part, found in self._at(x, which):
-            directions = [self.sweep.direction(part, name) for name in (self.name, *names)]
-            rows = [slopes_many(found, d, of=of, devices=self.devices) for d in directions]
-            out[:, where] = getattr(found, of), *rows
+    def slope(self, x: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """d eg along the slice at x."""
+        out = np.zeros(x.size)
+        for where, part in self._parts(x, which):
+            out[where] = self.sweep.gradients(part, (self.name,), self.devices)[1][self.name]
         return out
 
-    def differentiate_twice(self, x: np.ndarray, which: np.ndarray, names: Sequence[str] = ()) -> np.ndarray:
-        """(3 + n, points): eg, d eg along the slice, the derivative of that along the slice, and along each of `names`."""
-        out = np.zeros((3 + len(names), x.size))
-        for where, part, found in self._at(x, which):
-            along = self.sweep.direction(part, self.name)
-            rows = [self._second(part, found, along, name) for name in (self.name, *names)]
-            first = slopes_many(found, along, devices=self.devices)
-            out[:, where] = found.generalization_error, first, *rows
+    def differentiate(self, x: np.ndarray, which: np.ndarray, of: str, names: Sequence[str]) -> np.ndarray:
+        """(1 + n, points): derivatives of the observable along the slice, and along each of `names`."""
+        out = np.zeros((1 + len(names), x.size))
+        for where, part in self._parts(x, which):
+            found = solve_many(*self.sweep.problem(part), self.devices)
+            directions = [self.sweep.direction(part, name) for name in (self.name, *names)]
+            out[:, where] = [slopes_many(found, d, of=of, devices=self.devices) for d in directions]
         return out
+
+    def bend(self, x: np.ndarray, which: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """(1 + n, points): derivatives of d eg along the slice, along the slice and along each of `names`."""
+        out = np.zeros((1 + len(names), x.size))
+        for where, part in self._parts(x, which):
+            found = solve_many(*self.sweep.problem(part), self.devices)
+            along = self.sweep.direction(part, self.name)
+            out[:, where] = [self._second(part, found, along, name) for name in (self.name, *names)]
+        return out
+
+    def _parts(self, x: np.ndarray, which: np.ndarray):
+        """Positions in x, and values, one number of bits after the other."""
+        values = {key: v[which] for key, v in self.values.items()} | {self.name: x}
+        return self.sweep.batches(values)
 
     def _second(self, part: dict[str, np.ndarray], found: Solution, along: Direction, name: str) -> np.ndarray:
         second = slopes_many(found, along, self.sweep.direction(part, name), devices=self.devices)

@@ -1,0 +1,152 @@
+"""Two ways to run the same equations: NumPy, which answers at once, and JAX, which compiles first and is fast ever after.
+
+A kernel written for a `Backend` uses its array functions `xp` and its loops, and nothing else that differs.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Backend(Protocol):
+    xp: Any
+    """numpy or jax.numpy."""
+
+    def loop(self, count: Any, body: Callable[[Any, Any], Any], carry: Any) -> Any:
+        """carry = body(i, carry) for i < count."""
+        ...
+
+    def repeat(self, going: Callable[[Any], Any], body: Callable[[Any], Any], carry: Any) -> Any:
+        """carry = body(carry) while going(carry)."""
+        ...
+
+    def either(self, which: Any, this: Callable, that: Callable, *arguments: Any) -> Any:
+        """this(*arguments) or that(*arguments)."""
+        ...
+
+    def blank(self, function: Callable, *arguments: Any) -> Any:
+        """What function(*arguments) will be replaced by before anybody looks at it."""
+        ...
+
+    def each_node(self, unit: Any, weight: Any, count: Any, body: Callable[[Any, Any, Any], Any], carry: Any) -> Any:
+        """carry = body(unit_i, weight_i, carry) for the first `count` nodes, whose sums go through `add` and `add_row`."""
+        ...
+
+    def add(self, total: Any, value: Any) -> Any: ...
+
+    def add_row(self, rows: Any, index: Any, value: Any) -> Any: ...
+
+    def chunk(self, size: int, whole: int) -> int:
+        """Rows to look at together."""
+        ...
+
+    def rows(self, rows: Any, start: Any, size: int) -> Any: ...
+
+    def add_rows(self, rows: Any, start: Any, values: Any) -> Any: ...
+
+    def erfc(self, x: Any) -> Any: ...
+
+    def constant(self, x: Any) -> Any:
+        """x, as far as derivatives are concerned."""
+        ...
+
+
+class _NumPy:
+    """All nodes at once, as a leading axis; loops in Python."""
+
+    xp: Any = np
+
+    def loop(self, count, body, carry):
+        for i in range(int(count)):
+            carry = body(i, carry)
+        return carry
+
+    def repeat(self, going, body, carry):
+        while going(carry):
+            carry = body(carry)
+        return carry
+
+    def either(self, which, this, that, *arguments):
+        return (this if which else that)(*arguments)
+
+    def blank(self, function, *arguments):
+        return None
+
+    def each_node(self, unit, weight, count, body, carry):
+        return body(unit[: int(count), None], weight[: int(count), None], carry)
+
+    def add(self, total, value):
+        return total + value.sum(0)
+
+    def add_row(self, rows, index, value):
+        rows = rows.copy()
+        rows[index] += value.sum(0) if value.ndim > 1 else value
+        return rows
+
+    def chunk(self, size, whole):
+        return whole
+
+    def rows(self, rows, start, size):
+        return rows[start : start + size]
+
+    def add_rows(self, rows, start, values):
+        rows = rows.copy()
+        rows[start : start + len(values)] += values
+        return rows
+
+    def erfc(self, x):
+        return _ERFC(x).astype(float)
+
+    def constant(self, x):
+        return x
+
+
+class _JAX:
+    """One node after the other, so that they stay in cache; loops compiled."""
+
+    xp: Any = jnp
+
+    def loop(self, count, body, carry):
+        return jax.lax.fori_loop(0, count, body, carry)
+
+    def repeat(self, going, body, carry):
+        return jax.lax.while_loop(going, body, carry)
+
+    def either(self, which, this, that, *arguments):
+        return jax.lax.cond(which, this, that, *arguments)
+
+    def blank(self, function, *arguments):
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *arguments))
+
+    def each_node(self, unit, weight, count, body, carry):
+        return jax.lax.fori_loop(0, count, lambda i, carry: body(unit[i], weight[i], carry), carry)
+
+    def add(self, total, value):
+        return total + value
+
+    def add_row(self, rows, index, value):
+        return rows.at[index].add(value, mode="promise_in_bounds")
+
+    def chunk(self, size, whole):
+        return min(size, whole)
+
+    def rows(self, rows, start, size):
+        return jax.lax.dynamic_slice_in_dim(rows, start, size)
+
+    def add_rows(self, rows, start, values):
+        return jax.lax.dynamic_update_slice_in_dim(rows, self.rows(rows, start, len(values)) + values, start, 0)
+
+    def erfc(self, x):
+        return jax.lax.erfc(x)
+
+    def constant(self, x):
+        return jax.lax.stop_gradient(x)
+
+
+_ERFC = np.frompyfunc(math.erfc, 1, 1)
+NUMPY: Backend = _NumPy()
+JAX: Backend = _JAX()

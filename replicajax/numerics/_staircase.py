@@ -1,0 +1,351 @@
+"""Soft rounding of many fields at once: the averages of `soft_rounding`, with the slopes that Newton's method needs.
+
+The split is (2) of `_soft_rounding`, one integral for each side of each threshold.  Sides, nodes and levels are loops whose
+lengths are data and fields are the last axis of every array, so that one program serves any number of levels:
+
+    for each side of a threshold:  for each node x:  for each level that matters there:
+        weight relative to the winner's = exp{ beta rise (curvature offset + x) }                          (1)
+
+Levels go from the nearest on, and stop where all further ones weigh less than exp(−40).  Slopes cost no exponential, since
+every derivative is a moment of the same weights,
+
+    d<a>/dh         = beta Var              d<a>/dcurvature        = −½ beta (2 <a> Var + mu3)              (2)
+    d(beta Var)/dh  = beta² mu3             d(beta Var)/dcurvature = −½ beta² (mu4 − Var² + 2 <a> mu3)      (3)
+
+with mu3, mu4 the central moments; and for h = mean + deviation z, d/dmean E F = E F', d/ddeviation E F = E z F'.
+
+In the mirror image h -> −h, a -> −a the left side of a threshold is the right side of another; where the image is the
+codebook itself and the mean is 0, right sides count twice.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
+
+from replicajax.numerics._backend import JAX, Backend
+from replicajax.numerics._window import SoftRounding, window
+
+Fields = Float[Array, " fields"]
+Count = Int[Array, ""] | int
+
+_NEGLIGIBLE = 40.0
+"""exp(−40) = 4e-18."""
+_MOST_LEVELS = 30
+"""Besides the winner, that are looked at; see `negligible_beyond`."""
+
+
+class Nodes(NamedTuple):
+    """Gauss-Legendre nodes of one side, as arrays: another number of them is no other program."""
+
+    unit: Float[np.ndarray, " most"]
+    weight: Float[np.ndarray, " most"]
+    count: Count
+    """The first `count` are used."""
+
+
+def gauss_legendre(count: int, most: int | None = None, dtype: DTypeLike = float) -> Nodes:
+    """`count` nodes on [−1, 1], in arrays of length `most`."""
+    unit, weight = np.polynomial.legendre.leggauss(count)
+    unit, weight = (np.pad(a, (0, (most or count) - count)).astype(dtype) for a in (unit, weight))
+    return Nodes(unit, weight, count)
+
+
+class Levels(NamedTuple):
+    """Codebooks of as many fields, of one size."""
+
+    levels: Float[Array, "levels fields"]
+    """Increasing; rows from `count` on are padding."""
+    count: Count
+    symmetric: Bool[Array, ""] | bool
+    """About 0, and the mean of the field is 0 too.  Then E <a> and derivatives in the mean, which are 0, are not computed."""
+
+    @property
+    def sides(self) -> Count:
+        """Of thresholds, that are integrated over."""
+        return (self.count - 1) * (2 - 1 * self.symmetric)
+
+
+class Slope(NamedTuple):
+    """An average and its derivatives in the parameters of the field."""
+
+    value: Fields
+    mean: Fields | float
+    deviation: Fields
+    curvature: Fields
+
+
+class RoundingSlopes(NamedTuple):
+    mean: Slope | None
+    """E <a>, if asked for."""
+    square: Slope
+    """E <a>²."""
+    response: Slope
+    """E beta Var(a)."""
+
+
+class _Side:
+    """One side of a threshold: the way from the loser to the winner, and from there to the middle of the next gap."""
+
+    def __init__(self, xp: Any, book: Levels, number: Count):
+        single = xp.asarray(book.symmetric, bool)
+        threshold, right = xp.where(single, number, number // 2), single | (number % 2 == 0)
+        self.xp, self.book = xp, book
+        self.right = right
+        self.winner_index, self.loser_index = threshold + right, threshold + 1 - right
+        self.step = xp.where(right, 1, -1)
+        self.behind = xp.where(right, self.winner_index, book.count - 1 - self.winner_index)
+        """Levels on the loser's side of the winner."""
+        dtype = book.levels.dtype
+        self.share = xp.where(single, 2.0, 1.0).astype(dtype)
+        self.odd = xp.where(single, 0.0, self.step).astype(dtype)
+        """What an average that changes sign in the mirror counts for."""
+        won, lost = self._row(self.winner_index), self._row(self.loser_index)
+        after = self.step * (self._row(self.winner_index + self.step) - won)
+        self.winner, self.middle, self.gap = self.step * won, self.step * (won + lost) / 2, self.step * (won - lost)
+        self.last = self.behind >= book.count - 1
+        """Nothing comes after the winner."""
+        self.next_gap = after
+
+    def _row(self, index) -> Fields:
+        return self.book.levels[self.xp.clip(index, 0, self.book.levels.shape[0] - 1)]
+
+    def others(self) -> Int[Array, " others"]:
+        """Indices of the other levels in order of distance from the winner, the loser first."""
+        xp = self.xp
+        i = xp.arange(min(self.book.levels.shape[0] - 1, _MOST_LEVELS))
+        pairs = xp.minimum(self.behind, self.book.count - 1 - self.behind)
+        paired = i < 2 * pairs
+        distance = xp.where(paired, i // 2 + 1, i - pairs + 1)
+        backward = xp.where(paired, i % 2 == 0, self.behind > pairs)
+        return self.winner_index + xp.where(backward, -self.step, self.step) * distance
+
+
+class _Integral(NamedTuple):
+    """The quadrature of one side, and the weights (1) there: exp(fixed + slope x)."""
+
+    on: Backend
+    start: Fields
+    half: Fields
+    scale: Fields
+    density: Fields
+    z: Fields
+    """Of the threshold."""
+    index: Int[Array, " others"]
+    rise: Float[Array, "others fields"]
+    fixed: Float[Array, "others fields"]
+    slope: Float[Array, "others fields"]
+    rows: Count
+    """Levels that matter."""
+
+    def weight(self, i, x: Fields) -> Fields:
+        return self.on.xp.exp(self.fixed[i] + self.slope[i] * x)
+
+    def moments(self, x: Fields, order: int) -> tuple[Fields, ...]:
+        """Sum of the weights of all but the winner, and moments 1 to `order` of the rise above it."""
+
+        def add(i, sums):
+            term, out = self.weight(i, x), []
+            for total in sums:
+                out.append(total + term)
+                term = term * self.rise[i]
+            return tuple(out)
+
+        others, *M = self.on.loop(self.rows, add, (self.on.xp.zeros_like(x),) * (order + 1))
+        return others, *(m / (1 + others) for m in M)
+
+    def over_nodes(self, deviation: Fields, nodes: Nodes, integrands: Callable, zeros):
+        """Integrals of integrands(sums, x, z, measure), which adds itself to the sums."""
+        xp = self.on.xp
+
+        def add(unit, weight, sums):
+            grow = xp.exp(self.start + self.half * (1 + unit))
+            shrink = 1 / grow
+            x = self.scale * (grow - shrink) / 2
+            z = self.z + x / deviation
+            return integrands(sums, x, z, weight * self.density * (grow + shrink) / 2 * xp.exp(-(z**2) / 2))
+
+        unit, weight = (xp.asarray(a, deviation.dtype) for a in nodes[:2])
+        return self.on.each_node(unit, weight, nodes.count, add, zeros)
+
+
+def _integral(on: Backend, side: _Side, curvature: Fields, beta: Fields, mean: Fields, deviation: Fields) -> _Integral:
+    xp = on.xp
+    distance = curvature * side.middle - side.step * mean
+    end = xp.where(side.last, xp.inf, curvature * (side.gap + side.next_gap) / 4)
+    narrow = xp.where(side.last, side.gap, xp.minimum(side.gap, side.next_gap))
+    low, high = window(xp, -distance, beta * narrow, end, deviation)
+
+    index = side.others()
+    there = (xp.arange(index.size) < side.book.count - 1)[:, None]
+    other = side.step * side.book.levels[xp.clip(index, 0, side.book.levels.shape[0] - 1)]
+    rise = xp.where(there, other - side.winner, 0.0)
+    offset = curvature * (side.middle - (side.winner + other) / 2)  # from where it meets the winner to the threshold
+    fixed, slope = beta * rise * offset, beta * rise
+    matters = (fixed + slope * xp.where(rise < 0, low, high) > -_NEGLIGIBLE) & (rise != 0)
+    rows = (matters.any(1) * xp.arange(1, index.size + 1)).max()
+    zeros = xp.where(rise < 0, offset**2 + (xp.pi / xp.where(rise < 0, slope, 1.0)) ** 2, xp.inf)
+    scale = xp.sqrt(on.constant(zeros.min(0)))
+    start, stop = (xp.log(x + xp.sqrt(1 + x**2)) for x in (low / scale, high / scale))  # arcsinh, for x >= 0
+    half = (stop - start) / 2
+    density = half * scale / (deviation * np.sqrt(2 * np.pi)) * side.share
+    return _Integral(on, start, half, scale, density, distance / deviation, index, rise, fixed, slope, rows)
+
+
+class Averages(NamedTuple):
+    slopes: RoundingSlopes
+    soft: SoftRounding | None
+    """Its usage is that of hard rounding, unless everything was asked for."""
+    hard: SoftRounding | None
+    """At beta = inf; without usage."""
+
+
+def staircase_averages(
+    book: Levels,
+    curvature: Fields,
+    beta: Fields,
+    mean: Fields,
+    deviation: Fields,
+    *,
+    nodes: Nodes,
+    everything: Bool[Array, ""] | bool = True,
+    centred: bool = False,
+    on: Backend = JAX,
+) -> Averages:
+    """Averages over h ~ N(mean, deviation²) with their derivatives, at finite beta.
+
+    Args:
+      curvature, beta, deviation: positive.
+      nodes: quadrature on each side of each threshold.
+      everything: the usage of the levels too.
+      centred: the mean is 0 and stays so: neither E <a> nor derivatives in the mean are asked for.
+    """
+
+    xp = on.xp
+
+    def of_side(k, total):
+        values, usage = total
+        side = _Side(xp, book, k)
+        integral = _integral(on, side, curvature, beta, mean, deviation)
+
+        def integrands(sums, x, z, measure):
+            values, usage = sums
+            others, shift, second, third, fourth = integral.moments(x, 4)
+            # Cumulants of the rise above the winner: nothing here cancels at large beta.
+            variance = second - shift**2
+            mu3 = third - 3 * shift * second + 2 * shift**3
+            mu4 = fourth - 4 * shift * third + 6 * shift**2 * second - 3 * shift**4
+            a = side.winner + shift
+            lean = 2 * a * variance + mu3
+            log_partition = xp.log1p(others)
+            # An energy above the winner's is −beta r (x − ½ curvature gap) + ½ beta curvature r² at the rise r.
+            energy = beta * (curvature * second / 2 - (x - curvature * side.gap / 2) * shift)
+            new = shift * (shift + 2 * side.winner), z * a * variance, a * lean
+            new += variance, z * mu3, mu4 - variance**2 + 2 * a * mu3
+            new += log_partition, variance**2, log_partition + energy
+            if not centred:
+                new += a * variance, mu3, shift, z * variance, lean
+            scale = measure / (1 + others)
+
+            def use(i, usage):
+                return on.add_row(usage, integral.index[i], scale * integral.weight(i, x))
+
+            usage = on.add_row(usage, side.winner_index, -scale * others)
+            usage = on.loop(xp.where(everything, integral.rows, 0), use, usage)
+            return tuple(on.add(s, measure * value) for s, value in zip(values, new, strict=True)), usage
+
+        zeros = (xp.zeros_like(deviation),) * (9 if centred else 14), usage
+        (q, q_z, q_c, v, v_z, v_c, *rest), usage = integral.over_nodes(deviation, nodes, integrands, zeros)
+        tail = side.right * _tail(on, integral.z)
+        jump = side.right * side.gap * xp.exp(-(integral.z**2) / 2) / np.sqrt(2 * np.pi)
+        usage = on.add_row(on.add_row(usage, side.winner_index, tail), side.loser_index, -tail)
+        of_side = q, 2 * beta * q_z, -beta * q_c, beta * v, beta**2 * v_z, -(beta**2) / 2 * v_c
+        of_side += rest[0] / beta, beta**2 * rest[1], rest[2]
+        of_side += side.gap * tail, 2 * side.middle * side.gap * tail, jump
+        if not centred:
+            q_h, v_h, m, m_z, m_c = (side.odd * x for x in rest[3:])
+            of_side += 2 * beta * q_h, beta**2 * v_h, m, beta * m_z, -beta / 2 * m_c
+        return tuple(map(xp.add, values, of_side)), usage
+
+    x = book.levels[0]
+    zeros = (xp.zeros_like(x),) * (12 if centred else 17), on.add_row(xp.zeros_like(book.levels), 0, xp.ones_like(x))
+    values, usage = on.loop(book.sides, of_side, zeros)
+    q, q_z, q_c, v, v_z, v_c, potential, v_square, entropy, first, second, jump, *rest = values
+    q_h, v_h, m, m_z, m_c = rest or (xp.zeros_like(x),) * 5
+    first, second = unless_symmetric(xp, book, x + first), x**2 + second
+    hard_potential = mean * first + deviation * jump - curvature * second / 2
+    soft = SoftRounding(
+        potential=hard_potential + potential,
+        mean=first + m,
+        square=second + q,
+        response=v,
+        response_square=v_square,
+        entropy=entropy,
+        usage=both_sides(xp, book, usage),
+    )
+    slopes = RoundingSlopes(
+        None if centred else Slope(soft.mean, v, m_z, m_c),
+        Slope(soft.square, q_h, q_z, q_c),
+        Slope(v, v_h, v_z, v_c),
+    )
+    zero, infinite = xp.zeros_like(x), xp.full_like(x, xp.inf)
+    hard = SoftRounding(hard_potential, first, second, jump / deviation, infinite, zero, zero)
+    return Averages(slopes, soft, hard)
+
+
+def hard_staircase_slopes(
+    book: Levels, curvature: Fields, beta: Fields, mean: Fields, deviation: Fields, *, centred: bool = False, on: Backend = JAX
+) -> RoundingSlopes:
+    """The same at beta = inf: sums over thresholds z of the Gaussian tail and density there."""
+    del beta
+    xp = on.xp
+
+    def of_threshold(k, sums):
+        low, high = book.levels[k], book.levels[k + 1]
+        gap, middle = high - low, (high + low) / 2
+        z = (curvature * middle - mean) / deviation
+        density, tail = xp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi), _tail(on, z)
+
+        def slope(value, by_z):
+            by_z = by_z / deviation
+            # dz/dmean = −1/deviation, dz/ddeviation = −z/deviation, dz/dcurvature = middle/deviation
+            return value, -by_z, -z * by_z, middle * by_z
+
+        jump = gap * density
+        bell = slope(jump, -z * jump)
+        square = slope(2 * middle * gap * tail, -2 * middle * jump)
+        first = () if centred else slope(gap * tail, -jump)
+        return tuple(map(xp.add, sums, (*square, *bell, *first)))
+
+    x = book.levels[0]
+    sums = on.loop(book.count - 1, of_threshold, (xp.zeros_like(x),) * (8 if centred else 12))
+    square, bell, first = Slope(*sums[:4]), Slope(*(s / deviation for s in sums[4:8])), sums[8:]
+    return RoundingSlopes(
+        Slope(unless_symmetric(xp, book, x + first[0]), *first[1:]) if first else None,
+        square._replace(value=x**2 + square.value),
+        bell._replace(deviation=bell.deviation - bell.value / deviation),
+    )
+
+
+def _tail(on: Backend, z: Fields) -> Fields:
+    return on.erfc(z / np.sqrt(2)) / 2
+
+
+def unless_symmetric(xp: Any, book: Levels, x: Fields) -> Fields:
+    return xp.where(xp.asarray(book.symmetric, bool), 0.0, x)
+
+
+def both_sides(xp: Any, book: Levels, usage: Float[Array, "levels fields"]) -> Float[Array, "levels fields"]:
+    """Usage counted on right sides only, shared with the mirror images."""
+    mirrored = usage[xp.clip(book.count - 1 - xp.arange(usage.shape[0]), 0, None)]
+    return xp.where(xp.asarray(book.symmetric, bool), (usage + mirrored) / 2, usage)
+
+
+def negligible_beyond(book: Levels, curvature: Fields, beta: Fields) -> Bool[Array, ""]:
+    """Whether `_MOST_LEVELS` evenly spaced levels are enough: there are no more, or further ones weigh less than exp(−40)."""
+    gap, reach = book.levels[1] - book.levels[0], _MOST_LEVELS // 2
+    return (book.count - 1 <= reach) | (beta * curvature * gap**2 * reach * (reach + 1) / 2 > _NEGLIGIBLE).all()

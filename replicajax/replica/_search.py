@@ -1,0 +1,232 @@
+"""From weights without levels to the saddle point: Newton's method on (1) of `_equations`, guarded by state evolution.
+
+Newton's steps go first on few quadrature nodes and end on many.  What they leave over, and what met a negative determinant
+of the Jacobian on its way (a change of branch, or an end that state evolution would leave), starts again from the end of many
+steps of state evolution, then of very many.
+
+At beta = inf the averages are closed forms; without ridge L drops out of the second equation, which then has a bracketed
+root.  If the first has none chi is infinite: the codebook **interpolates**.  chi = beta (Q − q) runs off because Q − q stays
+positive: the Gibbs measure is uniform over the interpolating codewords (those of least |a| if ridge > 0).  Its theory is the
+hard constraint y = x·w: (1) with log(chi) in the place of log(1 + chi), at beta 1 and with v = Q − q for chi.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from replicajax.numerics import SoftRounding
+from replicajax.replica._equations import (
+    Equations,
+    Points,
+    Problems,
+    Rule,
+    Sloped,
+    State,
+    equations,
+    newton_step,
+)
+
+_AITKEN = 12
+"""Every so many steps of state evolution the slow direction, alone by then, is extrapolated to its limit."""
+_TOLERANCE = 0.7
+"""Power of the rounding error that the residuals of (1) must be below: 1e-11 in float64, 1e-5 in float32."""
+
+
+class Patience(NamedTuple):
+    """How long a block is worked on; traced, so that trying again is the same program."""
+
+    evolutions: int
+    """Steps of state evolution before Newton's."""
+    scouting: int
+    """Steps on few nodes at most."""
+    settling: int
+    """Steps on all nodes at most."""
+    stride: float
+    """Longest step in log L or log t."""
+
+
+HASTY, PATIENT, STUBBORN = Patience(0, 10, 4, 1.0), Patience(200, 0, 40, 0.5), Patience(5000, 0, 80, 0.5)
+_EVOLVING, _SETTLING, _REPORTING = 0, 2, 3
+
+
+class Found(NamedTuple):
+    state: State
+    converged: Bool[Array, " points"]
+    """It settled, without crossing to another branch, where (1) holds."""
+    steps: Int[Array, " points"]
+    at: Equations
+
+
+class _Search(NamedTuple):
+    state: State
+    size: Points
+    """Largest change of log L or log t in the last step, before it was shortened."""
+    upright: Bool[Array, " points"]
+    """det > 0 all along Newton's way: it crossed to no other branch, and state evolution does not leave where it ended."""
+    steps: Int[Array, " points"]
+    phase: Int[Array, ""]
+    """0 state evolution, 1 Newton on few nodes, 2 Newton on all, 3 report, 4 done."""
+    left: Int[Array, ""]
+    """Steps left in this phase."""
+    at: Equations
+
+
+def search(p: Problems, start: State, rule: Rule, patience: Patience) -> Found:
+    """From start to solution in one loop, so that the averages are compiled once.  A point that settles stays put."""
+    on, xp, dtype = rule.on, rule.on.xp, p.alpha.dtype
+    eps = float(np.finfo(dtype).eps)
+    settled = eps ** (0.45 if rule.cold else 0.4)
+    budget = xp.asarray([*patience[:3], 1, 0])
+    goal = xp.array([1e-7, 1e-2, settled, -1.0, xp.inf], dtype)
+    never = xp.full_like(start.log_L, xp.inf)
+
+    def evaluate(state: State, phase) -> Equations:
+        return equations(p, state, rule._replace(fine=phase >= _SETTLING, everything=phase == _REPORTING))
+
+    def step(s: _Search) -> _Search:
+        evolving, reporting = s.phase == _EVOLVING, s.phase == _REPORTING
+        at = evaluate(s.state, s.phase)
+        (f, g), jacobian = at.residual, at.jacobian
+        newton, determinant = newton_step((f, g), jacobian)
+        change = jax.tree.map(partial(xp.where, evolving), State(-f, -g), newton)
+        size = xp.maximum(xp.abs(change.log_L), xp.abs(change.log_t))
+        size = xp.where(xp.isfinite(size), size, xp.inf)
+        scale = xp.where(evolving & (s.left % _AITKEN == 0), _extrapolation(xp, size / s.size), 1.0)
+        scale = xp.minimum(scale, patience.stride / size)  # 0 where the step is not finite
+        moves = (s.size > goal[s.phase]) & (scale > 0) & ~reporting
+        state = jax.tree.map(lambda x, d: xp.where(moves, x + scale * d, x), s.state, change)
+        size = xp.where(moves | (scale == 0), size, s.size)
+        left = s.left - 1
+        over = (left <= 0) | (size <= goal[s.phase]).all()
+        phase = s.phase + over
+        return _Search(
+            state,
+            xp.where(over & (phase < _REPORTING), never, size),
+            s.upright & (evolving | ~moves | (determinant > 0)),
+            s.steps + moves,
+            phase,
+            xp.where(over, budget[phase], left),
+            at,
+        )
+
+    none = xp.zeros(start.log_L.shape, int)
+    first = xp.where(budget[0] > 0, _EVOLVING, 1)
+    begun = _Search(start, never, none == 0, none, first, budget[first], on.blank(evaluate, start, first))
+    end = on.repeat(lambda s: s.phase <= _REPORTING, step, begun)
+    f, g = end.at.residual
+    solved = (xp.abs(f) < eps**_TOLERANCE) & (xp.abs(g) * p.alpha * xp.exp(end.state.log_t) < eps**_TOLERANCE * (1 + p.noise))
+    return Found(end.state, (end.size < 10 * settled) & end.upright & solved, end.steps, end.at)
+
+
+def _extrapolation(xp: Any, ratio: Points) -> Points:
+    """1 + r + r² + ..., for a step r times the last one (Aitken); at most 100, and 1 while steps grow."""
+    return xp.where(ratio < 1, 1 / xp.maximum(1 - ratio, 0.01), 1.0)
+
+
+def ridge_start(xp: Any, p: Problems) -> State:
+    """The saddle point if the weights were Gaussian with the variance of the codebook: 1/chi = alpha/(1+chi) + kappa."""
+    kappa = xp.maximum(p.ridge + 1 / (p.beta * p.power), 1e-4)
+    b = 1 - p.alpha - kappa
+    root = xp.sqrt(b**2 + 4 * kappa)
+    chi = xp.where(b > 0, (b + root) / (2 * kappa), 2 / (root - b))
+    u = chi / (1 + chi)
+    m = xp.minimum(p.alpha * u, 0.99)
+    gain = xp.minimum(p.alpha * u**2, 0.9)
+    c = xp.maximum(gain * ((1 - m) ** 2 + p.noise) / (1 - gain), 1e-6)
+    R = (1 - m) ** 2 + c + p.noise
+    return State(xp.log(p.alpha / (1 + chi)), xp.log(R / p.alpha))
+
+
+def constrained(xp: Any, p: Problems, state: State) -> State:
+    """Where the constraint is hard, a start with v = Q − q that of the free codebook."""
+    free = p.power * xp.clip(1 - p.alpha, 0.1, 1.0)
+    return state._replace(log_L=xp.where(p.unit > 0, state.log_L, xp.log(p.alpha / free)))
+
+
+class Frozen(NamedTuple):
+    """What beta = inf comes to."""
+
+    state: State
+    sound: Bool[Array, " points"]
+    interpolates: Bool[Array, " points"]
+    steps: Int[Array, " points"]
+
+
+_REACH, _HALVINGS = 60.0, 80
+
+
+def freeze(p: Problems, start: State, rule: Rule) -> Frozen:
+    """beta = inf: a bracketed root of the second of (1) at ridge 0, where L drops out of it, and what L is then."""
+    on, xp = rule.on, rule.on.xp
+    eps = float(np.finfo(p.alpha.dtype).eps)
+    goal = 1e6 * eps  # tight, because the sign of g − alpha hangs on it
+    zero = xp.zeros_like(p.alpha)
+    free = p._replace(ridge=zero, unit=zero)
+
+    def step(carry):
+        log_t, low, high, size, g, steps, left = carry
+        moves = size > goal
+        (log_g, f), (_, (_, slope)), *_ = equations(free, State(zero, log_t), rule._replace(cold=True))
+        low, high = xp.where(moves & (f < 0), log_t, low), xp.where(moves & (f >= 0), log_t, high)
+        newton = log_t - f / slope
+        inside = (newton >= low) & (newton <= high) & (xp.abs(newton - log_t) < 2.0)
+        new = xp.where(inside, newton, (low + high) / 2)
+        stay = partial(xp.where, moves)
+        g = stay(p.alpha * xp.exp(log_g), g)  # L chi
+        return stay(new, log_t), low, high, stay(xp.abs(f), size), g, steps + moves, left - 1
+
+    never, none = zero + xp.inf, xp.zeros(p.alpha.shape, int)
+    first = start.log_t, start.log_t - _REACH, start.log_t + _REACH, never, p.alpha, none, _HALVINGS
+    log_t, _, _, size, g, steps, _ = on.repeat(lambda c: (c[-1] > 0) & (c[3] > goal).any(), step, first)
+    b = p.alpha - p.ridge - g  # L + g L/(L + ridge) = alpha
+    root = xp.sqrt(b**2 + 4 * p.alpha * p.ridge)
+    L = xp.where(b > 0, (b + root) / 2, 2 * p.alpha * p.ridge / xp.where(b > 0, 1.0, root - b))
+    interpolates = (p.ridge == 0) & (g >= p.alpha)
+    unclear = (p.ridge == 0) & (xp.abs(b) < 100 * eps * p.alpha)  # which side of it, rounding hides
+    L = xp.where(interpolates, p.alpha, L)
+    return Frozen(State(xp.log(L), log_t), (size <= goal) & ~unclear, interpolates, steps)
+
+
+class Outcome(NamedTuple):
+    """A saddle point in units of the signal, and all that observables are made of; points first."""
+
+    state: State
+    converged: Bool[Array, " points"]
+    interpolates: Bool[Array, " points"]
+    steps: Int[Array, " points"]
+    m: Sloped
+    q: Sloped
+    chi: Sloped
+    jacobian: tuple[tuple[Points, Points], tuple[Points, Points]]
+    rounded: tuple[Points, Points]
+    potential: Points
+    response_square: Points
+    entropy: Points
+    usage: Float[Array, "points levels"]
+
+
+def outcome(xp: Any, p: Problems, found: Found, interpolates, usage: Array | None = None) -> Outcome:
+    """`usage` at beta = inf."""
+    at, zero = found.at, xp.zeros_like(p.alpha)
+    soft = at.soft
+    if soft is None:
+        assert usage is not None
+        soft = SoftRounding(zero, zero, zero, zero, zero, zero, usage)
+    return Outcome(
+        state=found.state,
+        converged=found.converged,
+        interpolates=interpolates,
+        steps=found.steps,
+        m=at.m,
+        q=at.q,
+        chi=at.chi,
+        jacobian=at.jacobian,
+        rounded=at.rounded,
+        potential=soft.potential,
+        response_square=soft.response_square,
+        entropy=soft.entropy,
+        usage=soft.usage.T,
+    )
