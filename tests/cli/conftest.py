@@ -18,4 +18,5 @@ def run(capsys, monkeypatch, *arguments: str):
 
 @pytest.fixture
 def command(capsys, monkeypatch):
+    monkeypatch.setenv("REPLICAJAX_CACHE", "off")  # of this process, which runs other tests too
     return lambda *arguments: run(capsys, monkeypatch, *map(str, arguments))

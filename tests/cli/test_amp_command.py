@@ -68,7 +68,7 @@ def test_too_few_iterations_exit_1_and_keep_the_samplers_codes(command, wide, tm
         (("--data", "digits", "--beta", "inf"), "amp needs a finite --beta"),
         (("--data", "nowhere.csv", "--target", "y"), "nowhere.csv does not exist"),
         (("--data", "diabetes", "--alpha", "44.2", *QUICK), "alpha must leave at least 8"),
-        (("--data", "diabetes", *QUICK, "--damping", "1"), "damping must be below 1, got 1"),
+        (("--data", "diabetes", *QUICK, "--damping", "1"), "--damping must be in [0, 1), got 1.0"),
     ],
 )
 def test_refusals_are_one_line_and_exit_code_2(command, arguments, message):

@@ -90,7 +90,7 @@ def csv(tmp_path: Path, text: str) -> Path:
     ("text", "target", "message"),
     [
         ("a,b\n1,2\n3\n4,5,6,7\n", "b", "is not readable as CSV"),
-        ("", "b", "is not readable as CSV: No columns to parse"),
+        ("", "b", "is not readable as CSV: it is empty"),
         ("a,b\n" + "1,2\n" * 20, "c", "--target c: no such column in .*; its columns are a, b"),
         ("a,b\n" + "".join(f"{i},7\n" for i in range(20)), "b", "the target is the constant 7"),
         ("a,b\n" + "x,1\n" * 20, "b", "column a must be numbers, got 'x'"),
@@ -116,7 +116,7 @@ def test_bad_csv_is_one_line_and_exit_code_2(command, tmp_path, text, target, me
         (["solve", "--alpha", "1", "--noise", "-1"], "noise must be finite and not negative, got -1.0"),
         (["solve", "--alpha", "1", "--levels", "1,0"], "levels must be strictly increasing"),
         (["solve", "--alpha", "1", "--levels", "1,x"], "--levels must be numbers separated by commas"),
-        (["solve", "--alpha", "nan"], "alpha must not be NaN"),
+        (["solve", "--alpha", "nan"], "--alpha must be positive and finite, got nan"),
         (["optimize", "--alpha", "1", "--bits", "0-3"], "--bits must be whole numbers from 1 to 8"),
         (["optimize", "--alpha", "1", "--measure"], "--measure needs data"),
         (["optimize", "--data", "missing.csv", "--target", "y"], "missing.csv does not exist"),
