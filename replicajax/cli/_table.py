@@ -1,6 +1,7 @@
 """CSV files of numbers, whatever their separator, byte-order mark or decimal sign."""
 
 import csv
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,24 +43,25 @@ def read_csv(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     def read(decimal: str) -> "pd.DataFrame":
-        return pd.read_csv(path, sep=separator, encoding=encoding, decimal=decimal, low_memory=False)
+        form = {"sep": separator, "encoding": encoding, "decimal": decimal, "low_memory": False}
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # fields dropped
+            return pd.read_csv(path, header=0, names=columns, index_col=False, **form)
 
     try:
         frame = read(".")
         if separator != "," and _words(frame):
             frame = read(",")  # as where 1,5 is one and a half; mixed with 1.5 it stays words
+    except pd.errors.ParserWarning:
+        raise ProblemError(f"{path}: rows have more fields than the header, {listed(columns)}, has names") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, OSError) as error:
         raise ProblemError(f"{path} is not readable as CSV: {' '.join(str(error).split())}") from None
     if not len(frame):
         raise ProblemError(f"{path} has a header, {listed(columns)}, and no rows")
-    if not isinstance(frame.index, pd.RangeIndex) or len(frame.columns) != len(columns):
-        raise ProblemError(f"{path}: rows have more fields than the header, {listed(columns)}, has names")
-    frame.columns = columns
     if wrong := _words(frame):
         column, example = wrong
         hint = "" if separator != "," or "," not in example else "; with decimal commas separate columns by ;"
         raise ProblemError(f"{path}: column {column} must be numbers, got {example[:40]!r}{hint}")
-    frame = frame.apply(lambda column: column if column.dtype.kind in "fiub" else column.map(float)).astype(float)
+    frame = frame.astype(float)
     missing = ~(frame.abs() < float("inf")).to_numpy()
     if missing.any():
         row, at = divmod(int(missing.ravel().argmax()), len(columns))
@@ -81,13 +83,19 @@ def columns_of(path: Path, target: str | None, flag: str = "--data") -> "pd.Data
 
 def _words(frame: "pd.DataFrame") -> tuple[str, str] | None:
     """The first column that is not numbers, and an entry that shows it."""
-    for column in frame.columns:
-        for value in [] if frame[column].dtype.kind in "fiub" else frame[column]:
-            try:
-                float(value)
-            except (TypeError, ValueError, OverflowError):
-                return str(column), str(value)
+    for name in frame.columns:
+        column = frame[name]
+        if column.dtype.kind not in "fiub":
+            return str(name), str(next((x for x in column if not _is_number(x)), column.iloc[0]))
     return None
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
 
 
 def listed(names: list[str]) -> str:
