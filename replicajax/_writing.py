@@ -42,6 +42,7 @@ def refuse_overwriting(path: str | Path, *inputs: str | Path | None) -> None:
     Raises:
       ValueError: `path` is one of the files that are read.
     """
+    target = Path(path).resolve()
     for source in inputs:
-        if source is not None and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+        if source is not None and target.exists() and os.path.exists(source) and target.samefile(source):
             raise ValueError(f"{str(path)!r} would overwrite {str(source)!r}, which is read: write to another file")

@@ -33,7 +33,7 @@ def test_moved_there_when_complete(target, tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_failure_changes_nothing(target, error):
-    with pytest.raises(error), whole(target) as file:
+    with pytest.raises(error), whole(target) as file:  # noqa: PT012
         file.write(b"half")
         raise error
     assert target.read_bytes() == b"what was there"

@@ -66,22 +66,19 @@ def main() -> None:
     """Entry point: a mistake of the user's is one line on standard error and exit code 2, a bug keeps its traceback."""
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
-    except ProblemError as error:
-        message = str(error)
+    except typer.Abort:
+        status = 130
     except _UsageError as error:
-        where = getattr(error, "ctx", None)
-        hint = "" if where is None else f" (see {where.command_path} --help)"
-        message = f"{error.format_message().rstrip('.')}{hint}"
-    except (KeyboardInterrupt, typer.Abort):
-        message, status = "interrupted", 130
-    except (ValueError, TypeError, OSError) as error:
-        if not refused(error):
+        context = getattr(error, "ctx", None)
+        hint = "" if context is None else f" (see {context.command_path} --help)"
+        status = complain(error.format_message().rstrip(".") + hint)
+    except (ProblemError, ValueError, TypeError, OSError) as error:
+        if not (isinstance(error, ProblemError) or refused(error)):
             raise
-        message = str(error)
-    else:
-        raise SystemExit(status)
-    complain(message)
-    raise SystemExit(2)
+        status = complain(str(error))
+    if status == 130:
+        complain("interrupted")
+    raise SystemExit(status)
 
 
 @app.command("solve")
@@ -332,13 +329,14 @@ def phase_diagram_command(
             raise
         raise ProblemError(f"--store {store} cannot be written: {error.strerror or error}") from None
     rate = dataset.generalization_error.size / (perf_counter() - begun)
+    if not json_only:
+        print_summary(out, dataset, rate, store)
     if figure is not None:
         draw_sweep(dataset, variable, figure)
-    paths = [path for path in (store, figure) if path is not None]
+        if not json_only:
+            written("written", figure)
     if json_only:
-        print(as_json(dataset, paths))
-    else:
-        print_summary(out, dataset, rate, paths)
+        print(as_json(dataset, [path for path in (store, figure) if path is not None]))
     if not bool(dataset.converged.all()):
         raise typer.Exit(1)
 
@@ -361,7 +359,7 @@ def plot_command(
 
     dataset = fixed(open_sweep(sweep), at or [])
     draw_sweep(dataset, variable, figure)
-    print_summary(out, dataset, None, [figure])
+    print_summary(out, dataset, None, figure)
 
 
 @app.command("formats")

@@ -10,9 +10,10 @@ out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
 err = Console(stderr=True, soft_wrap=True)
 
 
-def complain(message: str) -> None:
-    """One line, whatever the message looks like."""
+def complain(message: str) -> int:
+    """One line, whatever the message looks like; returns the exit code of a mistake."""
     err.print(Text.assemble(("replicajax:", "bold red"), " ", " ".join(message.split())))
+    return 2
 
 
 def written(what: str, path) -> None:

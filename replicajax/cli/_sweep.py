@@ -79,7 +79,7 @@ def summary(dataset: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def print_summary(out: Console, dataset: xr.Dataset, points_per_second: float | None, where: list[Path]) -> None:
+def print_summary(out: Console, dataset: xr.Dataset, points_per_second: float | None, where: Path | None) -> None:
     s = summary(dataset)
     out.print(f"[bold]{_caption(dataset)}[/]", highlight=False)
     for name, (low, high, count) in s["axes"].items():
@@ -90,8 +90,8 @@ def print_summary(out: Console, dataset: xr.Dataset, points_per_second: float | 
     if s["at"] is not None:
         at = ", ".join(f"{name} {value:.6g}" for name, value in s["at"].items())
         out.print(f"least generalization error {s['least_generalization_error']:.8g} at {at}", highlight=False)
-    for path in where:
-        written("written", path)
+    if where is not None:
+        written("written", where)
 
 
 def as_json(dataset: xr.Dataset, where: list[Path]) -> str:

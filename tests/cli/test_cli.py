@@ -1,6 +1,8 @@
 """The command, run as a user runs it: what it prints, what it writes, how it refuses."""
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import replicajax as rj
+from replicajax import _writing, trials
 
 
 @pytest.fixture
@@ -64,6 +67,43 @@ def test_optimize_a_csv(command, table, tmp_path):
     task = rj.LinearRegression(**report["task"])
     again = rj.solve(task, rj.uniform(1, row["width"]), report["beta"])
     np.testing.assert_allclose(again.generalization_error, row["generalization_error"], rtol=1e-9)
+
+
+def test_optimize_a_csv_of_one_bit(command, table, tmp_path, monkeypatch):
+    """As above in small; what is known is printed first, and a full disk costs the figure alone."""
+    figure = tmp_path / "figure.png"
+    line = ("optimize", "--data", table, "--target", "label", "--bits", "1", "--alpha", 20, "--measure")
+    line = (*line, "--splits", 2, "--sweeps", 20, "--figure", figure)
+    code, text, _ = command(*line)
+    assert code == 0
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert "Cheapest within 1.1 ×" in text or "No bit width tried" in text
+    assert (
+        text.index("replicon")
+        < text.index("measured")
+        < text.index("Measured on 2 random splits")
+        < text.index("Figure")
+    )
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(trials, "measure_widths", interrupted)
+        code, text, error = command(*line)
+    assert (code, error) == (130, "replicajax: interrupted\n")
+    assert "replicon" in text
+    drawn = figure.read_bytes()
+    with monkeypatch.context() as disk:
+        disk.setattr(_writing.os, "fsync", full)
+        code, text, error = command(*line)
+    assert code == 2
+    assert "figure.png' cannot be written: No space left on device" in error
+    assert "Measured on 2 random splits" in text
+    assert figure.read_bytes() == drawn
 
 
 def test_optimize_prints_a_table(command):
