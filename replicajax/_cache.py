@@ -34,7 +34,7 @@ def enable_cache(path: str | Path | None = None) -> Path | None:
     Returns:
       The folder; None if there is no cache: it is off, or the folder cannot be written.
     """
-    wanted = path or os.environ.get("REPLICAJAX_CACHE") or jax.config.jax_compilation_cache_dir
+    wanted = path or os.environ.get("REPLICAJAX_CACHE") or jax.config.values["jax_compilation_cache_dir"]
     if str(wanted) == "off":
         return None
     folder = Path(wanted or user_cache_path("replicajax")).expanduser().absolute()

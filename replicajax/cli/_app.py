@@ -3,9 +3,11 @@
 Every command has three parts: the request, checked whole in plain Python; `start`, which imports JAX; the answer.
 """
 
+import errno
 import math
 import sys
 from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -59,13 +61,15 @@ Sweeps = Annotated[int, typer.Option(help="Gibbs sweeps per measurement.", min=1
 
 LAWS = ("normal", "laplace", "student-t")
 WEIGHTS = (".safetensors", ".npz")
-_UsageError = typer.BadParameter.__base__ or Exception
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UsageError: Any = typer.BadParameter.__base__
 
 
 def main() -> None:
     """Entry point: a mistake of the user's is one line on standard error and exit code 2, a bug keeps its traceback."""
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
     except typer.Abort:
         status = 130
     except _UsageError as error:
@@ -73,9 +77,11 @@ def main() -> None:
         hint = "" if context is None else f" (see {context.command_path} --help)"
         status = complain(error.format_message().rstrip(".") + hint)
     except (ProblemError, ValueError, TypeError, OSError) as error:
-        if not (isinstance(error, ProblemError) or refused(error)):
+        if isinstance(error, OSError) and error.errno in _FULL:
+            sys.stdout = StringIO()  # or the interpreter, when it ends, tries once more
+        elif not (isinstance(error, ProblemError) or refused(error)):
             raise
-        status = complain(str(error))
+        status = complain(getattr(error, "strerror", None) or str(error))
     if status == 130:
         complain("interrupted")
     raise SystemExit(status)
@@ -317,7 +323,10 @@ def phase_diagram_command(
         with nullcontext() if bar else Progress(f"{points:,} points"):
             dataset = phase_diagram(
                 task,
-                **{name: given.get(name) for name in ("bits", "width", "exponent", "beta")},
+                bits=given.get("bits"),
+                width=given.get("width"),
+                exponent=given.get("exponent"),
+                beta=given.get("beta"),
                 axes=axes,
                 optimum=optimum,
                 gradients=gradient or (),

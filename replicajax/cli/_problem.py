@@ -37,8 +37,8 @@ class Asked:
 class Problem:
     name: str
     task: "LinearRegression"
-    X: "np.ndarray | None" = None
-    y: "np.ndarray | None" = None
+    X: Any = None
+    y: Any = None
     y_mean: float = 0.0
     y_scale: float = 1.0
     """Of the labels before they were standardised."""

@@ -1,5 +1,8 @@
 """A mistake of the request is one line; a bug keeps its traceback."""
 
+import subprocess
+import sys
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -53,6 +56,16 @@ def test_a_slip_in_a_line_of_the_package_is_a_bug():
 def test_messages_are_one_line_whatever_they_hold(capsys):
     _console.complain("levels must\n  be [1, 2] and not [/bold] or [red]x[/]" + " long" * 60)
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_standard_output_on_a_full_disk():
+    done = subprocess.run(
+        [sys.executable, "-c", "from replicajax.cli import main; main()", "--help"],
+        stdout=open("/dev/full", "w"),  # noqa: SIM115
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (2, "replicajax: No space left on device\n")
 
 
 def test_progress_in_a_pipe_is_plain_lines(capsys, monkeypatch):
