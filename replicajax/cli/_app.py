@@ -385,7 +385,7 @@ def formats_command(
     if df is not None and distribution != "student-t":
         raise ProblemError(f"--df needs --distribution student-t, got {distribution}")
     check("df", df)
-    widths = whole_numbers("--bits", bits, 8)
+    widths = whole_numbers("--bits", bits, 8, least=2)  # INT1 has no level above 0
     writable("--figure", figure, PICTURES)
 
     start()

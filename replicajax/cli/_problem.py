@@ -86,10 +86,11 @@ def pose(asked: Asked) -> Problem:
 
     data, alpha = asked.data, asked.get("alpha")
     X, y = _bundled(data) if asked.rows is None else asked.rows
-    scale = y.std()
-    if not np.isfinite(scale) or scale <= 1e-12 * np.abs(y).max():
+    size = np.abs(y).max() or 1.0
+    mean, spread = (y / size).mean(), (y / size).std()
+    if spread <= 1e-12:
         raise ProblemError(f"--data {data}: the target is the constant {y[0]:.6g}; there is nothing to learn")
-    mean, y = y.mean(), (y - y.mean()) / scale
+    y = (y / size - mean) / spread
     try:
         task = LinearRegression.from_data(X, y, ridge=asked.get("ridge", 0.0))
     except ValueError as error:
@@ -105,7 +106,7 @@ def pose(asked: Asked) -> Problem:
     task = LinearRegression(wanted, task.signal, task.noise, task.ridge)
     features = round(len(y) / available)
     name = f"{data}: {len(y)} rows, {features} features after whitening, label standardised"
-    return Problem(name, task, X, y, float(mean), float(scale))
+    return Problem(name, task, X, y, float(mean * size), float(spread * size))
 
 
 def _bundled(name: str) -> "tuple[np.ndarray, np.ndarray]":

@@ -60,15 +60,15 @@ def choice(flag: str, value: str, options: Sequence[str]) -> None:
         raise ProblemError(f"{flag} must be one of {', '.join(options)}, got {value!r}")
 
 
-def whole_numbers(flag: str, text: str, most: int) -> list[int]:
+def whole_numbers(flag: str, text: str, most: int, least: int = 1) -> list[int]:
     """1-4 or 2,3,8."""
     try:
         spans = [[int(x) for x in part.split("-")] for part in text.split(",")]
         values = sorted({b for span in spans for b in range(span[0], span[-1] + 1) if len(span) <= 2})
     except ValueError:
         values = []
-    if not values or values[0] < 1 or values[-1] > most:
-        raise ProblemError(f"{flag} must be whole numbers from 1 to {most}, as in 1-4 or 2,3,8, got {text!r}")
+    if not values or values[0] < least or values[-1] > most:
+        raise ProblemError(f"{flag} must be whole numbers from {least} to {most}, as in 1-4 or 2,3,8, got {text!r}")
     return values
 
 
@@ -101,9 +101,8 @@ def axis(name: str, text: str) -> float | int | list[float]:
         try:
             values = _range(text) if ":" in text else [float(part) for part in text.split(",")]
         except ValueError:
-            raise ProblemError(
-                f"{flag} must be a number, a list 1,2,4 or a range 0.5:4:64[:log], got {text!r}"
-            ) from None
+            wanted = "a number, a list 1,2,4 or a range 0.5:4:64[:log] of at most 10^6 values"
+            raise ProblemError(f"{flag} must be {wanted}, got {text!r}") from None
         for value in values:
             check(name, value)
         steps = [b - a for a, b in zip(values, values[1:], strict=False)]

@@ -219,10 +219,9 @@ def draw(path: Path, found, beta, tried: Sequence[int], best, measured, unit: fl
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     plot_widths(axes, curves, unit=unit, baseline=baseline, measured=measured)
-    axes.set_title(
-        f"{found.name}\nalpha {task.alpha:.3g}, signal {task.signal:.3g}, noise {task.noise:.3g}, beta {beta:.3g}",
-        fontsize=9,
-    )
+    name = found.name.replace("$", r"\$")  # matplotlib would take it for mathematics
+    numbers = f"alpha {task.alpha:.3g}, signal {task.signal:.3g}, noise {task.noise:.3g}, beta {beta:.3g}"
+    axes.set_title(f"{name}\n{numbers}", fontsize=9)
     save(figure, path, 160)
 
 

@@ -71,7 +71,7 @@ def _readable(path: Path) -> Iterator[None]:
     """What goes wrong in reading, and that alone, is the file's fault."""
     try:
         yield
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except Exception as error:  # numpy's reader, fed noise, raises anything
         raise ValueError(f"weight file {str(path)!r} cannot be read: {error}") from None
 
 
@@ -118,7 +118,9 @@ def _archive(path: Path):
 
 
 def _floats(array: np.ndarray) -> np.ndarray:
-    """numpy saves bfloat16 as two bytes without a name."""
+    """numpy saves bfloat16 as two bytes without a name, and reads what is no array as bytes."""
+    if not isinstance(array, np.ndarray):
+        raise ValueError("it holds something that is no array")
     return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype("V2") else array
 
 

@@ -69,10 +69,10 @@ def test_optimize_a_csv(command, table, tmp_path):
     np.testing.assert_allclose(again.generalization_error, row["generalization_error"], rtol=1e-9)
 
 
-def test_optimize_a_csv_of_one_bit(command, table, tmp_path, monkeypatch):
+def test_optimize_a_small_csv(command, table, tmp_path, monkeypatch):
     """As above in small; what is known is printed first, and a full disk costs the figure alone."""
     figure = tmp_path / "figure.png"
-    line = ("optimize", "--data", table, "--target", "label", "--bits", "1", "--alpha", 20, "--measure")
+    line = ("optimize", "--data", table, "--target", "label", "--bits", "2", "--alpha", 20, "--beta", 5, "--measure")
     line = (*line, "--splits", 2, "--sweeps", 20, "--figure", figure)
     code, text, _ = command(*line)
     assert code == 0

@@ -113,6 +113,14 @@ for line in {lines!r}:
     run(program, cwd=tmp_path)
 
 
+def test_the_command_keeps_what_it_compiles(command, monkeypatch):
+    kept = []
+    monkeypatch.setattr(rj, "enable_cache", lambda: kept.append(True))
+    monkeypatch.setattr(rj, "solve", lambda *_: rj.codebook([]))
+    assert command("solve", "--alpha", 2, "--width", 1)[0] == 2
+    assert kept == [True]
+
+
 def test_words_of_the_command_are_those_of_the_package():
     assert _scaling.SITES == scaling.SITES
     assert _scaling.KINDS == scaling.KINDS
