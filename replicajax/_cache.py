@@ -37,12 +37,12 @@ def enable_cache(path: str | Path | None = None) -> Path | None:
     wanted = path or os.environ.get("REPLICAJAX_CACHE") or jax.config.values["jax_compilation_cache_dir"]
     if str(wanted) == "off":
         return None
-    folder = Path(wanted or user_cache_path("replicajax")).expanduser().absolute()
     try:
+        folder = Path(wanted or user_cache_path("replicajax")).expanduser().absolute()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             _prune(folder)
-    except OSError:
+    except (OSError, RuntimeError):  # the latter where there is no home at all
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

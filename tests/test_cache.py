@@ -50,7 +50,7 @@ def test_processes_share_what_they_compile(tmp_path):
     assert finish(start(folder, tmp_path))[1] == 0
 
 
-@pytest.mark.parametrize("place", ["off", "/proc/replicajax", f"{__file__}/cache"])
+@pytest.mark.parametrize("place", ["off", "/proc/replicajax", f"{__file__}/cache", "~nobody-here/cache"])
 def test_no_cache_says_nothing(monkeypatch, place):
     monkeypatch.setenv("REPLICAJAX_CACHE", place)
     before = jax.config.jax_compilation_cache_dir
