@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,7 @@ def draw(path: Path, found, beta, tried: Sequence[int], best, measured, unit: fl
     tasks, betas = jax.tree.map(lambda x: np.broadcast_to(x, (len(widths), *np.shape(x))), (task, np.asarray(beta)))
     curves = []
     for bits in tried:
-        s = solve_many(tasks, jax.vmap(lambda w, b=bits: uniform(b, w))(widths), betas)
+        s = solve_many(tasks, jax.jit(jax.vmap(partial(uniform, bits)))(widths), betas)
         width, error = float(best[bits].width), float(best[bits].solution.test_error)
         errors = np.where(np.asarray(s.converged), np.asarray(s.test_error), np.nan)
         curves.append(WidthCurve(bits, widths.tolist(), errors.tolist(), np.asarray(s.stable).tolist(), width, error))

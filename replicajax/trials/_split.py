@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -52,6 +53,7 @@ def check_rows(X, y, alpha) -> None:
     prepare(X, y, alpha)
 
 
+@eqx.filter_jit
 def split(rows: Rows, for_rows: PRNGKeyArray, for_axes: PRNGKeyArray, rotate: bool) -> Split:
     """Training rows at random; whitening leaves a rotation free, and `rotate` draws it."""
     n, features = rows.Z.shape
