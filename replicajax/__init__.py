@@ -83,6 +83,8 @@ class _Lazy(ModuleType):
             return value
         if name in _MODULES:
             return import_module(f"replicajax.{name}")
+        if name == "__all__":
+            return [*_MODULES, *_NAMES]
         raise AttributeError(f"module 'replicajax' has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -91,7 +93,7 @@ class _Lazy(ModuleType):
             super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
-        return sorted({*self.__dict__, *_MODULES, *_NAMES})
+        return sorted([*_MODULES, *_NAMES, *(name for name in self.__dict__ if name.startswith("__"))])
 
 
 sys.modules[__name__].__class__ = _Lazy

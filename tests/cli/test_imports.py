@@ -60,6 +60,9 @@ assert not {{"xarray", "zarr", "pandas", "sklearn", "matplotlib", "optax"}} & se
 for name in {sorted(declared())!r}:
     exec(f"from replicajax import {{name}}")
     assert getattr(replicajax, name) is eval(name)
+everything = {{}}
+exec("from replicajax import *", everything)
+assert set({sorted(declared())!r}) == set(everything) - {{"__builtins__"}}
 assert callable(replicajax.amp) and callable(replicajax.solve)
 assert not {{"sklearn", "optax", "netCDF4", "safetensors"}} & set(sys.modules)
 assert dict(jax.config.values) == before
