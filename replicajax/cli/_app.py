@@ -1,49 +1,40 @@
-"""The commands: solve, optimize, amp, phase-diagram, plot, formats, allocate, scaling."""
+"""The commands: solve, optimize, amp, phase-diagram, plot, formats, allocate, scaling.
 
+Every command has three parts: the request, checked whole in plain Python; `start`, which imports JAX; the answer.
+"""
+
+import errno
 import math
 import sys
+from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from replicajax import Codebook, codebook, open_sweep, optimal_ridge, phase_diagram, power, ridge_regression, solve
-from replicajax import formats as weight_formats
-from replicajax.cli._formats import (
-    allocation_rows,
-    compare_formats,
-    draw_formats,
-    law_of,
-    limits,
-    print_allocation,
-    print_formats,
+from replicajax.cli._console import complain, out, written
+from replicajax.cli._engine import start
+from replicajax.cli._problem import BUNDLED, ask, default_beta, pose
+from replicajax.cli._progress import Progress
+from replicajax.cli._refusal import refused
+from replicajax.cli._request import (
+    PICTURES,
+    ProblemError,
+    axis,
+    check,
+    choice,
+    level_list,
+    readable,
+    try_writing,
+    whole_numbers,
+    writable,
 )
-from replicajax.cli._problem import BUNDLED, Problem, ProblemError, default_beta, from_data, from_numbers, from_toml
 from replicajax.cli._scaling import app as scaling_app
-from replicajax.cli._show import (
-    draw,
-    err,
-    observables,
-    out,
-    print_json,
-    print_table,
-    print_trained,
-    report,
-    trained_report,
-)
-from replicajax.cli._sweep import as_json as sweep_json
-from replicajax.cli._sweep import axis, check_figure, draw_sweep, fixed, print_summary
-from replicajax.search import OptimalWidth, fewest_bits, optimal_width
-from replicajax.trials import HeldOut, measure_widths, train
 
 app = typer.Typer(
     help="Theory of learning with quantized weights: which width, how many bits.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -65,21 +56,35 @@ Rotate = Annotated[bool, typer.Option(help="Quantize in randomly rotated axes, o
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, nothing else.")]
 Figure = Annotated[Path | None, typer.Option(help="Write the figure here (png, pdf, svg).")]
 
-_MEASURED = np.geomspace(0.4, 4.0, 9)
-"""Widths measured, in units of the teacher's standard deviation."""
+Seed = Annotated[int, typer.Option(help="Of the splits and the sampler.", min=0, max=2**32 - 1)]
+Sweeps = Annotated[int, typer.Option(help="Gibbs sweeps per measurement.", min=1, max=10**9)]
+
+LAWS = ("normal", "laplace", "student-t")
+WEIGHTS = (".safetensors", ".npz")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UsageError: Any = typer.BadParameter.__base__
 
 
 def main() -> None:
-    """Entry point: computes in float64; a mistake of the user's is one line on standard error and exit code 2."""
-    jax.config.update("jax_enable_x64", True)
+    """Entry point: a mistake of the user's is one line on standard error and exit code 2, a bug keeps its traceback."""
     try:
-        app()
-    except (ProblemError, ValueError, TypeError, FileNotFoundError) as error:
-        err.print(f"[bold red]replicajax:[/] {' '.join(str(error).split())}", highlight=False, soft_wrap=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        err.print("replicajax: interrupted")
-        raise SystemExit(130) from None
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Abort:
+        status = 130
+    except _UsageError as error:
+        context = getattr(error, "ctx", None)
+        hint = "" if context is None else f" (see {context.command_path} --help)"
+        status = complain(error.format_message().rstrip(".") + hint)
+    except (ProblemError, ValueError, TypeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            sys.stdout = StringIO()  # or the interpreter, when it ends, tries once more
+        elif not (isinstance(error, ProblemError) or refused(error)):
+            raise
+        status = complain(getattr(error, "strerror", None) or str(error))
+    if status == 130:
+        complain("interrupted")
+    raise SystemExit(status)
 
 
 @app.command("solve")
@@ -99,15 +104,24 @@ def solve_command(
     as_json: AsJson = False,
 ) -> None:
     """Solve the theory at one codebook and print every observable."""
-    found, extra = _problem(data, target, problem, alpha, signal, noise, ridge)
-    heat: float = _first(beta, extra.get("beta"), default_beta(found.task))
-    book = _book(found.task, heat, extra, bits, width, exponent, levels)
-    solution = solve(found.task, book, heat)
+    numbers = {"alpha": alpha, "signal": signal, "noise": noise, "ridge": ridge, "beta": beta}
+    asked = ask(data, target, problem, **numbers, bits=bits, width=width, exponent=exponent)
+    chosen = _levels(levels, asked)
+
+    start()
+    from replicajax import solve
+    from replicajax.cli._show import observables, print_json, print_name
+
+    found = pose(asked)
+    heat = asked.get("beta", default_beta(float(found.task.noise)))
+    with Progress("best width" if chosen is None and asked.get("width") is None else "saddle point"):
+        book = _book(found.task, heat, asked, chosen)
+        solution = solve(found.task, book, heat)
     if as_json:
         print_json({"problem": found.name, "beta": heat, "levels": book.levels, **observables(solution)})
     else:
-        out.print(f"[bold]{found.name}[/]", highlight=False)
-        out.print(str(solution), highlight=False)
+        print_name(out, found)
+        out.print(str(solution), markup=False, highlight=False)
     if not solution.converged:
         raise typer.Exit(1)
 
@@ -126,63 +140,72 @@ def optimize(
     factor: Annotated[float, typer.Option(help="Acceptable error, as a multiple of the unquantized one.")] = 1.1,
     require_stable: Annotated[bool, typer.Option("--require-stable", help="Only widths with replicon > 0.")] = False,
     measure: Annotated[bool, typer.Option("--measure", help="Also measure held-out rows by Gibbs sampling.")] = False,
-    splits: Annotated[int, typer.Option(help="Random train/test splits to measure.")] = 8,
-    sweeps: Annotated[int, typer.Option(help="Gibbs sweeps per measurement.")] = 400,
+    splits: Annotated[int, typer.Option(help="Random train/test splits to measure.", min=2, max=10**4)] = 8,
+    sweeps: Sweeps = 400,
     rotate: Rotate = True,
-    seed: Annotated[int, typer.Option(help="Of the splits and the sampler.")] = 0,
+    seed: Seed = 0,
     figure: Figure = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the quantization width, and the cheapest bits, that minimise generalisation error."""
-    found, extra = _problem(data, target, problem, alpha, signal, noise, ridge)
-    heat: float = _first(beta, extra.get("beta"), default_beta(found.task))
-    tried = _bits(bits)
-    if measure and found.X is None:
+    if measure and data is None:
         raise ProblemError("--measure needs data: give --data FILE.csv --target COLUMN, or a bundled set")
-    if measure and math.isinf(heat):
+    if measure and beta is not None and math.isinf(beta):
         raise ProblemError("--measure needs a finite --beta: the Gibbs sampler has no zero temperature")
-    check_figure(figure)
-    if factor < 1:
-        raise ProblemError(f"--factor must be at least 1, got {factor:g}")
+    check("factor", factor)
+    tried = whole_numbers("--bits", bits, 8)
+    writable("--figure", figure, PICTURES, data, problem)
+    asked = ask(data, target, problem, alpha=alpha, signal=signal, noise=noise, ridge=ridge, beta=beta)
 
-    unit = float(jnp.sqrt(found.task.signal))
-    baseline_ridge = float(optimal_ridge(found.task))
-    baseline = ridge_regression(found.task, baseline_ridge)
-    best: dict[int, OptimalWidth] = {}
+    start()
+    import numpy as np
+
+    from replicajax import optimal_ridge, ridge_regression
+    from replicajax.cli._show import draw, print_json, print_measured, print_theory, report
+    from replicajax.search import fewest_bits
+    from replicajax.trials import HeldOut, check_rows, measure_widths
+
+    found = pose(asked)
+    task, heat = found.task, asked.get("beta", default_beta(float(found.task.noise)))
+    if measure:
+        check_rows(found.X, found.y, task.alpha)
+    unit = float(np.sqrt(task.signal))
+    baseline_ridge = float(optimal_ridge(task))
+    baseline = ridge_regression(task, baseline_ridge)
     measured: dict[int, HeldOut] = {}
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
-        bar = progress.add_task("theory", total=len(tried) * (1 + measure * splits))
-        for b in tried:
-            progress.update(bar, description=f"theory, {b} bits")
-            best[b] = optimal_width(found.task, b, heat, require_stable=require_stable)
-            progress.advance(bar)
-            if measure:
-                assert found.X is not None
-                assert found.y is not None
-                progress.update(bar, description=f"held-out rows, {b} bits")
+    with Progress(f"theory, {bits} bits"):
+        best = _best_widths(task, tried, heat, require_stable)
+    cheapest = fewest_bits(best, factor * float(baseline.generalization_error))
+    if not as_json:
+        print_theory(out, found, heat, baseline, best, unit, factor, cheapest)
+    if measure:
+        with Progress("held-out rows") as progress:
+            for b in tried:
+                progress.stage(f"held-out rows, {b} bit{'s' * (b > 1)}, splits", splits)
                 measured[b] = measure_widths(
                     found.X,
                     found.y,
                     b,
-                    _MEASURED * unit,
+                    np.geomspace(0.4, 4.0, 9) * unit,
                     heat,
-                    alpha=float(found.task.alpha),
-                    ridge=float(found.task.ridge),
+                    alpha=float(task.alpha),
+                    ridge=float(task.ridge),
                     baseline_ridge=baseline_ridge,
                     splits=splits,
                     sweeps=sweeps,
                     seed=seed,
                     rotate=rotate,
-                    tick=lambda: progress.advance(bar),
+                    tick=progress.advance,
                 )
-    cheapest = fewest_bits(best, factor * float(baseline.generalization_error))
+        if not as_json:
+            print_measured(out, measured, best, unit)
     if figure is not None:
-        draw(figure, found, heat, tried, best, measured, unit, float(baseline.test_error))
+        with Progress("figure"):
+            draw(figure, found, heat, tried, best, measured, unit, float(baseline.test_error))
+        if not as_json:
+            written("Figure", figure)
     if as_json:
         print_json(report(found, heat, baseline, best, measured, factor, cheapest, figure))
-    else:
-        print_table(out, found, heat, baseline, best, measured, unit, factor, cheapest, figure)
     if not all(b.converged for b in best.values()):
         raise typer.Exit(1)
 
@@ -198,38 +221,47 @@ def amp_command(
     width: Width = None,
     exponent: Exponent = None,
     levels: Levels = None,
-    iterations: Annotated[int, typer.Option(help="Most iterations of AMP.")] = 500,
+    iterations: Annotated[int, typer.Option(help="Most iterations of AMP.", min=1, max=10**6)] = 500,
     damping: Annotated[float, typer.Option(help="Fraction of the old weights AMP keeps, in [0, 1).")] = 0.0,
-    sweeps: Annotated[int, typer.Option(help="Sweeps of the Gibbs sampler.")] = 1000,
+    sweeps: Sweeps = 1000,
     rotate: Rotate = True,
-    seed: Annotated[int, typer.Option(help="Of the split and the sampler.")] = 0,
+    seed: Seed = 0,
     file: Annotated[Path | None, typer.Option("--out", help="Write codes, levels and axes here (.npz).")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train quantized weights on rows of data by message passing and by sampling, and compare with theory."""
     if data is None:
         raise ProblemError("amp needs data: give --data FILE.csv --target COLUMN, or a bundled set")
-    if file is not None and (file.suffix != ".npz" or not file.absolute().parent.is_dir()):
-        raise ProblemError(f"--out must end in .npz in a folder that exists, got {file}")
-    found, extra = _problem(data, target, None, alpha, None, None, ridge)
-    heat: float = _first(beta, default_beta(found.task))
-    if math.isinf(heat):
+    if beta is not None and math.isinf(beta):
         raise ProblemError("amp needs a finite --beta: the Gibbs sampler beside it has no zero temperature")
-    assert found.X is not None
-    assert found.y is not None
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
-        progress.add_task("best width" if width is None and levels is None else "training", total=None)
-        book = _book(found.task, heat, extra, bits, width, exponent, levels)
-        progress.update(progress.task_ids[0], description="training")
-        effort = {"iterations": iterations, "damping": damping, "sweeps": sweeps}
-        trained = train(found.X, found.y, book, heat, task=found.task, rotate=rotate, seed=seed, **effort)
+    check("damping", damping)
+    writable("--out", file, (".npz",), data)
+    numbers = {"alpha": alpha, "ridge": ridge, "beta": beta, "bits": bits, "width": width, "exponent": exponent}
+    asked = ask(data, target, None, **numbers)
+    chosen = _levels(levels, asked)
+
+    start()
+    from replicajax import solve
+    from replicajax.cli._show import print_expected, print_json, print_trained, trained_report
+    from replicajax.trials import check_rows, train
+
+    found = pose(asked)
+    task, heat = found.task, asked.get("beta", default_beta(float(found.task.noise)))
+    check_rows(found.X, found.y, task.alpha)
+    with Progress("theory" if chosen is not None or width is not None else "best width"):
+        book = _book(task, heat, asked, chosen)
+        expected = solve(task, book, heat)
+    if not as_json:
+        print_expected(out, found, expected)
+    effort = {"iterations": iterations, "damping": damping, "sweeps": sweeps}
+    with Progress("training"):
+        trained = train(found.X, found.y, book, heat, task=task, rotate=rotate, seed=seed, **effort)
     if file is not None:
         trained.save(file, found.y_scale, found.y_mean)
     if as_json:
         print_json(trained_report(found, trained, file))
     else:
-        print_trained(out, found, trained, file)
+        print_trained(out, trained, file)
     if not (trained.amp.converged and trained.solution.converged):
         raise typer.Exit(1)
 
@@ -252,37 +284,68 @@ def phase_diagram_command(
     json_only: AsJson = False,
 ) -> None:
     """Solve the theory on a grid of any parameters; resumable, with progress on standard error."""
-    check_figure(figure)
     names = {"alpha": alpha, "width": width, "bits": bits, "exponent": exponent, "beta": beta}
     names |= {"signal": signal, "noise": noise, "ridge": ridge}
     values = {name: axis(name, text) for name, text in names.items() if text is not None}
-    axes = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-    if not axes:
+    lists = {name: value for name, value in values.items() if isinstance(value, list)}
+    given: dict[str, Any] = {name: value for name, value in values.items() if name not in lists}
+    if not lists:
         raise ProblemError("phase-diagram needs at least one axis, such as --alpha 0.3:4:64; for one point use solve")
-    numbers = {name: value for name, value in values.items() if name not in axes}
-    task_values: dict[str, Any] = {name: numbers.get(name, 1.0) for name in ("alpha", "signal", "noise", "ridge")}
-    task = from_numbers(**task_values).task
-    if "beta" not in values:
-        numbers["beta"] = default_beta(task)
-    book: dict[str, Any] = {name: numbers.get(name) for name in ("bits", "width", "exponent", "beta")}
-    start = perf_counter()
-    dataset = phase_diagram(
-        task,
-        **book,
-        axes=axes,
-        optimum=optimum,
-        gradients=gradient or (),
-        store=store,
-        progress=False if json_only else None,
-    )
-    rate = dataset.generalization_error.size / (perf_counter() - start)
+    if optimum is not None and (optimum == "bits" or len(lists.get(optimum, [])) < 3):
+        raise ProblemError(f"--optimum must be an axis of at least three values, other than bits, got {optimum!r}")
+    for name in gradient or ():
+        choice("--gradient", name, [name for name in names if name != "bits"])
+    writable("--figure", figure, PICTURES)
+    if store is not None:
+        if store.is_file():
+            raise ProblemError(f"--store {store} is a file; a folder is wanted, new or of the same sweep")
+        if figure is not None and store.resolve() == figure.resolve():
+            raise ProblemError(f"--store and --figure must differ, got {store} twice")
+        if not store.absolute().parent.is_dir():
+            raise ProblemError(f"--store must be in a folder that exists, got {store}")
+        try_writing("--store", store / "inside" if store.is_dir() else store)
+
+    start()
+    import numpy as np
+
+    from replicajax import LinearRegression, phase_diagram
+    from replicajax.cli._sweep import as_json, check_picture, draw_sweep, print_summary
+
+    axes = {name: np.array(value) for name, value in lists.items()}
+    if figure is not None:
+        check_picture(variable, axes, gradient or (), optimum)
+    task = LinearRegression(*(given.get(name, 1.0) for name in ("alpha", "signal", "noise", "ridge")))
+    if beta is None:
+        given["beta"] = default_beta(float(task.noise))
+    begun, points = perf_counter(), math.prod(map(len, lists.values()))
+    bar = sys.stderr.isatty() and not json_only  # the sweep's own
+    try:
+        with nullcontext() if bar else Progress(f"{points:,} points"):
+            dataset = phase_diagram(
+                task,
+                bits=given.get("bits"),
+                width=given.get("width"),
+                exponent=given.get("exponent"),
+                beta=given.get("beta"),
+                axes=axes,
+                optimum=optimum,
+                gradients=gradient or (),
+                store=store,
+                progress=bar,
+            )
+    except OSError as error:  # of zarr, in the middle of it: what is written is resumed by the next call
+        if store is None:
+            raise
+        raise ProblemError(f"--store {store} cannot be written: {error.strerror or error}") from None
+    rate = dataset.generalization_error.size / (perf_counter() - begun)
+    if not json_only:
+        print_summary(out, dataset, rate, store)
     if figure is not None:
         draw_sweep(dataset, variable, figure)
-    written = [path for path in (store, figure) if path is not None]
+        if not json_only:
+            written("written", figure)
     if json_only:
-        print(sweep_json(dataset, written))
-    else:
-        print_summary(out, dataset, rate, written)
+        print(as_json(dataset, [path for path in (store, figure) if path is not None]))
     if not bool(dataset.converged.all()):
         raise typer.Exit(1)
 
@@ -295,10 +358,17 @@ def plot_command(
     at: Annotated[list[str] | None, typer.Option(help="Fix an axis, as in bits=3 (repeatable).")] = None,
 ) -> None:
     """Draw a saved sweep: one axis as a line, two as a heat map."""
-    check_figure(figure)
+    writable("--figure", figure, PICTURES)
+    if not sweep.is_dir():
+        raise ProblemError(f"{sweep} {'is no folder' if sweep.exists() else 'does not exist'}; a saved sweep is wanted")
+
+    start()
+    from replicajax import open_sweep
+    from replicajax.cli._sweep import draw_sweep, fixed, print_summary
+
     dataset = fixed(open_sweep(sweep), at or [])
     draw_sweep(dataset, variable, figure)
-    print_summary(out, dataset, None, [figure])
+    print_summary(out, dataset, None, figure)
 
 
 @app.command("formats")
@@ -306,23 +376,35 @@ def formats_command(
     distribution: Annotated[str, typer.Option(help="Law of the weights: normal, laplace or student-t.")] = "normal",
     df: Annotated[float | None, typer.Option(help="Degrees of freedom of student-t (default 5).")] = None,
     bits: Annotated[str, typer.Option(help="Element bits, as in 2-5 or 3,4.")] = "3-5",
-    block_size: Annotated[int, typer.Option(help="Weights that share a scale.")] = 64,
+    block_size: Annotated[int, typer.Option(help="Weights that share a scale.", min=1)] = 64,
     figure: Figure = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare weight formats for a distribution: exact error, bits, and how far from the limits."""
-    check_figure(figure)
-    law, widths = law_of(distribution, df), _bits(bits)
-    rows, lines = compare_formats(law, widths, block_size), limits(law)
-    if figure is not None:
-        draw_formats(law, rows, lines, figure)
+    choice("--distribution", distribution, LAWS)
+    if df is not None and distribution != "student-t":
+        raise ProblemError(f"--df needs --distribution student-t, got {distribution}")
+    check("df", df)
+    widths = whole_numbers("--bits", bits, 8, least=2)  # INT1 has no level above 0
+    writable("--figure", figure, PICTURES)
+
+    start()
+    from replicajax.cli import _formats
+
+    law = _formats.law_of(distribution, df)
+    with Progress(f"formats for {law} weights"):
+        rows, lines = _formats.compare_formats(law, widths, block_size), _formats.limits(law)
     if as_json:
+        from replicajax.cli._show import print_json
+
         entries = [row._asdict() | {"figure_of_merit": row.figure_of_merit} for row in rows]
         print_json({"distribution": str(law), "formats": entries, "limits": lines})
-        return
-    print_formats(law, rows, lines, out)
+    else:
+        _formats.print_formats(law, rows, lines, out)
     if figure is not None:
-        out.print(f"figure: {figure}")
+        _formats.draw_formats(law, rows, lines, figure)
+        if not as_json:
+            written("figure", figure)
 
 
 @app.command("allocate")
@@ -339,68 +421,61 @@ def allocate_command(
     as_json: AsJson = False,
 ) -> None:
     """Divide bits among the tensors of a weight file so that the predicted KL is least."""
-    if quantize is not None and quantize.suffix != ".safetensors":
-        raise ProblemError(f"--quantize must end in .safetensors, got {quantize}")
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=err, disable=not sys.stderr.isatty(), transient=True) as bar:
-        reading = bar.add_task("weights read", total=None)
-        tensors = weight_formats.describe_weights(weights, fisher, lambda n: bar.advance(reading, n))
-        plan = weight_formats.allocate(tensors, bits, minimum, maximum, whole)
-        uniform = weight_formats.allocate_evenly(tensors, bits)
-        size = None
-        if quantize is not None:
-            writing = bar.add_task("weights quantized", total=sum(t.count for t in plan.tensors))
-            size = weight_formats.quantize_file(weights, quantize, plan, lambda n: bar.advance(writing, n))
+    readable("weights", weights, WEIGHTS)
+    readable("--fisher", fisher, WEIGHTS)
+    if not 1 <= minimum < maximum <= 16 or not minimum <= bits <= maximum:
+        raise ProblemError(
+            f"--bits must be from --minimum to --maximum, within 1 to 16, got {bits:g} of {minimum:g} to {maximum:g}"
+        )
+    writable("--quantize", quantize, (".safetensors",), weights, fisher)
+
+    start()
+    from replicajax import formats
+    from replicajax.cli._formats import allocation_rows, print_allocation
+
+    with Progress("weights read") as progress:
+        tensors = formats.describe_weights(weights, fisher, progress.advance)
+        progress.stage("bits of each tensor")
+        plan = formats.allocate(tensors, bits, minimum, maximum, whole)
+        uniform = formats.allocate_evenly(tensors, bits)
+    size = None
+    if not as_json:
+        print_allocation(plan, uniform, out)
+    if quantize is not None:
+        with Progress("weights quantized") as progress:
+            progress.stage("weights quantized", sum(t.count for t in plan.tensors))
+            size = formats.quantize_file(weights, quantize, plan, progress.advance)
     if as_json:
+        from replicajax.cli._show import print_json
+
         total = {"divergence": plan.divergence.sum(), "uniform_divergence": uniform.divergence.sum(), "bytes": size}
         print_json({"tensors": allocation_rows(plan), "kept": [t.name for t in plan.kept], **total})
-        return
-    print_allocation(plan, uniform, out)
-    if quantize is not None and size is not None:
+    elif size is not None:
         before = sum(t.count * t.dtype.itemsize for t in (*plan.tensors, *plan.kept))
-        out.print(f"written: {quantize} ({before / 1e6:,.2f} MB of weights to {size / 1e6:,.2f} MB)")
+        written("written", f"{quantize} ({before / 1e6:,.2f} MB of weights to {size / 1e6:,.2f} MB)")
 
 
-def _book(task, beta: float, extra: dict[str, Any], bits, width, exponent, levels) -> Codebook:
-    """The codebook of the flags, else of the file, else 2 bits; of the best width if none is given."""
-    if levels is not None:
-        return codebook(_numbers("levels", levels))
-    size: int = _first(bits, extra.get("bits"), 2)
-    reach: float | None = _first(width, extra.get("width"))
-    bend: float = _first(exponent, extra.get("exponent"), 1.0)
-    return power(size, float(optimal_width(task, size, beta).width) if reach is None else reach, bend)
-
-
-def _problem(data, target, toml, alpha, signal, noise, ridge) -> tuple[Problem, dict[str, Any]]:
-    """The problem, and what else a TOML file says; flags override the file."""
-    if data is not None:
-        if toml is not None or signal is not None or noise is not None:
-            raise ProblemError("--data estimates signal and noise itself: leave out --problem, --signal and --noise")
-        return from_data(data, target, alpha, ridge), {}
-    if target is not None:
-        raise ProblemError("--target needs --data FILE.csv")
-    extra = from_toml(toml) if toml is not None else {}
-    numbers = {"alpha": alpha, "signal": signal, "noise": noise, "ridge": ridge}
-    return from_numbers(**{k: _first(v, extra.get(k)) for k, v in numbers.items()}), extra
-
-
-def _first(*values: Any) -> Any:
-    return next((v for v in values if v is not None), None)
-
-
-def _bits(text: str) -> list[int]:
-    try:
-        spans = [[int(x) for x in part.split("-")] for part in text.split(",")]
-        values = sorted({b for span in spans for b in range(span[0], span[-1] + 1) if len(span) <= 2})
-    except ValueError:
-        values = []
-    if not values or values[0] < 1 or values[-1] > 8:
-        raise ProblemError(f"--bits must be whole numbers from 1 to 8, as in 1-4 or 2,3,8, got {text!r}")
+def _levels(text: str | None, asked) -> list[float] | None:
+    """The levels given as such; a codebook of the best width has at most 8 bits."""
+    values = level_list(text)
+    if values is None and asked.get("width") is None and asked.get("bits", 2) > 8:
+        raise ProblemError(f"--bits must be at most 8 where no --width is given, got {asked.get('bits')}")
     return values
 
 
-def _numbers(name: str, text: str) -> list[float]:
-    try:
-        return [float(x) for x in text.split(",")]
-    except ValueError:
-        raise ProblemError(f"--{name} must be numbers separated by commas, got {text!r}") from None
+def _book(task, beta: float, asked, levels: list[float] | None):
+    """The levels given, else those of the bits (2 unless told); of the best width if none is given."""
+    from replicajax import codebook, power
+
+    if levels is not None:
+        return codebook(levels)
+    size, reach = int(asked.get("bits", 2)), asked.get("width")
+    if reach is None:
+        reach = float(_best_widths(task, [size], beta, False)[size].width)
+    return power(size, reach, asked.get("exponent", 1.0))
+
+
+def _best_widths(task, bits: list[int], beta: float, require_stable: bool) -> dict[int, Any]:
+    from replicajax.search import optimal_width
+
+    return {b: optimal_width(task, b, beta, require_stable=require_stable) for b in bits}

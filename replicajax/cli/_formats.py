@@ -5,26 +5,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from replicajax import formats
-from replicajax.cli._problem import ProblemError
+from replicajax.cli._show import save
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Symmetric
 
-LAWS = {"normal": formats.Normal, "laplace": formats.Laplace, "student-t": formats.StudentT}
-
 
 def law_of(name: str, df: float | None) -> Symmetric:
-    if name not in LAWS:
-        raise ProblemError(f"--distribution must be one of {', '.join(LAWS)}, got {name!r}")
     if name == "student-t":
         return formats.StudentT(5.0 if df is None else df)
-    if df is not None:
-        raise ProblemError(f"--df needs --distribution student-t, got {name}")
-    return LAWS[name]()
+    return formats.Laplace() if name == "laplace" else formats.Normal()
 
 
 class Row(NamedTuple):
@@ -89,6 +84,8 @@ def print_formats(law: Symmetric, rows: list[Row], lines: dict[str, float], cons
 
 
 def draw_formats(law: Symmetric, rows: list[Row], lines: dict[str, float], path: Path) -> None:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     panel = figure.subplots()
     families: dict[str, list[Row]] = {}
@@ -101,7 +98,7 @@ def draw_formats(law: Symmetric, rows: list[Row], lines: dict[str, float], path:
     panel.set(xlabel="bits per weight, scales included", ylabel=r"relative RMS error $\times\ 2^{\mathrm{bits}}$")
     panel.set_title(f"{law} weights", loc="left", fontsize=10)
     panel.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    figure.savefig(path, dpi=160)
+    save(figure, path, 160)
 
 
 def allocation_rows(plan: formats.Allocation) -> list[dict[str, Any]]:
@@ -123,9 +120,11 @@ def allocation_rows(plan: formats.Allocation) -> list[dict[str, Any]]:
 
 def print_allocation(plan: formats.Allocation, uniform: formats.Allocation, console: Console) -> None:
     informed = plan.tensors[0].fisher is not None
-    table = Table(title="bits per tensor", title_justify="left")
-    for heading in ("tensor", "shape"):
-        table.add_column(heading)
+    table = Table(
+        title="bits per tensor", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    table.add_column("tensor", overflow="fold", min_width=18)  # whole names: cut ones look all the same
+    table.add_column("shape", overflow="fold")
     for heading in (
         "RMS",
         *(["Fisher"] if informed else []),
@@ -134,10 +133,10 @@ def print_allocation(plan: formats.Allocation, uniform: formats.Allocation, cons
         "Rel",
         "KL share" if informed else "share",
     ):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold", no_wrap=heading != "law")
     for row in allocation_rows(plan):
         table.add_row(
-            row["tensor"],
+            Text(row["tensor"]),
             "x".join(map(str, row["shape"])),
             f"{row['rms']:.4g}",
             *([f"{row['fisher']:.3g}"] if informed else []),
@@ -151,13 +150,13 @@ def print_allocation(plan: formats.Allocation, uniform: formats.Allocation, cons
     mean = float(counts @ plan.bits / counts.sum())
     what = "predicted KL" if informed else "squared error"
     unit = " nats" if informed else ""
-    console.print(f"{counts.sum():,} weights in {counts.size} tensors, {mean:.3f} bits each on average")
+    console.print(f"{int(counts.sum()):,} weights in {counts.size} tensors, {mean:.3f} bits each on average")
     console.print(
         f"{what} {plan.divergence.sum():.4g}{unit}; at the same number of bits everywhere {uniform.divergence.sum():.4g}{unit}"
     )
     if plan.kept:
         names = ", ".join(t.name for t in plan.kept[:4]) + (", …" if len(plan.kept) > 4 else "")
-        console.print(f"left as they are: {len(plan.kept)} tensors ({names})")
+        console.print(f"left as they are: {len(plan.kept)} tensors ({names})", markup=False)
     if not informed:
         console.print(
             "[bold]remark[/]: without --fisher every weight counts the same, so bits follow RMS alone; how much the model's "

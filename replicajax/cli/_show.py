@@ -2,22 +2,21 @@
 
 import json
 import math
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from replicajax import solve, uniform
-from replicajax.plot import WidthCurve, plot_widths
-
-out, err = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 100), Console(stderr=True)
+from replicajax import uniform
+from replicajax._writing import whole
+from replicajax.cli._console import written
+from replicajax.replica import solve_many
 
 _GRID = np.geomspace(0.1, 8.0, 81)
 """Widths drawn, in units of the teacher's standard deviation."""
@@ -82,12 +81,20 @@ def trained_report(found, trained, path) -> dict[str, Any]:
     }
 
 
-def print_trained(out: Console, found, trained, path) -> None:
-    s, amp, held = trained.solution, trained.amp, trained.held_out
-    out.print(f"[bold]{found.name}[/]", highlight=False)
+def print_expected(out: Console, found, solution) -> None:
+    """What theory says before anything is trained."""
+    print_name(out, found)
+    out.print(f"{solution.codebook}, beta {solution.beta:.4g}", markup=False, highlight=False)
     out.print(
-        f"{s.codebook}, beta {s.beta:.4g}; {trained.training_rows} rows to train on, {trained.held_out_rows} held out"
+        f"expected test error {solution.test_error:.4f}, of the most probable levels "
+        f"{solution.rounded_error + solution.task.noise:.4f}",
+        highlight=False,
     )
+
+
+def print_trained(out: Console, trained, path) -> None:
+    out.print(f"{trained.training_rows} rows to train on, {trained.held_out_rows} held out")
+    s, amp, held = trained.solution, trained.amp, trained.held_out
     table = Table()
     table.add_column("")
     for head in ("mean weights", "most probable levels"):
@@ -111,9 +118,7 @@ def print_trained(out: Console, found, trained, path) -> None:
     if not amp.converged:
         out.print("AMP did not converge: try --damping 0.5; its numbers mean nothing, the codes are the sampler's.")
     if path is not None:
-        out.print(
-            f"Codes of {'AMP' if trained.method == 'amp' else 'the sampler'}: {path}", highlight=False, soft_wrap=True
-        )
+        written(f"Codes of {'AMP' if trained.method == 'amp' else 'the sampler'}", path)
 
 
 def print_json(value: Any) -> None:
@@ -132,41 +137,31 @@ def print_json(value: Any) -> None:
     print(json.dumps(plain(value), indent=2, allow_nan=False))
 
 
-def print_table(out: Console, found, beta, baseline, best, measured, unit, factor, cheapest, figure) -> None:
+def print_name(out: Console, found) -> None:
+    out.print(found.name, style="bold", markup=False, highlight=False)
+
+
+def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheapest) -> None:
     task = found.task
-    out.print(f"[bold]{found.name}[/]", highlight=False)
+    print_name(out, found)
     out.print(
         f"alpha {task.alpha:.4g} rows per feature, signal {task.signal:.4g}, noise {task.noise:.4g}, "
         f"ridge {task.ridge:.4g}, beta {beta:.4g}",
         highlight=False,
     )
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    heads = ["bits", "width", "width/σ", "error", "ratio", "replicon", "phase"]
-    heads += ["meas./σ", "meas. error"] if measured else []
-    for head in heads:
-        table.add_column(head, justify="left" if head == "phase" else "right", no_wrap=True)
+    table = _plain_table("bits", "width", "width/σ", "error", "ratio", "replicon", "phase")
     for bits, b in best.items():
         s = b.solution
         if not b.converged:
-            table.add_row(
-                str(bits), "–", "–", "–", "–", "–", "no stable width" if jnp.isnan(b.width) else "not converged"
-            )
+            reason = "no stable width" if jnp.isnan(b.width) else "not converged"
+            table.add_row(str(bits), "–", "–", "–", "–", "–", reason)
             continue
         phase = "stable" if s.stable else "unstable"
         phase += ", limit" if b.at_stability_limit else ", at range end" if b.at_edge else ""
         ratio = b.generalization_error / baseline.generalization_error
         row = [str(bits), f"{b.width:.4f}", f"{b.width / unit:.2f}", f"{s.test_error:.4f}", f"{ratio:.3f}"]
-        row += [f"{s.replicon:.3f}", phase]
-        if bits in measured:
-            m = measured[bits]
-            i = int(jnp.argmin(m.error))
-            row += [f"{m.best_width / unit:.2f}", f"{m.error[i]:.3f} ± {m.standard_error[i]:.3f}"]
-        table.add_row(*row, style="bold green" if bits == cheapest else None)
-    ridge_row = ["real", "–", "–", f"{baseline.test_error:.4f}", "1.000", "", "ridge"]
-    if measured:
-        errors = np.asarray(next(iter(measured.values())).ridge_errors)
-        ridge_row += ["", f"{errors.mean():.3f} ± {errors.std(ddof=1) / math.sqrt(len(errors)):.3f}"]
-    table.add_row(*ridge_row)
+        table.add_row(*row, f"{s.replicon:.3f}", phase, style="bold green" if bits == cheapest else None)
+    table.add_row("real", "–", "–", f"{baseline.test_error:.4f}", "1.000", "", "ridge")
     out.print(table)
     out.print(
         "error: mean squared test error; ratio: error less noise, over that of the best unquantized (ridge) fit; "
@@ -182,36 +177,55 @@ def print_table(out: Console, found, beta, baseline, best, measured, unit, facto
             f"Cheapest within {factor:g} ×: [bold]{cheapest} bit{'s' * (cheapest > 1)}[/], width [bold]{b.width:.4f}[/].",
             highlight=False,
         )
-    if measured:
-        m = next(iter(measured.values()))
-        out.print(
-            f"Measured on {m.errors.shape[0]} random splits, {m.training_rows} rows to train, {m.held_out_rows} held out; "
-            f"widths stepped by a factor {m.widths[1] / m.widths[0]:.2f}.",
-            highlight=False,
-        )
-    if figure is not None:
-        out.print(f"Figure: {figure}", highlight=False, soft_wrap=True)
+
+
+def print_measured(out: Console, measured, best, unit) -> None:
+    """Held-out rows beside the theory above them."""
+    table = _plain_table("bits", "best/σ", "measured", "theory")
+    for bits, m in measured.items():
+        i, b = int(jnp.argmin(m.error)), best[bits]
+        theory = f"{b.solution.test_error:.3f}" if b.converged else "–"
+        table.add_row(str(bits), f"{m.best_width / unit:.2f}", f"{m.error[i]:.3f} ± {m.standard_error[i]:.3f}", theory)
+    m = next(iter(measured.values()))
+    errors = np.asarray(m.ridge_errors)
+    table.add_row("real", "", f"{errors.mean():.3f} ± {errors.std(ddof=1) / math.sqrt(len(errors)):.3f}", "")
+    out.print(table)
+    out.print(
+        f"Measured on {m.errors.shape[0]} random splits, {m.training_rows} rows to train, {m.held_out_rows} held out; "
+        f"widths stepped by a factor {m.widths[1] / m.widths[0]:.2f}.",
+        highlight=False,
+    )
+
+
+def _plain_table(*heads: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for head in heads:
+        table.add_column(head, justify="left" if head == "phase" else "right", no_wrap=True)
+    return table
 
 
 def draw(path: Path, found, beta, tried: Sequence[int], best, measured, unit: float, baseline: float) -> None:
+    from matplotlib.figure import Figure
+
+    from replicajax.plot import WidthCurve, plot_widths
+
+    task, widths = found.task, _GRID * unit
+    tasks, betas = jax.tree.map(lambda x: np.broadcast_to(x, (len(widths), *np.shape(x))), (task, np.asarray(beta)))
     curves = []
     for bits in tried:
-        grid = jnp.asarray(_GRID * unit)
-        batch = max(1, 2 ** (13 - 2 * bits))
-        s = jax.lax.map(
-            lambda w, b=bits: solve(found.task, uniform(b, w), beta), grid, batch_size=min(batch, len(grid))
-        )
+        s = solve_many(tasks, jax.jit(jax.vmap(partial(uniform, bits)))(widths), betas)
         width, error = float(best[bits].width), float(best[bits].solution.test_error)
         errors = np.where(np.asarray(s.converged), np.asarray(s.test_error), np.nan)
-        curves.append(
-            WidthCurve(bits, (_GRID * unit).tolist(), errors.tolist(), np.asarray(s.stable).tolist(), width, error)
-        )
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+        curves.append(WidthCurve(bits, widths.tolist(), errors.tolist(), np.asarray(s.stable).tolist(), width, error))
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
     plot_widths(axes, curves, unit=unit, baseline=baseline, measured=measured)
-    task = found.task
-    axes.set_title(
-        f"{found.name}\nalpha {task.alpha:.3g}, signal {task.signal:.3g}, noise {task.noise:.3g}, beta {beta:.3g}",
-        fontsize=9,
-    )
-    figure.savefig(path, dpi=160)
-    plt.close(figure)
+    name = found.name.replace("$", r"\$")  # matplotlib would take it for mathematics
+    numbers = f"alpha {task.alpha:.3g}, signal {task.signal:.3g}, noise {task.noise:.3g}, beta {beta:.3g}"
+    axes.set_title(f"{name}\n{numbers}", fontsize=9)
+    save(figure, path, 160)
+
+
+def save(figure, path: Path, dpi: int) -> None:
+    with whole(path) as file:
+        figure.savefig(file, dpi=dpi, format=path.suffix[1:])

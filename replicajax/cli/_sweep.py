@@ -1,42 +1,28 @@
 """`replicajax phase-diagram` and `replicajax plot`."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 from rich.console import Console
 
-from replicajax.cli._problem import ProblemError
-from replicajax.plot import plot_phase_diagram, variable_label
-
-_SUFFIXES = {".png", ".pdf", ".svg"}
-
-
-def axis(name: str, text: str) -> float | int | np.ndarray:
-    """A number; a list 1,2,4; or a range low:high:count, evenly spaced (low:high:count:log for equal ratios)."""
-    kind = int if name == "bits" else float
-    try:
-        if ":" in text:
-            low, high, count, *log = text.split(":")
-            if log not in ([], ["log"]) or int(count) < 1 or kind is int:
-                raise ValueError
-            return (np.geomspace if log else np.linspace)(float(low), float(high), int(count))
-        if kind is int and "-" in text:
-            first, last = text.split("-")
-            return np.arange(int(first), int(last) + 1)
-        values = [kind(part) for part in text.split(",")]
-    except ValueError:
-        want = "whole numbers: 3, 1,2,4 or 1-4" if kind is int else "a number, a list 1,2,4 or a range 0.5:4:64[:log]"
-        raise ProblemError(f"--{name} must be {want}, got {text!r}") from None
-    return values[0] if len(values) == 1 else np.array(values)
+from replicajax.cli._console import written
+from replicajax.cli._request import ProblemError
+from replicajax.cli._show import save
+from replicajax.sweep import OBSERVABLES
 
 
-def check_figure(figure: Path | None) -> None:
-    if figure is not None and (figure.suffix not in _SUFFIXES or not figure.absolute().parent.is_dir()):
-        raise ProblemError(f"--figure must end in .png, .pdf or .svg in a folder that exists, got {figure}")
+def check_picture(variable: str, axes: Mapping[str, np.ndarray], gradients: Sequence[str], optimum: str | None) -> None:
+    """That a sweep yet to be computed can be drawn."""
+    known = [*OBSERVABLES, *(f"d_generalization_error_d_{name}" for name in gradients)]
+    known += [] if optimum is None else [f"optimal_{optimum}", "optimal_generalization_error", "optimum_inside"]
+    if variable not in known:
+        raise ProblemError(f"--variable must be one of {', '.join(known)}, got {variable!r}")
+    if len(axes) > 2:
+        raise ProblemError(f"--figure has one or two axes, got {', '.join(axes)}: leave it out, then plot with --at")
 
 
 def fixed(dataset: xr.Dataset, at: list[str]) -> xr.Dataset:
@@ -55,13 +41,17 @@ def fixed(dataset: xr.Dataset, at: list[str]) -> xr.Dataset:
 
 
 def draw_sweep(dataset: xr.Dataset, variable: str, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    from replicajax.plot import plot_phase_diagram, variable_label
+
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     panel = figure.subplots()
     picture = plot_phase_diagram(panel, dataset, variable)
     if picture is not None:
         figure.colorbar(picture, label=variable_label(dataset, variable))
     panel.set_title(_caption(dataset), fontsize=9)
-    figure.savefig(path, dpi=150)
+    save(figure, path, 150)
 
 
 def _caption(dataset: xr.Dataset) -> str:
@@ -89,7 +79,7 @@ def summary(dataset: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def print_summary(out: Console, dataset: xr.Dataset, points_per_second: float | None, where: list[Path]) -> None:
+def print_summary(out: Console, dataset: xr.Dataset, points_per_second: float | None, where: Path | None) -> None:
     s = summary(dataset)
     out.print(f"[bold]{_caption(dataset)}[/]", highlight=False)
     for name, (low, high, count) in s["axes"].items():
@@ -100,8 +90,8 @@ def print_summary(out: Console, dataset: xr.Dataset, points_per_second: float | 
     if s["at"] is not None:
         at = ", ".join(f"{name} {value:.6g}" for name, value in s["at"].items())
         out.print(f"least generalization error {s['least_generalization_error']:.8g} at {at}", highlight=False)
-    for path in where:
-        out.print(f"written: {path}", highlight=False)
+    if where is not None:
+        written("written", where)
 
 
 def as_json(dataset: xr.Dataset, where: list[Path]) -> str:

@@ -1,7 +1,6 @@
 """Weight files, one tensor at a time: .safetensors and .npz in, .safetensors out, whole or not at all."""
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,8 @@ from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
+
+from replicajax._writing import whole
 
 _NAMES = {
     "F64": np.float64,
@@ -19,6 +19,7 @@ _NAMES = {
     "BF16": ml_dtypes.bfloat16,
     "F8_E4M3": ml_dtypes.float8_e4m3fn,
     "F8_E5M2": ml_dtypes.float8_e5m2,
+    "F8_E8M0": ml_dtypes.float8_e8m0fnu,
     "I64": np.int64,
     "I32": np.int32,
     "I16": np.int16,
@@ -53,17 +54,16 @@ def open_weights(path: str | Path) -> Iterator[WeightFile]:
     if path.suffix not in (".safetensors", ".npz"):
         raise ValueError(f"weight file must end in .safetensors or .npz, got {str(path)!r}")
     with _readable(path):
-        opened: Any = _archive(path) if path.suffix == ".npz" else safe_open(path, framework="numpy")
+        opened: Any = _archive(path) if path.suffix == ".npz" else _Tensors(path)
     with opened as file:
 
         def read(name: str) -> np.ndarray:
             with _readable(path):
-                return _floats(file[name] if path.suffix == ".npz" else file.get_tensor(name))
+                return _floats(file[name])
 
-        names = list(file.keys())
-        if not names:
+        if not file.files:
             raise ValueError(f"weight file {str(path)!r} holds no tensors")
-        yield WeightFile(names, read, ({} if path.suffix == ".npz" else file.metadata()) or {})
+        yield WeightFile(file.files, read, getattr(file, "metadata", {}))
 
 
 @contextmanager
@@ -71,8 +71,43 @@ def _readable(path: Path) -> Iterator[None]:
     """What goes wrong in reading, and that alone, is the file's fault."""
     try:
         yield
-    except (SafetensorError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except Exception as error:  # numpy's reader, fed noise, raises anything
         raise ValueError(f"weight file {str(path)!r} cannot be read: {error}") from None
+
+
+class _Tensors:
+    """A .safetensors file, with the face of numpy's archives; the format's own library knows no 8-bit floats of numpy."""
+
+    def __init__(self, path: Path):
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy"):  # checks the header, offsets and length
+                pass
+        except SafetensorError as error:
+            raise OSError(error) from None
+        self._path = path
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+        self._start = 8 + size
+        self.metadata: dict[str, str] = header.pop("__metadata__", None) or {}
+        self._header = dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
+        self.files = list(self._header)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        entry = self._header[name]
+        if entry["dtype"] not in _NAMES:
+            raise OSError(f"tensor {name!r} is of type {entry['dtype']}, which is none of {', '.join(_NAMES)}")
+        dtype, count = np.dtype(_NAMES[entry["dtype"]]), int(np.prod(entry["shape"], dtype=int))
+        start = self._start + entry["data_offsets"][0]
+        return np.fromfile(self._path, dtype, count, offset=start).reshape(entry["shape"])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
 
 
 def _archive(path: Path):
@@ -83,7 +118,9 @@ def _archive(path: Path):
 
 
 def _floats(array: np.ndarray) -> np.ndarray:
-    """numpy saves bfloat16 as two bytes without a name."""
+    """numpy saves bfloat16 as two bytes without a name, and reads what is no array as bytes."""
+    if not isinstance(array, np.ndarray):
+        raise ValueError("it holds something that is no array")
     return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype("V2") else array
 
 
@@ -98,14 +135,11 @@ class Entry(NamedTuple):
 def write_safetensors(
     path: str | Path, entries: Mapping[str, Entry], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Tensor by tensor into a file beside `path`, moved there when complete: what was there stays until then.
+    """Tensor by tensor, as `whole` does: what was there stays until all is written.
 
     Raises:
-      ValueError, FileNotFoundError: a dtype the format lacks, a folder that does not exist.
+      ValueError, OSError: a dtype the format lacks, a place that cannot be written.
     """
-    path = Path(path)
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"folder {str(path.absolute().parent)!r} does not exist")
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, entry in entries.items():
@@ -120,15 +154,10 @@ def write_safetensors(
         offset = stop
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for name, entry in entries.items():
-                array = np.ascontiguousarray(entry.make())
-                if array.shape != tuple(entry.shape) or array.dtype != np.dtype(entry.dtype):
-                    raise ValueError(f"tensor {name!r} was announced as {entry.shape} and is {array.shape}")
-                file.write(array.reshape(-1).view(np.uint8).data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, entry in entries.items():
+            array = np.ascontiguousarray(entry.make())
+            if array.shape != tuple(entry.shape) or array.dtype != np.dtype(entry.dtype):
+                raise ValueError(f"tensor {name!r} was announced as {entry.shape} and is {array.shape}")
+            file.write(array.reshape(-1).view(np.uint8).data)

@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
+from replicajax._writing import refuse_overwriting
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Symmetric, distortion, fit
 from replicajax.formats._allocation import allocate_bits
@@ -47,7 +48,7 @@ class Allocation(NamedTuple):
     divergence: np.ndarray
     """Predicted KL of each tensor, ½ n f RMS² Rel² in nats; without Fisher information the squared error instead."""
     kept: Sequence[TensorStatistics]
-    """Tensors left as they are: not floating, of fewer than two axes, or all zeros."""
+    """Tensors left as they are: not floating, of fewer than two axes, few weights, or all zeros."""
 
     def format(self, index: int) -> BlockFormat:
         law = self.tensors[index].law
@@ -89,16 +90,16 @@ def describe_weights(
     found = []
     with open_weights(path) as weights:
         for name in weights.names:
-            array = weights.read(name)
+            stored = weights.read(name)
             rms, law = 0.0, None
-            if is_floating(array):
+            if stored.size and is_floating(array := _widened(stored)):
                 rms = float(root_mean_square(array.reshape(1, -1))[0])
                 if not np.isfinite(rms):
                     raise ValueError(f"tensor {name!r} must be finite, got NaN or inf")
                 if array.ndim >= 2 and rms > 0 and array.size >= 16:
                     law = fit(array).law
-            found.append(TensorStatistics(name, array.shape, array.dtype, rms, None, law))
-            progress(array.size)
+            found.append(TensorStatistics(name, stored.shape, stored.dtype, rms, None, law))
+            progress(stored.size)
     if fisher is None:
         return found
     with open_weights(fisher) as information:
@@ -107,7 +108,7 @@ def describe_weights(
                 continue
             if tensor.name not in information.names:
                 raise ValueError(f"Fisher file {str(fisher)!r} has no tensor {tensor.name!r}")
-            array = information.read(tensor.name)
+            array = _widened(information.read(tensor.name))
             if array.shape not in (tensor.shape, (), (1,)):
                 raise ValueError(
                     f"Fisher file: {tensor.name!r} must have shape {tensor.shape} (or be one number), got {array.shape}"
@@ -117,6 +118,11 @@ def describe_weights(
                 raise ValueError(f"Fisher file: {tensor.name!r} must be finite and not negative, got mean {mean:g}")
             found[i] = tensor._replace(fisher=mean)
     return found
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    """Floats of eight bits, which numpy cannot compute with, as float32."""
+    return array.astype(np.float32) if array.dtype.name.startswith("float8_e") else array
 
 
 def allocate(
@@ -173,7 +179,11 @@ def quantize_file(
 
     For a tensor "w": "w.codes" (bytes, in C order), "w.scales", "w.levels"; shape, dtype and the rest in
     the file's metadata under "replicajax".  `dequantize_file` reads it back.  Nothing is left behind on failure.
+
+    Raises:
+      ValueError, OSError: the source itself as target, a plan of another file, a place that cannot be written.
     """
+    refuse_overwriting(target, source)
     index = {tensor.name: i for i, tensor in enumerate(plan.tensors)}
     kept = {tensor.name: tensor for tensor in plan.kept}
     entries: dict[str, Entry] = {}
@@ -191,7 +201,7 @@ def quantize_file(
 
             def made(name=name, fmt=fmt, held=held) -> QuantizedTensor:
                 if not held:
-                    held[name] = quantize(weights.read(name), fmt)
+                    held[name] = quantize(_widened(weights.read(name)), fmt)
                 return held[name]
 
             def last(tensor=tensor, made=made, held=held) -> np.ndarray:
@@ -204,7 +214,7 @@ def quantize_file(
             entries[f"{name}.scales"] = Entry((1,), np.dtype(np.float32), lambda made=made: made().scales)
             size = packed_bytes(tensor.count, levels.size)
             entries[f"{name}.codes"] = Entry((size,), np.dtype(np.uint8), last)
-            notes[name] = {"shape": list(tensor.shape), "dtype": tensor.dtype.name}
+            notes[name] = {"shape": list(tensor.shape), "dtype": _widened(np.zeros(0, tensor.dtype)).dtype.name}
         write_safetensors(target, entries, {"replicajax": json.dumps(notes)})
     return sum(int(np.prod(e.shape, dtype=int)) * np.dtype(e.dtype).itemsize for e in entries.values())
 

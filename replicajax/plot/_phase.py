@@ -1,20 +1,23 @@
 """A sweep as a picture: one varying axis as a line, few values of a second as several lines, more as a heat map."""
 
 from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.lines import Line2D
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _FEW = 8
 """As many values of a second axis are drawn as lines."""
 
 
 def plot_phase_diagram(
-    axes: Axes, dataset: xr.Dataset, variable: str = "generalization_error"
+    axes: Axes, dataset: "xr.Dataset", variable: str = "generalization_error"
 ) -> ScalarMappable | None:
     """Draw a variable of `phase_diagram` over its axes of more than one value: one or two of them.
 
@@ -42,7 +45,7 @@ def plot_phase_diagram(
     return _heat_map(axes, dataset.transpose(x, y, ...), variable, x, y)
 
 
-def _lines(axes: Axes, dataset: xr.Dataset, variable: str, x: Hashable, other: Hashable | None) -> None:
+def _lines(axes: Axes, dataset: "xr.Dataset", variable: str, x: Hashable, other: Hashable | None) -> None:
     values = [None] if other is None else dataset[other].values
     for i, value in enumerate(values):
         curve = dataset if other is None else dataset.sel({other: value})
@@ -59,7 +62,7 @@ def _lines(axes: Axes, dataset: xr.Dataset, variable: str, x: Hashable, other: H
         axes.legend(handles, labels, frameon=False, fontsize=8)
 
 
-def _heat_map(axes: Axes, dataset: xr.Dataset, variable: str, x: Hashable, y: Hashable) -> ScalarMappable:
+def _heat_map(axes: Axes, dataset: "xr.Dataset", variable: str, x: Hashable, y: Hashable) -> ScalarMappable:
     values = dataset[variable].where(dataset.converged).values.T.astype(float)
     values = np.where(np.isfinite(values), values, np.nan)
     low, high = np.nanmin(values), np.nanmax(values)
@@ -83,12 +86,12 @@ def _heat_map(axes: Axes, dataset: xr.Dataset, variable: str, x: Hashable, y: Ha
     return picture
 
 
-def variable_label(dataset: xr.Dataset, variable: str) -> str:
+def variable_label(dataset: "xr.Dataset", variable: str) -> str:
     """Long name and unit, for an axis or a colour bar."""
     return _label(dataset, variable)
 
 
-def _label(dataset: xr.Dataset, name: Hashable) -> str:
+def _label(dataset: "xr.Dataset", name: Hashable) -> str:
     attributes = dataset[name].attrs
     unit = attributes.get("units", "1")
     text = attributes.get("long_name", str(name))

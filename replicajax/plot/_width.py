@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import ScalarFormatter
 
-from replicajax.trials import HeldOut
+if TYPE_CHECKING:
+    from replicajax.trials import HeldOut
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def plot_widths(
     *,
     unit: float = 1.0,
     baseline: float | None = None,
-    measured: Mapping[int, HeldOut] | None = None,
+    measured: Mapping[int, "HeldOut"] | None = None,
 ) -> None:
     """Draw test error over width/unit; thin dotted where replica symmetry is unstable, a diamond at each optimum.
 

@@ -22,6 +22,7 @@ from replicajax.trials._sgd import FloatGrid as FloatGrid
 from replicajax.trials._sgd import IntegerGrid as IntegerGrid
 from replicajax.trials._sgd import SimulatedRisk as SimulatedRisk
 from replicajax.trials._sgd import simulate_sgd as simulate_sgd
+from replicajax.trials._split import check_rows as check_rows
 from replicajax.trials._train import HeldOutErrors as HeldOutErrors
 from replicajax.trials._train import Trained as Trained
 from replicajax.trials._train import train as train

@@ -77,14 +77,15 @@ def measure_widths(
       TypeError, ValueError: bad arguments, or too few rows for this alpha.
     """
     splits = _checks.integer("splits", splits, 2, 10**4)
+    beta = _checks.positive("beta", beta)
+    ridge, baseline_ridge = _checks.nonnegative("ridge", ridge), _checks.nonnegative("baseline_ridge", baseline_ridge)
     data = prepare(X, y, alpha)
     levels = jnp.stack([uniform(bits, w).levels for w in widths])
     errors, baselines = [], []
     for key in jax.random.split(jax.random.key(seed), splits):
         shuffle, turn, sample = jax.random.split(key, 3)
-        one, baseline = _one_split(
-            split(data, shuffle, turn, rotate), levels, jnp.asarray(beta), ridge, baseline_ridge, sweeps, sample
-        )
+        rows = split(data, shuffle, turn, rotate)
+        one, baseline = _one_split(rows, levels, beta, ridge, baseline_ridge, sweeps, sample)
         errors.append(jax.block_until_ready(one))
         baselines.append(baseline)
         tick()
@@ -92,6 +93,7 @@ def measure_widths(
     return HeldOut(jnp.asarray(widths), jnp.stack(errors), jnp.stack(baselines), data.training, held_out)
 
 
+@eqx.filter_jit
 def _one_split(rows: Split, levels, beta, ridge, baseline_ridge, sweeps, key):
     X, y, X_test, y_test, _ = rows
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -47,6 +48,12 @@ def prepare(X, y, alpha) -> Rows:
     return Rows(whiten, Z, y - y.mean(), y.mean(), training)
 
 
+def check_rows(X, y, alpha) -> None:
+    """Raises ValueError, before anything is trained, where `alpha` leaves fewer than 8 rows to test on."""
+    prepare(X, y, alpha)
+
+
+@eqx.filter_jit
 def split(rows: Rows, for_rows: PRNGKeyArray, for_axes: PRNGKeyArray, rotate: bool) -> Split:
     """Training rows at random; whitening leaves a rotation free, and `rotate` draws it."""
     n, features = rows.Z.shape

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from replicajax import _checks
+from replicajax._writing import whole
 from replicajax.amp import AMPResult, GibbsSample, amp, gibbs
 from replicajax.codebooks import Codebook
 from replicajax.models import LinearRegression
@@ -58,19 +59,20 @@ class Trained(eqx.Module):
         """NumPy archive: codes (smallest unsigned type), levels, x_mean, map, y_mean, y_scale, method.
 
         A label is y_mean + y_scale (x − x_mean) map levels[codes]; y_scale and y_offset undo a standardisation of the
-        labels made before training.
+        labels made before training.  Raises OSError where `path` cannot be written; what was there stays then.
         """
         K = len(self.solution.codebook)
-        np.savez(
-            path,
-            codes=np.asarray(self.codes).astype(np.min_scalar_type(K - 1)),
-            levels=np.asarray(self.solution.codebook.levels),
-            x_mean=np.asarray(self.x_mean),
-            map=np.asarray(self.map),
-            y_mean=y_offset + y_scale * np.asarray(self.y_mean),
-            y_scale=np.asarray(y_scale),
-            method=np.asarray(self.method),
-        )
+        arrays = {
+            "codes": np.asarray(self.codes).astype(np.min_scalar_type(K - 1)),
+            "levels": np.asarray(self.solution.codebook.levels),
+            "x_mean": np.asarray(self.x_mean),
+            "map": np.asarray(self.map),
+            "y_mean": y_offset + y_scale * np.asarray(self.y_mean),
+            "y_scale": np.asarray(y_scale),
+            "method": np.asarray(self.method),
+        }
+        with whole(path) as file:
+            np.savez(file, **arrays)
 
 
 def train(

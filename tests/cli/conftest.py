@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from replicajax.cli import main
+from replicajax.cli import _progress, main
 
 
 def run(capsys, monkeypatch, *arguments: str):
@@ -18,4 +18,6 @@ def run(capsys, monkeypatch, *arguments: str):
 
 @pytest.fixture
 def command(capsys, monkeypatch):
+    monkeypatch.setenv("REPLICAJAX_CACHE", "off")  # of this process, which runs other tests too
+    monkeypatch.setattr(_progress, "_EVERY", 1e3)  # a slow machine says no more than a fast one
     return lambda *arguments: run(capsys, monkeypatch, *map(str, arguments))

@@ -1,9 +1,13 @@
 """`replicajax amp`: what it prints, the archive it writes, how it refuses."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
+
+from replicajax import _writing, trials
 
 QUICK = ("--bits", "2", "--width", "1.2", "--beta", "4", "--sweeps", "200", "--seed", "1")
 
@@ -51,6 +55,30 @@ def test_table(command, wide):
         assert part in text
 
 
+def test_theory_comes_first(command, wide, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trials, "train", interrupted)
+    code, text, error = command("amp", "--data", wide, "--target", "label", *QUICK)
+    assert (code, error) == (130, "replicajax: interrupted\n")
+    assert "expected test error" in text
+
+
+def test_a_full_disk_leaves_the_old_archive(command, wide, tmp_path, monkeypatch):
+    out = tmp_path / "w.npz"
+    out.write_bytes(b"what was there")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(_writing.os, "fsync", full)
+    code, _, error = command("amp", "--data", wide, "--target", "label", *QUICK, "--out", out)
+    assert code == 2
+    assert error.endswith("w.npz' cannot be written: No space left on device\n")
+    assert out.read_bytes() == b"what was there"
+
+
 def test_too_few_iterations_exit_1_and_keep_the_samplers_codes(command, wide, tmp_path):
     out = tmp_path / "w.npz"
     code, text, _ = command("amp", "--data", wide, "--target", "label", *QUICK, "--iterations", "2", "--out", out)
@@ -68,7 +96,7 @@ def test_too_few_iterations_exit_1_and_keep_the_samplers_codes(command, wide, tm
         (("--data", "digits", "--beta", "inf"), "amp needs a finite --beta"),
         (("--data", "nowhere.csv", "--target", "y"), "nowhere.csv does not exist"),
         (("--data", "diabetes", "--alpha", "44.2", *QUICK), "alpha must leave at least 8"),
-        (("--data", "diabetes", *QUICK, "--damping", "1"), "damping must be below 1, got 1"),
+        (("--data", "diabetes", *QUICK, "--damping", "1"), "--damping must be in [0, 1), got 1.0"),
     ],
 )
 def test_refusals_are_one_line_and_exit_code_2(command, arguments, message):

@@ -1,6 +1,8 @@
 """The command, run as a user runs it: what it prints, what it writes, how it refuses."""
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import replicajax as rj
+from replicajax import _writing, trials
 
 
 @pytest.fixture
@@ -66,6 +69,43 @@ def test_optimize_a_csv(command, table, tmp_path):
     np.testing.assert_allclose(again.generalization_error, row["generalization_error"], rtol=1e-9)
 
 
+def test_optimize_a_small_csv(command, table, tmp_path, monkeypatch):
+    """As above in small; what is known is printed first, and a full disk costs the figure alone."""
+    figure = tmp_path / "figure.png"
+    line = ("optimize", "--data", table, "--target", "label", "--bits", "2", "--alpha", 20, "--beta", 5, "--measure")
+    line = (*line, "--splits", 2, "--sweeps", 20, "--figure", figure)
+    code, text, _ = command(*line)
+    assert code == 0
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert "Cheapest within 1.1 ×" in text or "No bit width tried" in text
+    assert (
+        text.index("replicon")
+        < text.index("measured")
+        < text.index("Measured on 2 random splits")
+        < text.index("Figure")
+    )
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(trials, "measure_widths", interrupted)
+        code, text, error = command(*line)
+    assert (code, error) == (130, "replicajax: interrupted\n")
+    assert "replicon" in text
+    drawn = figure.read_bytes()
+    with monkeypatch.context() as disk:
+        disk.setattr(_writing.os, "fsync", full)
+        code, text, error = command(*line)
+    assert code == 2
+    assert "figure.png' cannot be written: No space left on device" in error
+    assert "Measured on 2 random splits" in text
+    assert figure.read_bytes() == drawn
+
+
 def test_optimize_prints_a_table(command):
     code, text, _ = command("optimize", "--alpha", 2, "--bits", "2", "--beta", 5, "--factor", 2)
     assert code == 0
@@ -90,7 +130,7 @@ def csv(tmp_path: Path, text: str) -> Path:
     ("text", "target", "message"),
     [
         ("a,b\n1,2\n3\n4,5,6,7\n", "b", "is not readable as CSV"),
-        ("", "b", "is not readable as CSV: No columns to parse"),
+        ("", "b", "is not readable as CSV: it is empty"),
         ("a,b\n" + "1,2\n" * 20, "c", "--target c: no such column in .*; its columns are a, b"),
         ("a,b\n" + "".join(f"{i},7\n" for i in range(20)), "b", "the target is the constant 7"),
         ("a,b\n" + "x,1\n" * 20, "b", "column a must be numbers, got 'x'"),
@@ -116,7 +156,7 @@ def test_bad_csv_is_one_line_and_exit_code_2(command, tmp_path, text, target, me
         (["solve", "--alpha", "1", "--noise", "-1"], "noise must be finite and not negative, got -1.0"),
         (["solve", "--alpha", "1", "--levels", "1,0"], "levels must be strictly increasing"),
         (["solve", "--alpha", "1", "--levels", "1,x"], "--levels must be numbers separated by commas"),
-        (["solve", "--alpha", "nan"], "alpha must not be NaN"),
+        (["solve", "--alpha", "nan"], "--alpha must be positive and finite, got nan"),
         (["optimize", "--alpha", "1", "--bits", "0-3"], "--bits must be whole numbers from 1 to 8"),
         (["optimize", "--alpha", "1", "--measure"], "--measure needs data"),
         (["optimize", "--data", "missing.csv", "--target", "y"], "missing.csv does not exist"),

@@ -71,10 +71,10 @@ def test_allocate(command, tmp_path):
     ("arguments", "message"),
     [
         (("risk", "--kind", "fp8"), "kind must be one of additive, multiplicative, elementwise"),
-        (("risk", "--bits", "four"), "--bits must be positive numbers separated by commas"),
+        (("risk", "--bits", "four"), "--bits must be numbers from 1 on, or inf, separated by commas"),
         (("risk", "--sites", "weights"), "--sites must be all or some of data, label"),
-        (("risk", "--schedule", "cosine"), "--schedule must be geometric or constant"),
-        (("risk", "--exponent", 1), "exponent must exceed 1"),
+        (("risk", "--schedule", "cosine"), "--schedule must be one of geometric, constant"),
+        (("risk", "--exponent", 1), "--exponent must be above 1"),
         (("risk", "--data", "nowhere.csv", "--target", "y"), "nowhere.csv does not exist"),
         (("risk", "--figure", "risk.txt"), "--figure"),
         (("fit", "nowhere.csv"), "nowhere.csv does not exist"),

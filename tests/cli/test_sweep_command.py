@@ -41,12 +41,12 @@ def test_sweep_store_and_plot(command, tmp_path):
         (("phase-diagram", "--alpha", "0.3:4", "--width", "1"), "--alpha must be a number, a list 1,2,4 or a range"),
         (
             ("phase-diagram", "--alpha", "0.3:4:5", "--width", "1", "--bits", "0-2"),
-            "must be a whole number from 1 to 16",
+            "--bits must be whole numbers from 1 to 16",
         ),
         (("phase-diagram", "--alpha", "1", "--width", "1"), "needs at least one axis"),
-        (("phase-diagram", "--alpha", "-1:1:3", "--width", "1"), "axes['alpha'] must be positive"),
+        (("phase-diagram", "--alpha", "-1:1:3", "--width", "1"), "--alpha must be positive and finite, got -1.0"),
         (("phase-diagram", "--alpha", "1:2:3", "--width", "1", "--figure", "x.txt"), "--figure must end in"),
-        (("plot", "nowhere.zarr", "--figure", "x.png"), "store 'nowhere.zarr' does not exist"),
+        (("plot", "nowhere.zarr", "--figure", "x.png"), "nowhere.zarr does not exist; a saved sweep is wanted"),
     ],
 )
 def test_mistakes_are_one_line(command, arguments, message):

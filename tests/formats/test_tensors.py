@@ -312,6 +312,7 @@ def test_commands(weights, capsys, monkeypatch):
     file, fisher, target = (str(folder / n) for n in ("w.safetensors", "fisher.safetensors", "q.safetensors"))
 
     def run(*arguments):
+        monkeypatch.setenv("REPLICAJAX_CACHE", "off")
         monkeypatch.setattr("sys.argv", ["replicajax", *arguments])
         with pytest.raises(SystemExit) as exit:
             main()
