@@ -23,8 +23,11 @@ import optimistix as optx
 import replicajax as rj
 from benchmarks.saddle import interleaved, numpy_loop
 from replicajax.replica import solve_many
-from replicajax.replica._equations import State, equations, problems, traits_of
+from replicajax.numerics import JAX
+from replicajax.replica._batch import outcomes
+from replicajax.replica._equations import Numbers, Rule, Shared, State, equations, padded, problems
 from replicajax.replica._pool import Pool
+from replicajax.replica._teacher import mixtures
 
 ALPHA, WIDTH, BETA, NOISE, LEVELS = np.linspace(0.3, 4, 64), np.linspace(0.5, 4, 64), 20.0, 0.1, np.linspace(-1, 1, 8)
 NODES, SAMPLE, TOLERANCE = 2049, 50, 3e-10
@@ -90,11 +93,9 @@ def exact(alpha: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, float]:
     n = alpha.size
     tasks = jax.vmap(lambda a: rj.LinearRegression(a, 1.0, NOISE))(alpha)
     books = jax.vmap(lambda w: rj.codebook(w * jnp.asarray(LEVELS)))(width)
-    found = solve_many(tasks, books, np.full(n, BETA))
-    state = State(jnp.log(found.fields.L), jnp.log(found.fields.chi_hat / found.fields.L**2))
-    at = problems(tasks, books, jnp.full(n, BETA), jnp.zeros(n, bool))
-    jacobian = equations(at, state, traits_of(tasks, books).slopes(fine=True)).jacobian
-    (f_L, f_t), (g_L, g_t) = (np.asarray(row) for row in jacobian)
+    tasks, books = jax.tree.map(np.asarray, (tasks, books))
+    found, at = solve_many(tasks, books, np.full(n, BETA)), outcomes(tasks, books, np.full(n, BETA))
+    state, ((f_L, f_t), (g_L, g_t)) = at.state, at.jacobian
     corrected = []
     for i in range(n):
         f, g = _residual(float(alpha[i]), float(width[i]), float(state.log_L[i]), float(state.log_t[i]))
@@ -204,17 +205,19 @@ def batch(n: int, seed: int = 0):
 def multiple_of_kernel(n: int = 16384) -> float:
     """Time of `solve_many` over (mean map evaluations x time of one evaluation of (1) on all points)."""
     problem = batch(n)
-    found = solve_many(*problem)
-    traits = traits_of(*problem[:2])
+    tasks, books, betas = problem
+    found = outcomes(*problem)
+    shared = Shared.of(books.levels, centred=True)
 
-    def one_map(tasks, books, betas, log_L, log_t):
-        p = problems(tasks, books, betas, betas < 0)
-        return equations(p, State(log_L, log_t), traits.slopes(fine=True)).residual
+    def one_map(shared, numbers, teacher, levels, betas, log_L, log_t):
+        p = problems(JAX, numbers, teacher, levels, shared.count, betas, betas < 0)
+        return equations(p, State(log_L, log_t), Rule(JAX, shared, True, everything=False)).residual
 
-    inputs = *problem, np.log(found.fields.L), np.log(found.fields.chi_hat / found.fields.L**2)
-    kernel = jax.tree_util.Partial(one_map)
+    numbers = Numbers(*(getattr(tasks, name) for name in Numbers._fields))
+    inputs = numbers, mixtures(tasks), padded(books.levels), betas, *found.state
+    kernel = jax.tree_util.Partial(one_map, shared)
     everything = np.ones(n, bool)
-    t_map = best_of(lambda: Pool(traits.work).run(kernel, inputs, everything))
+    t_map = best_of(lambda: Pool(1).run(kernel, inputs, everything))
     return best_of(lambda: solve_many(*problem)) / (float(found.steps.mean()) * t_map)
 
 

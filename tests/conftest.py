@@ -1,5 +1,56 @@
-"""The suite runs in float64; CLI tests start their own processes."""
+"""The suite runs in float64; its workers share what they compile; CLI tests start their own processes."""
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import jax
+import jax.monitoring
+import pytest
+
+import replicajax as rj
 
 jax.config.update("jax_enable_x64", True)
+
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+_MOST_MAPS = 12_000
+"""Memory maps at which compiled programs are let go: each holds some ten, and the kernel allows 65,530."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    rj.enable_cache(config.rootpath / ".pytest_cache" / "programs")
+
+
+def memory_maps() -> int:
+    maps = Path("/proc/self/maps")
+    return maps.read_text().count("\n") if maps.exists() else 0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_memory_maps() -> Iterator[None]:
+    yield
+    if memory_maps() > _MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
+
+
+@pytest.fixture
+def programs() -> Callable:
+    """`with programs() as count: ...`, after which count() is how many programs were compiled."""
+
+    @contextmanager
+    def counting() -> Iterator[Callable[[], int]]:
+        compiled: list[float] = []
+
+        def heard(event: str, seconds: float, **_: object) -> None:
+            if event == _COMPILED:
+                compiled.append(seconds)
+
+        jax.monitoring.register_event_duration_secs_listener(heard)
+        try:
+            yield lambda: len(compiled)
+        finally:
+            jax.monitoring.unregister_event_duration_listener(heard)
+
+    return counting

@@ -7,7 +7,7 @@ The overlap m_t = w0·a/N, q_t = |a|²/N and V_t of AMP's weights follow the sad
 whose fixed points are the replica-symmetric solutions.  From different starts it may end at different ones.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,8 +19,18 @@ from replicajax import _checks
 from replicajax.amp._amp import START
 from replicajax.codebooks import Codebook
 from replicajax.models import LinearRegression, Order, fields_from_order, order_from_averages, weight_averages
-from replicajax.numerics import implicit_root
+from replicajax.numerics import (
+    NUMPY,
+    Levels,
+    default_nodes,
+    gauss_legendre,
+    hard_staircase_slopes,
+    implicit_root,
+    staircase_averages,
+)
 
+_OUTSIDE = 400
+"""Iterations in NumPy, before it is worth compiling them."""
 _SAME = 1e-6
 """Two limits closer than this in every order parameter, relative to its scale, are one."""
 
@@ -119,37 +129,114 @@ def state_evolution(
         if not _checks.is_traced((m, q, task.signal)) and m**2 > task.signal * q * (1 + 1e-6):
             raise ValueError(f"start must have m² at most signal·q, got m = {float(m):.6g}, q = {float(q):.6g}")
         start = Order(m, q, chi)
-    return _state_evolution(task, codebook, beta, start, steps, max_steps)
+    if _checks.is_traced((task, codebook, beta, start)):
+        return _state_evolution(task, codebook, beta, start, steps, max_steps)
+    return _outside(task, codebook, beta, start, steps, max_steps)
 
 
 @eqx.filter_jit
 def _state_evolution(task, book, beta, start: Order, steps: int, max_steps: int) -> StateEvolution:
-    dtype = jnp.result_type(task.alpha, task.signal, task.noise, task.ridge, book.levels, beta)
-    beta, signal = beta.astype(dtype), task.signal.astype(dtype)
-    first = jnp.stack([jnp.asarray(x, dtype) for x in start])
-    one = jnp.ones((), dtype)
-    hottest = jnp.where(jnp.isinf(beta), START, beta * jnp.mean(book.levels**2))
-    starts = jnp.stack([first, jnp.stack([0 * one, 0 * one, hottest]), jnp.stack([signal, signal, 0 * one])])
+    """Inside a transformation."""
+    starts, beta = _starts(jnp, task, book, beta, start)
 
     def advance(y, _):
         y = next_order(y, task, book, beta)
         return y, y
 
-    _, path = jax.lax.scan(advance, first, None, length=steps)
-    m, q, V = jnp.concatenate([first[None], path]).T
-
+    _, path = jax.lax.scan(advance, starts[0], None, length=steps)
     ends, (converged, used) = jax.vmap(
         lambda y: implicit_root(_iterate, _condition, (task, book, beta, jax.lax.stop_gradient(y), max_steps))
     )(starts)
+    path = jnp.concatenate([starts[:1], path])
+    return _report(jnp, task, book, beta, path, ends, converged, used)
+
+
+def _outside(task, book, beta, start: Order, steps: int, max_steps: int) -> StateEvolution:
+    """With numbers at hand: NumPy, then JAX from where it got, should that be slow to converge."""
+    known = jax.tree.map(lambda x: np.asarray(x, np.float64), (task, book, beta, start))
+    starts, heat = _starts(np, *known)
+    advance = _map(known[0], known[1], heat, starts.shape[0])
+    path, ends = [starts[0]], starts
+    change, used = np.full(starts.shape[0], np.inf), np.zeros(starts.shape[0], int)
+    tolerance = _still(starts.dtype)
+    for t in range(max(steps, min(max_steps, _OUTSIDE))):
+        # The first start goes on as long as its iterations are wanted; the others, and all limits, stop where they end.
+        new = advance(np.concatenate([path[-1:], ends]))
+        if t < steps:
+            path.append(new[0])
+        moves = (change > tolerance) & (t < max_steps)
+        if not moves.any() and t >= steps:
+            break
+        change = np.where(moves, _change(np, known[0], new[1:], ends), change)
+        ends, used = np.where(moves[:, None], new[1:], ends), used + moves
+    slow = (change > tolerance) & (used < max_steps)
+    for i in np.flatnonzero(slow):
+        with jax.enable_x64(True):
+            y, (ok, more) = _iterate_on(known[:3], jnp.asarray(ends[i]), max_steps - int(used[i]))
+        ends[i], change[i], used[i] = np.asarray(y), 0.0 if ok else np.inf, used[i] + int(more)
+    found = _report(np, known[0], known[1], heat, np.array(path), ends, change <= tolerance, used)
+    dtype = jnp.result_type(*jax.tree.leaves((task, book, beta)))
+    found = jax.tree.map(lambda x: jnp.asarray(x, dtype if np.asarray(x).dtype.kind == "f" else None), found)
+    return eqx.tree_at(lambda s: (s.task, s.codebook), found, (task, book))
+
+
+def _starts(xp: Any, task, book, beta, start: Order):
+    """(3, 3): the start asked for, infinite temperature, the teacher; and beta in the same dtype."""
+    dtype = xp.result_type(*(x.dtype for x in jax.tree.leaves((task, book, beta))))
+    one = xp.ones((), dtype)
+    hottest = xp.where(xp.isinf(beta), START, xp.where(xp.isinf(beta), 1.0, beta) * xp.mean(book.levels**2))
+    rows = start, (0 * one, 0 * one, hottest), (task.signal, task.signal, 0 * one)
+    return xp.stack([xp.stack([xp.asarray(x, dtype) for x in row]) for row in rows]), xp.asarray(beta, dtype)
+
+
+def _report(xp: Any, task, book, beta, path, ends, converged, used) -> StateEvolution:
     order = Order(*ends.T)
     error = task.residual_variance(order.m, order.q) - task.noise
     limits = [jax.tree.map(lambda x, i=i: x[i], Limit(order, error, converged, used)) for i in range(3)]
-    apart = jnp.abs(ends - ends[0]) / jnp.stack([signal, signal, 1 + ends[0, 2]])
-    tolerance = max(_SAME, float(jnp.finfo(dtype).eps) ** 0.5)
+    one = xp.ones_like(ends[0, 0])
+    apart = xp.abs(ends - ends[0]) / xp.stack([one * task.signal, one * task.signal, 1 + ends[0, 2]])
+    tolerance = max(_SAME, float(np.finfo(ends.dtype).eps) ** 0.5)
+    m, q, V = path.T
     R = task.residual_variance(m, q)
     return StateEvolution(
         task, book, beta, m, q, V, R - task.noise, R, *limits, unique=converged.all() & (apart < tolerance).all()
     )
+
+
+def _map(task, book, beta, starts: int):
+    """(m, q, V) to (m, q, V) of theory 2 for one more than so many starts at once, in NumPy."""
+    with jax.enable_x64(True):
+        weight, w, v = (np.asarray(x)[:, None] for x in _mixture(task))
+    fields = weight.size * (starts + 1)
+    levels = Levels(np.repeat(book.levels[:, None], fields, 1), len(book), False)
+    nodes = gauss_legendre(default_nodes(len(book)))
+
+    def advance(y: np.ndarray) -> np.ndarray:
+        m, q, V = y.T
+        L = task.alpha / (1 + V)
+        # A variance: cancellation must not make it negative (the teacher itself, without noise, has 0).
+        chi_hat = np.maximum(task.alpha * task.residual_variance(m, q) / (1 + V) ** 2, np.finfo(float).tiny ** 0.5)
+        shape = weight.shape[0], m.size
+        columns = (
+            np.broadcast_to(x, shape).reshape(-1) for x in (L + task.ridge, beta, L * w, np.sqrt(L**2 * v + chi_hat))
+        )
+        with np.errstate(all="ignore"):
+            if np.isinf(beta):
+                slopes = hard_staircase_slopes(levels, *columns, on=NUMPY)
+            else:
+                slopes = staircase_averages(levels, *columns, nodes=nodes, everything=False, on=NUMPY).slopes
+        assert slopes.mean is not None
+        three = slopes.mean, slopes.square, slopes.response
+        mean, square, response = (np.reshape(x.value, shape) for x in three)
+        overlap = w * mean + v * L * response
+        return np.stack([(weight * x).sum(0) for x in (overlap, square, response)], 1)
+
+    return advance
+
+
+@eqx.filter_jit
+def _mixture(task):
+    return task.weights()
 
 
 def next_order(y: Float[Array, "3"], task: LinearRegression, book: Codebook, beta) -> Float[Array, "3"]:
@@ -167,10 +254,21 @@ def _condition(y, found, inputs):
     return next_order(y, task, book, beta) - y
 
 
+def _still(dtype) -> float:
+    """Change at which the order parameters stand still: a few ulp."""
+    return 8 * float(np.finfo(dtype).eps)
+
+
+def _change(xp: Any, task, new, old):
+    """Largest change of an order parameter, relative to its scale."""
+    scale = xp.stack([task.signal + 0 * old[..., 0], task.signal + 0 * old[..., 0], 1 + old[..., 2]], -1)
+    return xp.max(xp.abs(new - old) / scale, axis=-1)
+
+
 def _iterate(inputs):
-    """Plain iteration until the order parameters stand still to a few ulp."""
+    """Plain iteration until the order parameters stand still."""
     task, book, beta, start, max_steps = inputs
-    tolerance = 8 * jnp.finfo(start.dtype).eps
+    tolerance = _still(start.dtype)
 
     def going(carry):
         _, change, t = carry
@@ -179,8 +277,12 @@ def _iterate(inputs):
     def step(carry):
         y, _, t = carry
         new = next_order(y, task, book, beta)
-        scale = jnp.stack([task.signal, task.signal, 1 + y[2]])
-        return new, jnp.max(jnp.abs(new - y) / scale), t + 1
+        return new, _change(jnp, task, new, y), t + 1
 
     y, change, t = jax.lax.while_loop(going, step, (start, jnp.full_like(start[0], jnp.inf), jnp.array(0)))
     return y, (change <= tolerance, t)
+
+
+@eqx.filter_jit
+def _iterate_on(problem, start, max_steps):
+    return _iterate((*problem, start, max_steps))

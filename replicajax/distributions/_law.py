@@ -1,6 +1,6 @@
 """What every law offers to every theory: a second moment, a mixture of Gaussians, a sampler."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 class Mixture(NamedTuple):
     """N(mean_c, variance_c) with probability weight_c."""
 
-    weight: Float[Array, " components"]
-    mean: Float[Array, " components"]
-    variance: Float[Array, " components"]
+    weight: Float[Any, " components"]
+    mean: Float[Any, " components"]
+    variance: Float[Any, " components"]
 
 
 class Distribution(eqx.Module):

@@ -1,10 +1,9 @@
 """Reading a task off data: whitening, and moment estimates of signal and noise."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import ArrayLike, Float
 
 from replicajax import _checks
 
@@ -14,10 +13,10 @@ _FEWEST_ROWS = 8
 class Whitening(NamedTuple):
     """z = (x − mean) map has covariance I on the rows it was made from."""
 
-    mean: Float[Array, " columns"]
-    map: Float[Array, "columns features"]
+    mean: Float[Any, " columns"]
+    map: Float[Any, "columns features"]
 
-    def __call__(self, X: Float[Array, "rows columns"]) -> Float[Array, "rows features"]:
+    def __call__(self, X: Float[Any, "rows columns"]) -> Float[Any, "rows features"]:
         return (X - self.mean) @ self.map
 
 
@@ -29,20 +28,20 @@ def whitening(X: ArrayLike, tolerance: float = 1e-10) -> Whitening:
     Raises:
       ValueError: not a finite matrix, or no column varies, or fewer rows than independent columns.
     """
-    X = _checks.matrix("X", X)
+    X = np.asarray(_checks.matrix("X", X))
     mean = X.mean(0)
     spread = X.std(0)
-    varying = spread > jnp.sqrt(tolerance) * jnp.maximum(spread.max(), jnp.abs(mean).max() * 1e-6)
+    varying = spread > np.sqrt(tolerance) * np.maximum(spread.max(), np.abs(mean).max() * 1e-6)
     if not bool(varying.any()):
         raise ValueError(f"X must have a column that varies, got {X.shape[1]} constant columns")
-    _, singular, basis = jnp.linalg.svd(X - mean, full_matrices=False)
+    _, singular, basis = np.linalg.svd(X - mean, full_matrices=False)
     kept = singular**2 > tolerance * singular[0] ** 2
     if int(kept.sum()) >= X.shape[0] - 1:
         raise ValueError(
             f"X must have more rows than independent columns to be whitened, got {X.shape[0]} rows and "
             f"{int(varying.sum())} varying columns; pass whitened=True if its rows already have covariance I"
         )
-    return Whitening(mean, basis[kept].T * (jnp.sqrt(X.shape[0]) / singular[kept]))
+    return Whitening(mean, basis[kept].T * (np.sqrt(X.shape[0]) / singular[kept]))
 
 
 def moments_of_data(X: ArrayLike, y: ArrayLike, *, whitened: bool = False):
@@ -59,23 +58,23 @@ def moments_of_data(X: ArrayLike, y: ArrayLike, *, whitened: bool = False):
 
     Either way noise = |y|²/n − signal.
     """
-    X = _checks.matrix("X", X)
-    y = _checks.vector("y", y, X.shape[0], "row of X")
+    X = np.asarray(_checks.matrix("X", X))
+    y = np.asarray(_checks.vector("y", y, X.shape[0], "row of X"))
     rows = X.shape[0]
     if rows < _FEWEST_ROWS:
         raise ValueError(f"X must have at least {_FEWEST_ROWS} rows to estimate signal and noise, got {rows}")
-    if float(jnp.ptp(y)) <= 1e-12 * float(jnp.abs(y).max()):
+    if float(np.ptp(y)) <= 1e-12 * float(np.abs(y).max()):
         raise ValueError(f"y must vary, got the constant label {float(y[0]):.6g} in all {rows} rows")
     if whitened:
         features = X.shape[1]
-        power = jnp.sum(y**2) / rows
-        signal = (jnp.sum((X.T @ y) ** 2) / rows - features * power) / (rows + 1)
+        power = np.sum(y**2) / rows
+        signal = (np.sum((X.T @ y) ** 2) / rows - features * power) / (rows + 1)
     else:
         Z = whitening(X)(X)
         features = Z.shape[1]
         y = y - y.mean()
-        power = jnp.sum(y**2) / (rows - 1)
-        explained = jnp.sum((Z.T @ y) ** 2) / rows / (rows - 1)
+        power = np.sum(y**2) / (rows - 1)
+        explained = np.sum((Z.T @ y) ** 2) / rows / (rows - 1)
         signal = (explained - features * power / (rows - 1)) / (1 - features / (rows - 1))
     if float(signal) <= 0:
         raise ValueError(

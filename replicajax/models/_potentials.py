@@ -5,6 +5,7 @@
 Whoever brings a new loss writes another `energetic`; a new prior, another `entropic`.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float
 
 from replicajax.codebooks import Codebook
 from replicajax.models._task import LinearRegression
-from replicajax.numerics import SoftRounding, hard_rounding, soft_rounding
+from replicajax.numerics import Nearby, SoftRounding, hard_rounding, soft_rounding
 
 Scalar = Float[Array, ""]
 
@@ -64,34 +65,48 @@ class WeightAverages(NamedTuple):
 
 
 def weight_averages(
-    task: LinearRegression, book: Codebook, fields: Fields, beta: Scalar, cold: bool | None = None
+    task: LinearRegression,
+    book: Codebook,
+    fields: Fields,
+    beta: Scalar,
+    cold: bool | None = None,
+    nearby: Nearby | None = None,
 ) -> WeightAverages:
     """Averages over h = m_hat w0 + sqrt(chi_hat) z of the weight's distribution at inverse temperature beta.
 
-    `cold` says whether beta = inf, if that is known before compiling.
+    `cold` says whether beta = inf, if that is known before compiling; `nearby` what is known of the averages here.
     """
     curvature = fields.L + task.ridge
-    soft = partial(soft_rounding, book.levels, curvature, beta, cold=cold)
-    return _average(task, fields, lambda mean, deviation: soft(mean, deviation))
+    if nearby is not None:
+        return _average(task, fields, partial(nearby, book.levels, curvature, beta))
+    return _average(task, fields, _each(partial(soft_rounding, book.levels, curvature, beta, cold=cold)))
 
 
 def rounded_averages(task: LinearRegression, book: Codebook, fields: Fields) -> WeightAverages:
     """The same with every weight at its most probable level: h / (L + ridge) rounded to the nearest."""
-    curvature = fields.L + task.ridge
-    return _average(task, fields, lambda mean, deviation: hard_rounding(book.levels, curvature, mean, deviation))
+    return _average(task, fields, _each(partial(hard_rounding, book.levels, fields.L + task.ridge)))
 
 
-def _average(task: LinearRegression, fields: Fields, rounding) -> WeightAverages:
+def _each(rounding: Callable[[Array, Array], SoftRounding]):
+    """For many fields; a batch axis of 1 would only slow compilation."""
+
+    def all_of(mean: Array, deviation: Array) -> SoftRounding:
+        if mean.shape[0] == 1:
+            return jax.tree.map(lambda x: x[None], rounding(mean[0], deviation[0]))
+        return jax.vmap(rounding)(mean, deviation)
+
+    return all_of
+
+
+def _average(
+    task: LinearRegression, fields: Fields, rounding: Callable[[Array, Array], SoftRounding]
+) -> WeightAverages:
     """One Gaussian field for each component N(w, v) of the teacher, where Stein's lemma gives
 
     E w0 <a> = w E<a> + v m_hat E d<a>/dh.  (1.1, 1.4)
     """
     weight, w, v = task.weights()
-    mean, deviation = fields.m_hat * w, jnp.sqrt(fields.m_hat**2 * v + fields.chi_hat)
-    if weight.shape[0] == 1:  # one Gaussian: a batch axis of 1 would only slow compilation
-        each = rounding(mean[0], deviation[0])
-        return WeightAverages(each, w[0] * each.mean + v[0] * fields.m_hat * each.response)
-    each = jax.vmap(rounding)(mean, deviation)
+    each = rounding(fields.m_hat * w, jnp.sqrt(fields.m_hat**2 * v + fields.chi_hat))
     alignment = weight @ (w * each.mean + v * fields.m_hat * each.response)
     return WeightAverages(jax.tree.map(lambda x: jnp.tensordot(weight, x, 1), each), alignment)
 

@@ -9,6 +9,7 @@ from replicajax.numerics._implicit import implicit_root as implicit_root
 from replicajax.numerics._implicit import slope_of_root as slope_of_root
 from replicajax.numerics._roots import bracketed_roots as bracketed_roots
 from replicajax.numerics._rounding_grid import grid_averages as grid_averages
+from replicajax.numerics._soft_rounding import Nearby as Nearby
 from replicajax.numerics._soft_rounding import default_nodes as default_nodes
 from replicajax.numerics._soft_rounding import hard_rounding as hard_rounding
 from replicajax.numerics._soft_rounding import soft_averages as soft_averages

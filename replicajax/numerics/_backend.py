@@ -99,7 +99,7 @@ class _NumPy:
         return rows
 
     def erfc(self, x):
-        return _ERFC(x).astype(float)
+        return np.asarray(_ERFC(x), float)
 
     def constant(self, x):
         return x

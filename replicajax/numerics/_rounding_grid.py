@@ -10,8 +10,10 @@ Fields are the last axis of every array; they take as many nodes as the most dem
 so that their number is data.
 """
 
+from typing import Any
+
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from replicajax.numerics._backend import JAX, Backend
 from replicajax.numerics._staircase import (
@@ -50,8 +52,8 @@ def grid_averages(
     mean: Fields,
     deviation: Fields,
     *,
-    error: Float[Array, ""] | float,
-    everything: Bool[Array, ""] | bool = True,
+    error: Float[Any, ""] | float,
+    everything: Bool[Any, ""] | bool = True,
     centred: bool = False,
     on: Backend = JAX,
 ) -> Averages:
@@ -124,7 +126,15 @@ def grid_averages(
     q, q_z, q_c, v, v_z, v_c, potential, v_square, entropy, *rest = values
     q_h, v_h, m, m_z, m_c = (unless_symmetric(xp, book, x) for x in rest or (xp.zeros_like(mean),) * 5)
     response, zero = beta * v, xp.zeros_like(mean)
-    soft = SoftRounding(potential, m, q, response, beta**2 * v_square, entropy, both_sides(xp, book, usage))
+    soft = SoftRounding(
+        potential,
+        zero + xp.nan if centred else m,
+        q,
+        response,
+        beta**2 * v_square,
+        entropy,
+        both_sides(xp, book, usage),
+    )
     slopes = RoundingSlopes(
         None if centred else Slope(m, response, beta * m_z, -beta / 2 * m_c),
         Slope(q, 2 * beta * q_h, 2 * beta * q_z, -beta * q_c),

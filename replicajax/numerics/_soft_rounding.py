@@ -17,22 +17,22 @@ integrand is analytic in a strip of half-width about pi/2 in tau whatever the te
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
+from replicajax.numerics._backend import JAX, NUMPY, Backend
 from replicajax.numerics._staircase import Averages, Fields, Levels, RoundingSlopes, Slope
 from replicajax.numerics._window import SoftRounding, window
 
 # A Gaussian variable never exceeds this many deviations: its tail there is 0 in float64 (inf would spoil 2nd derivatives).
 _FAR = 40.0
 
-Scalar = Float[Array, ""]
-Vector = Float[Array, " levels"]
+Scalar = Float[Any, ""]
+Vector = Float[Any, " levels"]
 
 
 def default_nodes(levels: int) -> int:
@@ -63,8 +63,9 @@ def soft_rounding(
     if cold is None:
         infinite = jnp.isinf(beta)
         warm_beta = jnp.where(infinite, 1.0, beta)  # keeps 0 * inf out of values and of derivatives
-        zero, warm = hard_rounding(levels, curvature, mean, deviation), _warm(
-            nodes, levels, curvature, warm_beta, mean, deviation
+        zero, warm = (
+            hard_rounding(levels, curvature, mean, deviation),
+            _warm(nodes, levels, curvature, warm_beta, mean, deviation),
         )
         return SoftRounding(*(jnp.where(infinite, z, w) for z, w in zip(zero, warm, strict=True)))
     if cold:
@@ -73,25 +74,30 @@ def soft_rounding(
 
 
 def hard_rounding(
-    levels: Float[Array, " levels"], curvature: Float[Array, ""], mean: Float[Array, ""], deviation: Float[Array, ""]
+    levels: Float[Any, " levels"],
+    curvature: Float[Any, ""],
+    mean: Float[Any, ""],
+    deviation: Float[Any, ""],
+    on: Backend = JAX,
 ) -> SoftRounding:
     """beta = inf, h / curvature rounded to the nearest level: partial moments of the Gaussian between thresholds."""
-    gaps = jnp.diff(levels)
+    xp = on.xp
+    gaps = xp.diff(levels)
     z = (curvature * (levels[1:] + levels[:-1]) / 2 - mean) / deviation
-    density = jnp.exp(-(z**2) / 2) / jnp.sqrt(2 * jnp.pi)
-    lower = jnp.concatenate([jnp.full_like(z[:1], -_FAR), z])
-    upper = jnp.concatenate([z, jnp.full_like(z[:1], _FAR)])
+    density = xp.exp(-(z**2) / 2) / xp.sqrt(2 * xp.pi)
+    lower = xp.concatenate([xp.full_like(z[:1], -_FAR), z])
+    upper = xp.concatenate([z, xp.full_like(z[:1], _FAR)])
     # The difference of two cdfs, taken in the tail where neither is close to 1.
-    side = jnp.where(lower > 0, -1.0, 1.0).astype(z.dtype)
-    usage = side * (ndtr(side * upper) - ndtr(side * lower))
+    side = xp.asarray(xp.where(lower > 0, -1.0, 1.0), z.dtype)
+    usage = side * (on.erfc(-side * upper / np.sqrt(2)) - on.erfc(-side * lower / np.sqrt(2))) / 2
     first, second = usage @ levels, usage @ levels**2
     return SoftRounding(
         potential=mean * first + deviation * gaps @ density - curvature * second / 2,
         mean=first,
         square=second,
         response=gaps @ density / deviation,
-        response_square=jnp.full_like(first, jnp.inf),
-        entropy=jnp.zeros_like(first),
+        response_square=xp.full_like(first, xp.inf),
+        entropy=xp.zeros_like(first),
         usage=usage,
     )
 
@@ -124,7 +130,9 @@ class _Slope(NamedTuple):
     deviation: Array
 
 
-def _with_slopes(nodes: int, levels: Vector, curvature, beta, mean, deviation) -> tuple[SoftRounding, SoftRounding]:
+def _with_slopes(
+    nodes: int, levels: Vector, curvature, beta, mean, deviation, on: Backend = JAX
+) -> tuple[SoftRounding, SoftRounding]:
     """All averages and all their derivatives, by one quadrature.
 
     An average of F(p, a) changes with the energies e_k = beta (h a_k − ½ curvature a_k²) and with the levels themselves,
@@ -133,7 +141,7 @@ def _with_slopes(nodes: int, levels: Vector, curvature, beta, mean, deviation) -
 
     so that E y_k and E (h − curvature a_k) y_k are all that is needed, and y_k lives where the staircase is soft.
     """
-    K, c = levels.shape[0], curvature
+    xp, K, c = on.xp, levels.shape[0], curvature
     up, down = np.arange(1, K), np.arange(K - 1)
     winner, loser = np.concatenate([up, down]), np.concatenate([down, up])
     sign = np.repeat([1.0, -1.0], K - 1)
@@ -141,44 +149,44 @@ def _with_slopes(nodes: int, levels: Vector, curvature, beta, mean, deviation) -
     won, lost = levels[winner], levels[loser]
     gap, middle = sign * (won - lost), sign * (won + lost) / 2
     next_gap = sign * (levels[after] - won)
-    end = jnp.where(after == winner, jnp.inf, c * (gap + next_gap) / 4)
-    next_gap = jnp.where(after == winner, jnp.inf, next_gap)
+    end = xp.where(after == winner, xp.inf, c * (gap + next_gap) / 4)
+    next_gap = xp.where(after == winner, xp.inf, next_gap)
     distance = c * middle - sign * mean
-    low, high = window(jnp, -distance, beta * jnp.minimum(gap, next_gap), end, deviation)
+    low, high = window(xp, -distance, beta * xp.minimum(gap, next_gap), end, deviation)
     rise = sign[:, None] * (levels - won[:, None])
     offset = middle[:, None] - sign[:, None] * (won[:, None] + levels) / 2
     below = rise < 0
-    zeros = (c * offset) ** 2 + (jnp.pi / (beta * jnp.where(below, rise, 1.0))) ** 2
-    scale = jax.lax.stop_gradient(jnp.sqrt(jnp.where(below, zeros, jnp.inf).min(1)))
+    zeros = (c * offset) ** 2 + (xp.pi / (beta * xp.where(below, rise, 1.0))) ** 2
+    scale = on.constant(xp.sqrt(xp.where(below, zeros, xp.inf).min(1)))
 
-    unit, weight = (jnp.asarray(a, levels.dtype) for a in np.polynomial.legendre.leggauss(nodes))
-    start, stop = (jnp.log(x + jnp.sqrt(1 + x**2)) for x in (low / scale, high / scale))  # arcsinh
+    unit, weight = (xp.asarray(a, levels.dtype) for a in np.polynomial.legendre.leggauss(nodes))
+    start, stop = (xp.log(x + xp.sqrt(1 + x**2)) for x in (low / scale, high / scale))  # arcsinh
     half = ((stop - start) / 2)[:, None]
     tau = start[:, None] + half * (1 + unit)
-    x = scale[:, None] * jnp.sinh(tau)  # (sides, nodes)
+    x = scale[:, None] * xp.sinh(tau)  # (sides, nodes)
     z = (distance[:, None] + x) / deviation
-    measure = weight * half * scale[:, None] * jnp.cosh(tau) * jnp.exp(-(z**2) / 2) / (deviation * np.sqrt(2 * np.pi))
+    measure = weight * half * scale[:, None] * xp.cosh(tau) * xp.exp(-(z**2) / 2) / (deviation * np.sqrt(2 * np.pi))
 
     # Relative to the winner, from differences of levels only: no cancellation at large beta.  (sides, nodes, levels)
     e = beta * rise[:, None] * (c * offset[:, None] + x[..., None])
-    boltzmann = jnp.exp(e)
+    boltzmann = xp.exp(e)
     is_winner = np.arange(K) == winner[:, None, None]
-    others = jnp.where(is_winner, 0.0, boltzmann).sum(-1)
+    others = xp.where(is_winner, 0.0, boltzmann).sum(-1)
     p = boltzmann / (1 + others)[..., None]
     shift = (p * rise[:, None]).sum(-1)
     u = rise[:, None] - shift[..., None]
     variance = (p * u**2).sum(-1)
-    log_partition, energy = jnp.log1p(others), (p * e).sum(-1)
+    log_partition, energy = xp.log1p(others), (p * e).sum(-1)
     a = (sign * won)[:, None] + shift
     spread = u**2 - variance[..., None]
     entropy = log_partition - energy
-    departure = jnp.where(is_winner, -(others / (1 + others))[..., None], p)
+    departure = xp.where(is_winner, -(others / (1 + others))[..., None], p)
     turn = (sign[:, None] * measure)[..., None]
 
     def average(values, measure=measure):
-        return jnp.tensordot(measure, values, 2)
+        return xp.tensordot(measure, values, 2)
 
-    hard = hard_rounding(levels, c, mean, deviation)
+    hard = hard_rounding(levels, c, mean, deviation, on)
     values = SoftRounding(
         potential=hard.potential + average(log_partition) / beta,
         mean=hard.mean + average(shift, sign[:, None] * measure),
@@ -190,7 +198,7 @@ def _with_slopes(nodes: int, levels: Vector, curvature, beta, mean, deviation) -
     )
 
     weights = measure[..., None] * p
-    y = jnp.stack(
+    y = xp.stack(
         [
             turn * p * u,
             2 * a[..., None] * weights * u,
@@ -208,12 +216,12 @@ def _with_slopes(nodes: int, levels: Vector, curvature, beta, mean, deviation) -
     centred = (turn * p * u).sum((0, 1))
     lean = (turn * variance[..., None] * p * u).sum((0, 1))
     one, far = (
-        jnp.concatenate([rows, jnp.diag(diagonal) - square])
+        xp.concatenate([rows, xp.diag(diagonal) - square])
         for rows, diagonal, square in ((one, each, mixed), (far, each_far, mixed_far))
     )
-    nothing = jnp.zeros_like(centred)
-    direct = jnp.stack([values.usage, 2 * (levels * values.usage - centred), 2 * centred, 4 * lean, nothing])
-    direct = jnp.concatenate([direct, jnp.zeros((K, K), direct.dtype)])
+    nothing = xp.zeros_like(centred)
+    direct = xp.stack([values.usage, 2 * (levels * values.usage - centred), 2 * centred, 4 * lean, nothing])
+    direct = xp.concatenate([direct, xp.zeros((K, K), direct.dtype)])
 
     by_levels = beta * far + direct
     by_curvature = -beta / 2 * one @ levels**2
@@ -235,6 +243,40 @@ def _with_slopes(nodes: int, levels: Vector, curvature, beta, mean, deviation) -
         deviation=deviation * values.response,
     )
     return values, SoftRounding(potential, m, q, response, square, s, usage)  # type: ignore[arg-type]
+
+
+class Nearby(NamedTuple):
+    """Soft rounding in the neighbourhood of some arguments, to first order: all that a first derivative needs to know."""
+
+    at: tuple[Array, ...]
+    """Arguments of `soft_rounding`; the last two with an axis of fields."""
+    values: SoftRounding
+    slopes: SoftRounding
+    """Each a _Slope."""
+
+    @classmethod
+    def of(cls, levels, curvature, beta, mean, deviation) -> "Nearby":
+        """By NumPy, which compiles nothing."""
+        nodes = default_nodes(levels.shape[0])
+        with np.errstate(all="ignore"):
+            each = [
+                _with_slopes(nodes, levels, curvature, beta, m, d, NUMPY) for m, d in zip(mean, deviation, strict=True)
+            ]
+        stacked = jax.tree.map(lambda *x: np.stack(x), *each)
+        return cls((levels, curvature, beta, mean, deviation), *stacked)
+
+    def __call__(self, *arguments: Array) -> SoftRounding:
+        change = [x - jax.lax.stop_gradient(x) for x in arguments]
+
+        def one(value, slope, levels, curvature, beta, mean, deviation):
+            scalars = zip(slope[1:], (curvature, beta, mean, deviation), strict=True)
+            return value + slope.levels @ levels + sum(by * change for by, change in scalars)
+
+        def all_of(values, slopes, mean, deviation):
+            pairs = zip(values, slopes, strict=True)
+            return SoftRounding(*[one(value, slope, *change[:3], mean, deviation) for value, slope in pairs])
+
+        return jax.vmap(all_of)(self.values, self.slopes, *change[3:])
 
 
 def soft_averages(book: Levels, curvature: Fields, beta: Fields, mean: Fields, deviation: Fields) -> Averages:

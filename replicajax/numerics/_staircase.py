@@ -19,19 +19,16 @@ codebook itself and the mean is 0, right sides count twice.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
-
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, DTypeLike, Float, Int
+from jaxtyping import Bool, DTypeLike, Float, Int
 
 from replicajax.numerics._backend import JAX, Backend
 from replicajax.numerics._window import SoftRounding, window
 
-Fields = Float[Array, " fields"]
-Count = Int[Array, ""] | int
+Fields = Float[Any, " fields"]
+Count = Int[Any, ""] | int
 
 _NEGLIGIBLE = 40.0
 """exp(−40) = 4e-18."""
@@ -42,8 +39,8 @@ _MOST_LEVELS = 30
 class Nodes(NamedTuple):
     """Gauss-Legendre nodes of one side, as arrays: another number of them is no other program."""
 
-    unit: Float[np.ndarray, " most"]
-    weight: Float[np.ndarray, " most"]
+    unit: Float[Any, " most"]
+    weight: Float[Any, " most"]
     count: Count
     """The first `count` are used."""
 
@@ -58,10 +55,10 @@ def gauss_legendre(count: int, most: int | None = None, dtype: DTypeLike = float
 class Levels(NamedTuple):
     """Codebooks of as many fields, of one size."""
 
-    levels: Float[Array, "levels fields"]
+    levels: Float[Any, "levels fields"]
     """Increasing; rows from `count` on are padding."""
     count: Count
-    symmetric: Bool[Array, ""] | bool
+    symmetric: Bool[Any, ""] | bool
     """About 0, and the mean of the field is 0 too.  Then E <a> and derivatives in the mean, which are 0, are not computed."""
 
     @property
@@ -74,7 +71,7 @@ class Slope(NamedTuple):
     """An average and its derivatives in the parameters of the field."""
 
     value: Fields
-    mean: Fields | float
+    mean: Fields
     deviation: Fields
     curvature: Fields
 
@@ -114,7 +111,7 @@ class _Side:
     def _row(self, index) -> Fields:
         return self.book.levels[self.xp.clip(index, 0, self.book.levels.shape[0] - 1)]
 
-    def others(self) -> Int[Array, " others"]:
+    def others(self) -> Int[Any, " others"]:
         """Indices of the other levels in order of distance from the winner, the loser first."""
         xp = self.xp
         i = xp.arange(min(self.book.levels.shape[0] - 1, _MOST_LEVELS))
@@ -135,10 +132,10 @@ class _Integral(NamedTuple):
     density: Fields
     z: Fields
     """Of the threshold."""
-    index: Int[Array, " others"]
-    rise: Float[Array, "others fields"]
-    fixed: Float[Array, "others fields"]
-    slope: Float[Array, "others fields"]
+    index: Int[Any, " others"]
+    rise: Float[Any, "others fields"]
+    fixed: Float[Any, "others fields"]
+    slope: Float[Any, "others fields"]
     rows: Count
     """Levels that matter."""
 
@@ -212,7 +209,7 @@ def staircase_averages(
     deviation: Fields,
     *,
     nodes: Nodes,
-    everything: Bool[Array, ""] | bool = True,
+    everything: Bool[Any, ""] | bool = True,
     centred: bool = False,
     on: Backend = JAX,
 ) -> Averages:
@@ -280,7 +277,7 @@ def staircase_averages(
     hard_potential = mean * first + deviation * jump - curvature * second / 2
     soft = SoftRounding(
         potential=hard_potential + potential,
-        mean=first + m,
+        mean=xp.full_like(x, xp.nan) if centred else first + m,
         square=second + q,
         response=v,
         response_square=v_square,
@@ -298,7 +295,14 @@ def staircase_averages(
 
 
 def hard_staircase_slopes(
-    book: Levels, curvature: Fields, beta: Fields, mean: Fields, deviation: Fields, *, centred: bool = False, on: Backend = JAX
+    book: Levels,
+    curvature: Fields,
+    beta: Fields,
+    mean: Fields,
+    deviation: Fields,
+    *,
+    centred: bool = False,
+    on: Backend = JAX,
 ) -> RoundingSlopes:
     """The same at beta = inf: sums over thresholds z of the Gaussian tail and density there."""
     del beta
@@ -339,13 +343,13 @@ def unless_symmetric(xp: Any, book: Levels, x: Fields) -> Fields:
     return xp.where(xp.asarray(book.symmetric, bool), 0.0, x)
 
 
-def both_sides(xp: Any, book: Levels, usage: Float[Array, "levels fields"]) -> Float[Array, "levels fields"]:
+def both_sides(xp: Any, book: Levels, usage: Float[Any, "levels fields"]) -> Float[Any, "levels fields"]:
     """Usage counted on right sides only, shared with the mirror images."""
     mirrored = usage[xp.clip(book.count - 1 - xp.arange(usage.shape[0]), 0, None)]
     return xp.where(xp.asarray(book.symmetric, bool), (usage + mirrored) / 2, usage)
 
 
-def negligible_beyond(book: Levels, curvature: Fields, beta: Fields) -> Bool[Array, ""]:
+def negligible_beyond(book: Levels, curvature: Fields, beta: Fields) -> Bool[Any, ""]:
     """Whether `_MOST_LEVELS` evenly spaced levels are enough: there are no more, or further ones weigh less than exp(−40)."""
     gap, reach = book.levels[1] - book.levels[0], _MOST_LEVELS // 2
     return (book.count - 1 <= reach) | (beta * curvature * gap**2 * reach * (reach + 1) / 2 > _NEGLIGIBLE).all()

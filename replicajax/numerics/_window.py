@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 _REACH = 8.2
 """Integrands below exp(−REACH²/2) = 3e-15 of their peak are dropped."""
@@ -11,19 +11,19 @@ _REACH = 8.2
 class SoftRounding(NamedTuple):
     """Gaussian averages of the soft rounding (1) of `_soft_rounding`."""
 
-    potential: Float[Array, ""]
+    potential: Float[Any, ""]
     """E of (1/beta) log sum_k exp{...}; at beta = inf, of the maximum over k."""
-    mean: Float[Array, ""]
+    mean: Float[Any, ""]
     """E <a>."""
-    square: Float[Array, ""]
+    square: Float[Any, ""]
     """E <a>²."""
-    response: Float[Array, ""]
+    response: Float[Any, ""]
     """E d<a>/dh = E beta Var(a)."""
-    response_square: Float[Array, ""]
+    response_square: Float[Any, ""]
     """E (beta Var(a))²; inf at beta = inf."""
-    entropy: Float[Array, ""]
+    entropy: Float[Any, ""]
     """E −sum_k p_k log p_k, in nats."""
-    usage: Float[Array, " levels"]
+    usage: Float[Any, " levels"]
     """E p_k."""
 
 

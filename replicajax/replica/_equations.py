@@ -10,7 +10,7 @@ in units of the signal: levels over sqrt(signal), noise and t over signal, beta 
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -33,7 +33,7 @@ from replicajax.numerics import (
     staircase_averages,
 )
 
-Points = Float[Array, " points"]
+Points = Float[Any, " points"]
 
 _FEW = 8
 """Quadrature nodes of the first steps."""
@@ -61,17 +61,17 @@ class Numbers(NamedTuple):
 class Shared(NamedTuple):
     """What the points of a batch have in common; data, so that another number of levels is no other program."""
 
-    count: Int[Array, ""] | int
+    count: Int[Any, ""] | int
     """Levels; more rows than that are padding."""
-    symmetric: Bool[Array, ""] | bool
+    symmetric: Bool[Any, ""] | bool
     """Levels and teacher, about 0."""
-    even: Bool[Array, ""] | bool
+    even: Bool[Any, ""] | bool
     """Levels evenly spaced."""
     nodes: Nodes
     """On each side of a threshold, for 1e-10 of every average (tests/numerics)."""
 
     @classmethod
-    def of(cls, levels: Float[np.ndarray, "points levels"], *, centred: bool) -> "Shared":
+    def of(cls, levels: Float[Any, "points levels"], *, centred: bool) -> "Shared":
         """By inspection; `centred` says that the teacher's components have mean 0."""
         gaps, size = np.diff(levels, axis=1), np.abs(levels).max(1, keepdims=True)
         close = partial(np.allclose, rtol=0, atol=8 * np.finfo(levels.dtype).eps * size)
@@ -81,7 +81,7 @@ class Shared(NamedTuple):
         return jax.tree.map(np.asarray, cls(count, symmetric, even, gauss_legendre(nodes, _MOST)))
 
 
-def padded(levels: Float[np.ndarray, "points levels"]) -> Float[np.ndarray, "points padded"]:
+def padded(levels: Float[Any, "points levels"]) -> Float[Any, "points padded"]:
     """16 levels, 256, or the next power of 2: programs are made for these numbers alone."""
     count = levels.shape[1]
     size = _ONE_BY_ONE if count <= _ONE_BY_ONE else 256 if count <= 256 else 1 << (count - 1).bit_length()
@@ -94,10 +94,10 @@ class Problems(NamedTuple):
     alpha: Points
     noise: Points
     ridge: Points
-    weight: Float[Array, "components points"]
-    mean: Float[Array, "components points"]
-    variance: Float[Array, "components points"]
-    levels: Float[Array, "levels points"]
+    weight: Float[Any, "components points"]
+    mean: Float[Any, "components points"]
+    variance: Float[Any, "components points"]
+    levels: Float[Any, "levels points"]
     beta: Points
     unit: Points
     """1, or 0 under the hard constraint of interpolation, where beta is 1."""
@@ -113,12 +113,15 @@ def problems(
     on: Backend,
     tasks: Numbers,
     teacher: Mixture,
-    levels: Float[Array, "points levels"],
-    count: Int[Array, ""] | int,
+    levels: Float[Any, "points levels"],
+    count: Int[Any, ""] | int,
     betas: Points,
-    interpolates: Bool[Array, " points"],
+    interpolates: Bool[Any, " points"],
 ) -> Problems:
-    """`teacher`: (points, components).  In the hard constraint y = x·w of interpolation a ridge, however small, leaves only codewords of least |a|."""
+    """`teacher`: (points, components).
+
+    In the hard constraint y = x·w of interpolation a ridge, however small, leaves only codewords of least |a|.
+    """
     xp, signal = on.xp, tasks.signal
     weight, mean, variance = (x.T for x in teacher)
     levels = levels.T / xp.sqrt(signal)
@@ -249,11 +252,11 @@ def equations(p: Problems, state: State, rule: Rule) -> Equations:
     )
 
 
-def _mixed(weight: Float[Array, "components points"], x: Array) -> Array:
+def _mixed(weight: Float[Any, "components points"], x: Array) -> Array:
     return (weight * x.reshape(*x.shape[:-1], *weight.shape)).sum(-2)
 
 
-def hard_usage(on: Backend, p: Problems, state: State, count: Int[Array, ""] | int) -> Float[Array, "levels points"]:
+def hard_usage(on: Backend, p: Problems, state: State, count: Int[Any, ""] | int) -> Float[Any, "levels points"]:
     """Probability of each level at beta = inf, between its thresholds."""
     xp = on.xp
     L, t = xp.exp(state.log_L), xp.exp(state.log_t)

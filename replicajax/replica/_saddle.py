@@ -9,25 +9,25 @@ theorem gives
 and everything a solution says follows from y and the problem.
 """
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Mixture
 from replicajax.models import Fields, LinearRegression, order_from_averages, rounded_averages, weight_averages
-from replicajax.numerics import JAX, gauss_legendre, slope_of_root
+from replicajax.numerics import JAX, NUMPY, Nearby, gauss_legendre, slope_of_root
 from replicajax.replica._batch import outcomes
 from replicajax.replica._equations import Numbers, Problems, Rule, Shared, Sloped, State, problems
 from replicajax.replica._search import (
     HASTY,
     PATIENT,
-    STUBBORN,
     Found,
     Outcome,
     Patience,
@@ -37,18 +37,22 @@ from replicajax.replica._search import (
     search,
 )
 from replicajax.replica._solution import Solution, observe
+from replicajax.replica._teacher import mixtures
 
-Problem = tuple[LinearRegression, Codebook, Float[Array, ""]]
+_PATIENCE = HASTY, PATIENT, Patience(800, 0, 80, 0.5)
+"""Inside `jax.vmap` all wait for the slowest."""
+
+Problem = tuple[LinearRegression, Codebook, Float[Any, ""]]
 
 
 class Place(NamedTuple):
     """Where a search ended; carries no derivative."""
 
-    y: Float[Array, "2"]
+    y: Float[Any, "2"]
     """log L, log t, in units of the signal."""
-    interpolates: Bool[Array, ""]
-    converged: Bool[Array, ""]
-    steps: Int[Array, ""]
+    interpolates: Bool[Any, ""]
+    converged: Bool[Any, ""]
+    steps: Int[Any, ""]
 
 
 @eqx.filter_custom_jvp
@@ -61,7 +65,7 @@ def solution(problem: Problem, cold: bool | None, place: Place | None) -> Soluti
 def _solution_jvp(primals, tangents):
     problem, cold, place = primals
     place = _root(problem, cold, place)
-    found, slopes = _move(problem, tangents[0], place, cold)
+    found, slopes = _move(problem, tangents[0], place, cold, _nearby(problem, place))
     real = jax.tree.map(lambda x: jnp.issubdtype(x.dtype, jnp.floating), found)
     return found, eqx.filter(slopes, real)
 
@@ -78,14 +82,32 @@ def _root_jvp(primals, tangents):
     return place, Place(_follow(problem, tangents[0], place, cold), None, None, None)
 
 
+def _nearby(problem: Problem, place: Place) -> Nearby | None:
+    """Where numbers are at hand the quadrature is done here, and not compiled."""
+    task, book, beta = problem
+    if _checks.is_traced((problem, place)) or (np.isinf(beta) and not place.interpolates):
+        return None
+    many = jax.tree.map(lambda x: np.asarray(x)[None], problem)
+    numbers = Numbers(*(getattr(many[0], name) for name in Numbers._fields))
+    each = many[1].levels, len(book), many[2], np.asarray(place.interpolates)[None]
+    p = problems(NUMPY, numbers, mixtures(many[0]), *each)
+    L, t = np.exp(np.asarray(place.y))
+    mean, deviation = L * p.mean[:, 0], L * np.sqrt(p.variance[:, 0] + t)
+    return Nearby.of(p.levels[:, 0], L + p.ridge[0], p.beta[0], mean, deviation)
+
+
 @eqx.filter_jit
-def _move(problem: Problem, change, place: Place, cold: bool | None) -> tuple[Solution, Solution]:
+def _move(
+    problem: Problem, change, place: Place, cold: bool | None, nearby: Nearby | None
+) -> tuple[Solution, Solution]:
     """The solution and its slope."""
-    return slope_of_root(lambda y, problem: _at(problem, place._replace(y=y), cold), place.y, problem, change)[1:]
+    return slope_of_root(lambda y, problem: _at(problem, place._replace(y=y), cold, nearby), place.y, problem, change)[
+        1:
+    ]
 
 
 @eqx.filter_jit
-def _follow(problem: Problem, change, place: Place, cold: bool | None) -> Float[Array, "2"]:
+def _follow(problem: Problem, change, place: Place, cold: bool | None) -> Float[Any, "2"]:
     """The slope of y."""
     return slope_of_root(lambda y, problem: _at(problem, place._replace(y=y), cold), place.y, problem, change)[0]
 
@@ -95,7 +117,9 @@ def _describe(problem: Problem, place: Place, cold: bool | None) -> Solution:
     return _at(problem, place, cold)[1]
 
 
-def _at(problem: Problem, place: Place, cold: bool | None) -> tuple[Float[Array, "2"], Solution]:
+def _at(
+    problem: Problem, place: Place, cold: bool | None, nearby: Nearby | None = None
+) -> tuple[Float[Any, "2"], Solution]:
     """Residual of (1) in `_equations`, and the solution if that is 0."""
     task, book, beta = problem
     hot = cold is False  # then nothing interpolates
@@ -106,7 +130,7 @@ def _at(problem: Problem, place: Place, cold: bool | None) -> tuple[Float[Array,
     )
     levels = eqx.tree_at(lambda book: book.levels, book, p.levels[:, 0])
     fields = Fields(L, L**2 * t, L)
-    averages = weight_averages(scaled, levels, fields, p.beta[0], cold=False if hot else None)
+    averages = weight_averages(scaled, levels, fields, p.beta[0], cold=False if hot else None, nearby=nearby)
     soft, (m, q, chi) = averages.rounding, order_from_averages(averages)
     rounded = order_from_averages(rounded_averages(scaled, levels, fields))
     R = 1 - 2 * m + q + scaled.noise
@@ -120,7 +144,7 @@ def _at(problem: Problem, place: Place, cold: bool | None) -> tuple[Float[Array,
         m=Sloped(m, *nothing),
         q=Sloped(q, *nothing),
         chi=Sloped(chi, *nothing),
-        jacobian=((nothing[0],) * 2,) * 2,
+        jacobian=((m, m), (m, m)),  # which nobody asks for
         rounded=(rounded.m, rounded.q),
         potential=soft.potential,
         response_square=soft.response_square,
@@ -155,38 +179,37 @@ def _search(problem: Problem, cold: bool | None) -> Place:
     never = jnp.zeros((), bool)
     count = problem[1].levels.shape[0]
     rule = Rule(JAX, Shared(count, False, False, gauss_legendre(1)), centred=False, at_once=True)
-    frozen = rule._replace(cold=True)
 
-    def warm(interpolates) -> Place:
+    def warm(interpolates, needed) -> Place:
         """With more and more patience, until it settles."""
-        p = _problems(problem, interpolates)
+        p = _problems((*problem[:2], jnp.where(jnp.isinf(problem[2]), 1.0, problem[2])), interpolates)
         start = constrained(jnp, p, ridge_start(jnp, p))
-        levels = jax.tree.map(lambda *x: jnp.asarray(x), HASTY, PATIENT, STUBBORN)
+        patience = jax.tree.map(lambda *x: jnp.asarray(x), *_PATIENCE)
 
         def attempt(carry):
-            place, number = carry
-            found = search(p, start, rule, jax.tree.map(lambda x: x[number], levels))
+            _, number = carry
+            found = search(p, start, rule, jax.tree.map(lambda x: x[number], patience))
             return _place(found, interpolates), number + 1
 
+        def going(carry):
+            place, number = carry
+            return needed & ~place.converged & (number < len(_PATIENCE))
+
         nothing = Place(jnp.concatenate(start), interpolates, never, jnp.zeros((), int))
-        return jax.lax.while_loop(lambda c: ~c[0].converged & (c[1] < 3), attempt, (nothing, 0))[0]
+        return jax.lax.while_loop(going, attempt, (nothing, 0))[0]
 
     if cold is False:
-        return warm(never)
+        return warm(never, ~never)
 
-    def freezing() -> Place:
-        p = _problems((*problem[:2], jnp.full_like(problem[2], jnp.inf)), never)
-        ice = freeze(p, ridge_start(jnp, p), rule)
-        found = _place(search(p, ice.state, frozen, Patience(0, 0, 12, 1.0)), ice.interpolates[0])
-        doubtful = ~found.converged & (problem[0].ridge > 0)  # see `outcomes`
-        return found._replace(converged=found.converged & ice.sound[0], interpolates=found.interpolates | doubtful)
-
-    def either(place: Place) -> Place:
-        return jax.lax.cond(place.interpolates, lambda: warm(jnp.ones((), bool)), lambda: place)
-
-    if cold:
-        return either(freezing())
-    return jax.lax.cond(jnp.isinf(problem[2]), lambda: either(freezing()), lambda: warm(never))
+    p = _problems((*problem[:2], jnp.full_like(problem[2], jnp.inf)), never)
+    ice = freeze(p, ridge_start(jnp, p), rule)
+    frozen = _place(search(p, ice.state, rule._replace(cold=True), Patience(0, 0, 12, 1.0)), ice.interpolates[0])
+    frozen = frozen._replace(converged=frozen.converged & ice.sound[0])
+    # With ridge a codebook with a threshold at 0 can interpolate too (`outcomes`).
+    interpolates = frozen.interpolates | (~frozen.converged & (problem[0].ridge > 0))
+    infinite = jnp.isinf(problem[2])
+    hot = warm(infinite & interpolates, ~infinite | interpolates)
+    return jax.tree.map(partial(jnp.where, infinite & ~interpolates), frozen, hot)
 
 
 def _place(found: Found, interpolates) -> Place:

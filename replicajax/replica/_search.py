@@ -54,9 +54,9 @@ _EVOLVING, _SETTLING, _REPORTING = 0, 2, 3
 
 class Found(NamedTuple):
     state: State
-    converged: Bool[Array, " points"]
+    converged: Bool[Any, " points"]
     """It settled, without crossing to another branch, where (1) holds."""
-    steps: Int[Array, " points"]
+    steps: Int[Any, " points"]
     at: Equations
 
 
@@ -64,12 +64,12 @@ class _Search(NamedTuple):
     state: State
     size: Points
     """Largest change of log L or log t in the last step, before it was shortened."""
-    upright: Bool[Array, " points"]
+    upright: Bool[Any, " points"]
     """det > 0 all along Newton's way: it crossed to no other branch, and state evolution does not leave where it ended."""
-    steps: Int[Array, " points"]
-    phase: Int[Array, ""]
+    steps: Int[Any, " points"]
+    phase: Int[Any, ""]
     """0 state evolution, 1 Newton on few nodes, 2 Newton on all, 3 report, 4 done."""
-    left: Int[Array, ""]
+    left: Int[Any, ""]
     """Steps left in this phase."""
     at: Equations
 
@@ -117,7 +117,9 @@ def search(p: Problems, start: State, rule: Rule, patience: Patience) -> Found:
     begun = _Search(start, never, none == 0, none, first, budget[first], on.blank(evaluate, start, first))
     end = on.repeat(lambda s: s.phase <= _REPORTING, step, begun)
     f, g = end.at.residual
-    solved = (xp.abs(f) < eps**_TOLERANCE) & (xp.abs(g) * p.alpha * xp.exp(end.state.log_t) < eps**_TOLERANCE * (1 + p.noise))
+    solved = (xp.abs(f) < eps**_TOLERANCE) & (
+        xp.abs(g) * p.alpha * xp.exp(end.state.log_t) < eps**_TOLERANCE * (1 + p.noise)
+    )
     return Found(end.state, (end.size < 10 * settled) & end.upright & solved, end.steps, end.at)
 
 
@@ -150,9 +152,9 @@ class Frozen(NamedTuple):
     """What beta = inf comes to."""
 
     state: State
-    sound: Bool[Array, " points"]
-    interpolates: Bool[Array, " points"]
-    steps: Int[Array, " points"]
+    sound: Bool[Any, " points"]
+    interpolates: Bool[Any, " points"]
+    steps: Int[Any, " points"]
 
 
 _REACH, _HALVINGS = 60.0, 80
@@ -194,9 +196,9 @@ class Outcome(NamedTuple):
     """A saddle point in units of the signal, and all that observables are made of; points first."""
 
     state: State
-    converged: Bool[Array, " points"]
-    interpolates: Bool[Array, " points"]
-    steps: Int[Array, " points"]
+    converged: Bool[Any, " points"]
+    interpolates: Bool[Any, " points"]
+    steps: Int[Any, " points"]
     m: Sloped
     q: Sloped
     chi: Sloped
@@ -205,7 +207,7 @@ class Outcome(NamedTuple):
     potential: Points
     response_square: Points
     entropy: Points
-    usage: Float[Array, "points levels"]
+    usage: Float[Any, "points levels"]
 
 
 def outcome(xp: Any, p: Problems, found: Found, interpolates, usage: Array | None = None) -> Outcome:

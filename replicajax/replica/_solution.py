@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import Fields, LinearRegression
 from replicajax.replica._search import Outcome
@@ -66,7 +67,10 @@ class Solution(eqx.Module):
 
     def capped(self, steps: int) -> "Solution":
         """Not converged, if that took more steps."""
-        return eqx.tree_at(lambda s: s.converged, self, self.converged & (self.steps <= steps))
+        soon = self.converged, self.steps
+        if not _checks.is_traced(soon):
+            soon = tuple(map(np.asarray, soon))
+        return eqx.tree_at(lambda s: s.converged, self, soon[0] & (soon[1] <= steps))
 
     def __str__(self) -> str:
         if np.ndim(self.overlap):

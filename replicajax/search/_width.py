@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import ArrayLike, Bool, Float, Int
 
 from replicajax import _checks
 from replicajax.codebooks import uniform
@@ -33,17 +33,17 @@ _ITERATIONS = 60
 class OptimalWidth(eqx.Module):
     """The best width and what the theory says there. Differentiable in the task and beta (implicitly)."""
 
-    width: Float[Array, ""]
+    width: Float[Any, ""]
     """NaN where `require_stable` was asked and no width in the range is stable."""
-    generalization_error: Float[Array, ""]
+    generalization_error: Float[Any, ""]
     solution: Solution
-    minima: Int[Array, ""]
+    minima: Int[Any, ""]
     """Local minima of eg(width) that the scan saw (stable ones only, if those were asked for)."""
-    at_edge: Bool[Array, ""]
+    at_edge: Bool[Any, ""]
     """The best width is an end of the range: eg is still falling there."""
-    at_stability_limit: Bool[Array, ""]
+    at_stability_limit: Bool[Any, ""]
     """The best stable width is where the replicon vanishes."""
-    converged: Bool[Array, ""]
+    converged: Bool[Any, ""]
 
     def __str__(self) -> str:
         if not self.converged:
@@ -97,20 +97,20 @@ def optimal_width(task: LinearRegression, bits: int, beta: ArrayLike, *, require
 
 
 class _Found(NamedTuple):
-    any: Bool[Array, ""]
-    minima: Int[Array, ""]
-    at_edge: Bool[Array, ""]
-    at_limit: Bool[Array, ""]
+    any: Bool[Any, ""]
+    minima: Int[Any, ""]
+    at_edge: Bool[Any, ""]
+    at_limit: Bool[Any, ""]
 
 
 class _Probe(NamedTuple):
     """The theory at some x = log width."""
 
-    x: Float[Array, " n"]
-    eg: Float[Array, " n"]
-    slope: Float[Array, " n"]  # d eg / d x
-    replicon: Float[Array, " n"]
-    sound: Bool[Array, " n"]
+    x: Float[Any, " n"]
+    eg: Float[Any, " n"]
+    slope: Float[Any, " n"]  # d eg / d x
+    replicon: Float[Any, " n"]
+    sound: Bool[Any, " n"]
 
 
 def _probe(x, bits: int, task, beta) -> _Probe:

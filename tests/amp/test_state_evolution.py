@@ -1,6 +1,5 @@
 """State evolution: one iteration by Monte Carlo, its limit against `solve`, several fixed points, derivatives."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,14 +53,16 @@ def test_limit_is_the_solution():
         "beta": np.exp(rng.uniform(-1, 3, n)),
     }
 
-    @eqx.filter_jit
-    def both(v):
-        task = rj.LinearRegression(v["alpha"], v["signal"], v["noise"], 0.02)
-        return rj.solve(task, rj.uniform(2, v["width"]), v["beta"]), rj.state_evolution(
-            task, rj.uniform(2, v["width"]), v["beta"], 1
-        )
+    tasks = [
+        rj.LinearRegression(a, s, v, 0.02)
+        for a, s, v in zip(*(values[k] for k in ("alpha", "signal", "noise")), strict=True)
+    ]
+    problems = list(zip(tasks, (rj.uniform(2, w) for w in values["width"]), values["beta"], strict=True))
 
-    s, se = jax.vmap(both)({k: jnp.asarray(v) for k, v in values.items()})
+    def many(results):
+        return jax.tree.map(lambda *x: np.stack(x), *results)
+
+    s, se = many(rj.solve(*p) for p in problems), many(rj.state_evolution(*p, 1) for p in problems)
     clear = np.asarray(se.unique & s.stable & s.converged)
     assert clear.sum() > 40
     for limit in (se.limit, se.hot, se.informed):

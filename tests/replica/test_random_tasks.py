@@ -12,6 +12,7 @@ import pytest
 
 import replicajax as rj
 from replicajax.models import Order, free_energy
+from replicajax.replica import solve_many
 
 TASKS = 200
 
@@ -42,12 +43,6 @@ every_width = pytest.mark.parametrize("bits", [2, *(pytest.param(b, marks=pytest
 
 def unpack(theta):
     return rj.LinearRegression(theta[0], 1.0, theta[1], 0.0), rj.codebook(theta[3:]), theta[2]
-
-
-@jax.jit
-@jax.vmap
-def generalization_error(theta):
-    return rj.solve(*unpack(theta)).generalization_error
 
 
 @jax.jit
@@ -145,4 +140,6 @@ def test_implicit_gradient_is_that_of_differences(bits):
 
 
 def step(theta, direction, h, by):
-    return np.asarray(generalization_error(theta + by * h[:, None] * direction))
+    moved = theta + by * h[:, None] * direction
+    tasks, books, betas = jax.vmap(unpack)(moved)
+    return solve_many(tasks, books, betas).generalization_error
