@@ -15,6 +15,11 @@ def is_traced(value: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
+def known(value: Any) -> Any:
+    """A number as numpy's where it has one: arithmetic on it then compiles nothing."""
+    return value if is_traced(value) else np.asarray(value)
+
+
 def real(name: str, value: Any) -> Array:
     """`value` as a floating array; complex numbers, text and NaN are refused."""
     if is_traced(value):
@@ -33,8 +38,8 @@ def real(name: str, value: Any) -> Array:
 def positive(name: str, value: Any, *, infinite: bool = False) -> Array:
     array = real(name, value)
     if not is_traced(array):
-        wrong = (array <= 0) | (jnp.isinf(array) & (not infinite))
-        if bool(wrong.any()):
+        numbers = np.asarray(array)
+        if ((numbers <= 0) | (np.isinf(numbers) & (not infinite))).any():
             raise ValueError(f"{name} must be positive{'' if infinite else ' and finite'}, got {brief(array)}")
     return array
 
@@ -48,7 +53,7 @@ def scalar(name: str, value: Any) -> Array:
 
 def nonnegative(name: str, value: Any) -> Array:
     array = real(name, value)
-    if not is_traced(array) and bool(((array < 0) | jnp.isinf(array)).any()):
+    if not is_traced(array) and ((np.asarray(array) < 0) | np.isinf(np.asarray(array))).any():
         raise ValueError(f"{name} must be finite and not negative, got {brief(array)}")
     return array
 
@@ -88,7 +93,7 @@ def vector(name: str, value: Any, length: int, of: str) -> Array:
 
 def finite(name: str, value: Any) -> Array:
     array = real(name, value)
-    if not is_traced(array) and not bool(jnp.isfinite(array).all()):
+    if not is_traced(array) and not np.isfinite(np.asarray(array)).all():
         raise ValueError(f"{name} must be finite, got {brief(array)}")
     return array
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
@@ -23,11 +22,12 @@ class Codebook(eqx.Module):
         array = _checks.finite("levels", levels)
         if array.ndim != 1 or array.shape[0] < 2:
             raise ValueError(f"levels must be a vector of at least two numbers, got shape {array.shape}")
-        if not _checks.is_traced(array) and bool((jnp.diff(array) <= 0).any()):
+        if not _checks.is_traced(array) and (np.diff(np.asarray(array)) <= 0).any():
             step = int(np.argmax(np.diff(np.asarray(array)) <= 0))
-            kind = "duplicate" if array[step] == array[step + 1] else "unsorted"
+            low, high = np.asarray(array)[step : step + 2]
+            kind = "duplicate" if low == high else "unsorted"
             raise ValueError(
-                f"levels must be strictly increasing, got {kind} levels {array[step]:.6g}, {array[step + 1]:.6g} "
+                f"levels must be strictly increasing, got {kind} levels {low:.6g}, {high:.6g} "
                 f"at positions {step}, {step + 1}"
             )
         self.levels = array
@@ -73,7 +73,7 @@ def power(bits: int, width: ArrayLike, exponent: ArrayLike) -> Codebook:
       ValueError: bits not a whole number from 1 to 16, width or exponent not positive.
     """
     bits = _checks.integer("bits", bits, 1, 16)
-    width, exponent = _checks.scalar("width", width), _checks.scalar("exponent", exponent)
+    width, exponent = (_checks.known(_checks.scalar(n, x)) for n, x in (("width", width), ("exponent", exponent)))
     grid = np.linspace(-1.0, 1.0, 2**bits)
-    sign, size = (jnp.asarray(x, width.dtype) for x in (np.sign(grid), np.abs(grid)))
+    sign, size = (x.astype(width.dtype) for x in (np.sign(grid), np.abs(grid)))
     return Codebook(width * sign * size ** exponent.astype(width.dtype))

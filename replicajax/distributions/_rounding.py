@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from replicajax.distributions._symmetric import Symmetric
+from replicajax.distributions._symmetric import Moments, Symmetric
 
 _NODES, _WEIGHTS = (x for x in np.polynomial.legendre.leggauss(12))
 _MANY = 256
@@ -37,7 +37,12 @@ def distortion(
 ) -> Float[Array, "..."]:
     """E[(x − Q(x))²; low < x < high], not divided by the probability; absolute error about 1e-16 E x²."""
     edges = cell_edges(levels, low, high)
-    zeroth, first, second = law.cell_moments(edges)
+    return distortion_of_cells(law, levels, edges, law.tails(edges))
+
+
+def distortion_of_cells(law: Symmetric, levels: Float[Array, "... levels"], edges: Array, tails: Moments) -> Array:
+    """The same, of cells whose moments are known."""
+    zeroth, first, second = law.cell_moments(edges, tails)
     by_moments = second - 2 * levels * first + levels**2 * zeroth
 
     if levels.shape[-1] <= _MANY:

@@ -19,4 +19,4 @@ from replicajax.numerics._soft_rounding import SoftRounding as SoftRounding
 from replicajax.numerics._soft_rounding import default_nodes as default_nodes
 from replicajax.numerics._soft_rounding import hard_rounding as hard_rounding
 from replicajax.numerics._soft_rounding import soft_rounding as soft_rounding
-from replicajax.numerics._student_t import student_t_tail as student_t_tail
+from replicajax.numerics._student_t import student_t_beyond as student_t_beyond
