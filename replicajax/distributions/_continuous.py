@@ -153,7 +153,13 @@ class StudentT(Symmetric):
         half = self.df / 2
         return (half + 0.5) * (digamma(half + 0.5) - digamma(half)) - self._log_peak() + jnp.log(self.scale)
 
+    def check_exponent(self, exponent):
+        if not _checks.is_traced((self.df, exponent)) and float(exponent) * (float(self.df) + 1) <= 1:
+            least = f"1/(df + 1) = {1 / (float(self.df) + 1):.6g}"
+            raise ValueError(f"exponent must exceed {least} for p^exponent to be integrable, got {exponent}")
+
     def tempered(self, exponent):
+        self.check_exponent(exponent)
         return _of_scale(self.df, self.scale, exponent)
 
     def _log_peak(self):
@@ -204,10 +210,6 @@ class HeavyStudentT(Symmetric):
 
 def _of_scale(df, scale, exponent) -> HeavyStudentT:
     """(1 + x²/(v s²))^(−e (v + 1)/2) is a t of v' = e (v + 1) − 1 degrees and scale s sqrt(v/v')."""
-    if not _checks.is_traced((df, exponent)) and float(exponent) * (float(df) + 1) <= 1:
-        raise ValueError(
-            f"exponent must exceed 1/(df + 1) = {1 / (float(df) + 1):.6g} for p^exponent to be integrable, got {exponent}"
-        )
     tempered = exponent * (df + 1) - 1
     return HeavyStudentT(tempered, scale * jnp.sqrt(df / tempered))
 

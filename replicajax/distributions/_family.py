@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from replicajax import _checks
 from replicajax.distributions._continuous import GeneralizedNormal, Laplace, Normal, StudentT
-from replicajax.distributions._symmetric import Symmetric
+from replicajax.distributions._symmetric import Symmetric, table_of
 
 _KINDS: dict[type, Callable[[Array, Array], Symmetric]] = {
     Normal: lambda shape, rms: Normal(rms),
@@ -22,43 +22,50 @@ _KINDS: dict[type, Callable[[Array, Array], Symmetric]] = {
 
 @final
 class AnyLaw(Symmetric):
-    """One of the laws, `kind` says which, or a power of its density; with what does not depend on x."""
+    """One of the laws, `kind` says which, or a power of its density; with what does not depend on x, unless it is not known."""
 
     kind: Int[Array, ""]
     shape: Float[Array, ""]
     """df, or the exponent of a generalised normal law."""
-    moment: Float[Array, ""]
     spread: Float[Array, ""]
-    log_peak: Float[Array, ""]
-    index: Float[Array, ""]
+    moment: Float[Array, ""] | None = None
+    index: Float[Array, ""] | None = None
+    log_peak: Float[Array, ""] | None = None
+    table: Float[Array, " points"] | None = None
 
     def _each(self, of: Callable[[Symmetric], Any]) -> Any:
-        return _each(self.kind, self.shape, of, jnp.sqrt(self.moment))
+        unit = jnp.ones_like(self.shape)
+        return jax.lax.switch(self.kind, [lambda build=build: of(build(self.shape, unit)) for build in _KINDS.values()])
 
     @property
     def scale(self):
         return self.spread
 
     def second_moment(self):
+        assert self.moment is not None
         return self.moment
 
     @property
     def tail_index(self):
+        assert self.index is not None
         return self.index
 
+    def log_tails(self):
+        return super().log_tails() if self.table is None else self.table
+
     def entropy(self):
-        return self._each(lambda law: law.entropy())
+        return self._each(lambda law: law.entropy()) + jnp.log(self.second_moment()) / 2
 
     def tempered(self, exponent):
         def of(law):
             other = law.tempered(exponent)
-            return other.scale, getattr(other, "df", getattr(other, "shape", self.shape)), other._log_peak()
+            return getattr(other, "df", getattr(other, "shape", self.shape)), other.scale / law.scale
 
-        spread, shape, log_peak = self._each(of)
-        return AnyLaw(self.kind, shape, jnp.full_like(shape, jnp.nan), spread, log_peak, jnp.full_like(shape, jnp.nan))
+        shape, wider = self._each(of)
+        return AnyLaw(self.kind, shape, self.spread * wider)
 
     def _log_peak(self):
-        return self.log_peak
+        return self._each(lambda law: law._log_peak()) if self.log_peak is None else self.log_peak
 
     def _log_shape(self, t):
         return self._each(lambda law: law._log_shape(t))
@@ -70,22 +77,17 @@ class AnyLaw(Symmetric):
         return self._each(lambda law: law._tail_shape(t))
 
 
-def _each(kind: Array, shape: Array, of: Callable[[Symmetric], Any], rms: Array) -> Any:
-    return jax.lax.switch(kind, [lambda build=build: of(build(shape, rms)) for build in _KINDS.values()])
-
-
 def as_data(law: Symmetric, *others: Any) -> Symmetric:
     """The law as `AnyLaw`, for a program that others share; itself under a transformation of JAX, or if it is none of them."""
     if type(law) not in _KINDS or _checks.is_traced((law, others)):
         return law
     kind = np.asarray(list(_KINDS).index(type(law)), np.int32)
     rms = law.rms  # type: ignore[attr-defined]
-    return _any_law(kind, getattr(law, "df", getattr(law, "shape", np.ones((), rms.dtype))), rms)
+    shape = getattr(law, "df", getattr(law, "shape", np.ones((), rms.dtype)))
+    return _any_law(kind, shape, rms, np.asarray(law.tail_index, rms.dtype))
 
 
 @jax.jit
-def _any_law(kind: Array, shape: Array, rms: Array) -> AnyLaw:
-    def of(law):
-        return law.second_moment(), law.scale, law._log_peak(), jnp.asarray(law.tail_index, rms.dtype)
-
-    return AnyLaw(kind, shape, *_each(kind, shape, of, rms))
+def _any_law(kind: Array, shape: Array, rms: Array, tail_index: Array) -> AnyLaw:
+    log_peak, moment, table = table_of(AnyLaw(kind, shape, rms))
+    return AnyLaw(kind, shape, rms / jnp.sqrt(moment), rms**2, tail_index, log_peak, table)

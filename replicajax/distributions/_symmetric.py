@@ -9,6 +9,7 @@ from abc import abstractmethod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
@@ -17,6 +18,8 @@ from replicajax.distributions._law import Distribution
 Moments = tuple[Array, Array, Array]
 _LOG_LEAST, _LOG_MOST = -80.0, 320.0
 """Of t, where a quantile is looked for."""
+TABLE = np.exp2(np.concatenate([[-np.inf], np.arange(-24, 30, 0.25), [60, 120, 240, 480]]))
+"""t of `log_tails`: 0, steps in which a tail is nearly a power law, and what only power laws reach."""
 
 
 class Symmetric(Distribution):
@@ -56,6 +59,9 @@ class Symmetric(Distribution):
     @abstractmethod
     def tempered(self, exponent: ArrayLike) -> "Symmetric":
         """The law of density proportional to p^exponent (1/3: where levels belong, Panter and Dite)."""
+
+    def check_exponent(self, exponent: ArrayLike) -> None:
+        """Raises ValueError where p^exponent has no integral."""
 
     def entropy(self) -> Float[Array, ""]:
         """Differential entropy −E log p, in nats."""
@@ -111,6 +117,10 @@ class Symmetric(Distribution):
         t = _root_of_tail(self, jnp.log(tail))
         return jnp.where(tail < 0.5, jnp.maximum(t, 0), jnp.where(tail == 0.5, t * 0, jnp.nan))
 
+    def log_tails(self) -> Array:
+        """log P(X > scale t) at the t of `TABLE`."""
+        return table_of(self)[2]
+
     def partial_moments(self, low: ArrayLike, high: ArrayLike) -> Moments:
         """int_low^high x^k p(x) dx for k = 0, 1, 2 (low <= high, infinite ends allowed)."""
         low, high = jnp.broadcast_arrays(self._real(low), self._real(high))
@@ -148,7 +158,7 @@ class Symmetric(Distribution):
         """log P(|X| <= x), without cancellation where it is near 0; `beyond` is P(X > x) of `whole`, if it is known."""
         x = jnp.abs(self._real(x))
         near = x < 1e-8 * self.scale
-        inside = self.zeroed + jnp.where(near & (x > 0), 2 * x, 1.0) * self.pdf(0.0)
+        inside = self.zeroed + jnp.where(near & (x > 0), 2 * x, 1.0) * jnp.exp(self._log_peak()) / self.scale
         beyond = jnp.where(near, 0.25, self.whole.beyond(x) if beyond is None else beyond)
         return jnp.where(near, jnp.where(x > 0, jnp.log(inside), -jnp.inf), jnp.log1p(self.zeroed - 2 * beyond))
 
@@ -161,6 +171,15 @@ class Symmetric(Distribution):
         return _checks.real("x", x).astype(self.dtype)
 
 
+@eqx.filter_jit
+def table_of(law: Symmetric) -> tuple[Array, Array, Array]:
+    """Log density of x/scale at 0, its second moment, and `log_tails`."""
+    beyond, _, second = law._tail_shape(jnp.asarray(TABLE, law.dtype))
+    whole = 2 * beyond[0]
+    log_tails = jnp.log(jnp.maximum(beyond / whole, jnp.finfo(law.dtype).tiny))
+    return -jnp.log(whole), 2 * second[0] / whole, log_tails
+
+
 @eqx.filter_custom_jvp
 def _root_of_tail(law: Symmetric, goal: Array) -> Array:
     """t with log P(X > scale t) = goal: Newton's method in log t, bisection where it leads astray.
@@ -170,11 +189,9 @@ def _root_of_tail(law: Symmetric, goal: Array) -> Array:
 
     def step(carry):
         low, high, log_t, left, _ = carry
-        t = jnp.exp(log_t)
-        probability = law._beyond(t)
-        excess = jnp.log(probability) - goal
-        low, high = jnp.where(excess > 0, log_t, low), jnp.where(excess > 0, high, log_t)
-        newton = log_t + excess * probability / (t * jnp.exp(law._log_density(t)))
+        log_p, slope = _log_tail(law, jnp.exp(log_t))
+        low, high = jnp.where(log_p > goal, log_t, low), jnp.where(log_p > goal, high, log_t)
+        newton = log_t - (log_p - goal) / (slope * jnp.exp(log_t))
         new = jnp.where((newton > low) & (newton < high), newton, (low + high) / 2)
         return low, high, new, left - 1, (jnp.abs(new - log_t) > 1e-7).any()  # which the next step squares
 
@@ -183,12 +200,19 @@ def _root_of_tail(law: Symmetric, goal: Array) -> Array:
     return jnp.exp(jax.lax.while_loop(lambda c: (c[3] > 0) & c[4], step, start)[2])
 
 
+def _log_tail(law: Symmetric, t: Array) -> tuple[Array, Array]:
+    """log P(X > scale t), from its ratio to 1/2 at 0, and its derivative in t but for the law's."""
+    beyond = law._beyond_shape(jnp.append(t.ravel(), 0))
+    beyond, whole = beyond[:-1].reshape(t.shape), 2 * beyond[-1]
+    return jnp.log(beyond / whole), -jnp.exp(law._log_shape(t)) / jax.lax.stop_gradient(beyond)
+
+
 @_root_of_tail.def_jvp
 def _root_of_tail_jvp(primals, tangents):
     law, goal = primals
     t_law, t_goal = tangents
     t = _root_of_tail(law, goal)
     moving, still = eqx.partition(law, jax.tree.map(lambda x: x is not None, t_law, is_leaf=lambda x: x is None))
-    log_p, drift = jax.jvp(lambda moving: jnp.log(eqx.combine(moving, still)._beyond(t)), (moving,), (t_law,))
+    (_, slope), (drift, _) = jax.jvp(lambda moving: _log_tail(eqx.combine(moving, still), t), (moving,), (t_law,))
     drift = -drift if t_goal is None else t_goal - drift
-    return t, -drift * jnp.exp(log_p - law._log_density(t))
+    return t, drift / slope

@@ -19,6 +19,7 @@ from jaxtyping import Array, ArrayLike, Float
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Normal, Symmetric, as_data, cell_edges, distortion, distortion_of_cells, thresholds
+from replicajax.formats._elements import padded_size
 from replicajax.formats._maximum import maximum_edges, maximum_nodes
 from replicajax.formats._outliers import WithoutOutliers
 from replicajax.formats._rounded_scales import ScaleFormat, levels_in_reach, rounded_scales_error
@@ -118,13 +119,13 @@ class BlockFormat(eqx.Module):
         return f"{self.codebook.bits:.4g} bits, {where}, {self.scaling}{scale}"
 
 
-def _end(levels: Array, scaling: str) -> Array:
-    low, high = levels[0], levels[-1]
+def _end(levels: Any, scaling: str) -> Any:
+    low, high, xp = levels[0], levels[-1], np if isinstance(levels, np.ndarray) else jnp
     if scaling == "absmax":
-        return jnp.minimum(-low, high)
+        return xp.minimum(-low, high)
     if scaling == "signmax":
-        return jnp.where(-low > high, low, high)
-    return jnp.ones_like(high)
+        return xp.where(-low > high, low, high)
+    return xp.ones_like(high)
 
 
 def _shared(block_size: Any) -> bool:
@@ -192,14 +193,12 @@ def _check_scale(law: Symmetric, fmt: BlockFormat, outliers: Any) -> None:
 
 
 def _padded(levels: Array) -> Any:
-    """To 16, 256, 4096 or 2^16 levels, so that few programs serve all: a level named twice is one."""
+    """To a `padded_size`: a level named twice is one."""
     if _checks.is_traced(levels):
         return levels
-    known, count = np.asarray(levels), 16
-    while count < known.size:
-        count *= 16
+    known = np.asarray(levels)
     middle = known.size // 2
-    return np.concatenate([known[:middle], np.full(count - known.size, known[middle]), known[middle:]])
+    return np.insert(known, middle, np.full(padded_size(known.size) - known.size, known[middle]))
 
 
 _without_outliers = eqx.filter_jit(WithoutOutliers)
@@ -212,9 +211,9 @@ def _codebook_error(law: Symmetric, levels: Array) -> Array:
 
 def _scaled(levels: Any, multiplier: Any, scaling: str) -> Any:
     """In units of where the largest goes, made positive: weights are symmetric, and do not mind the sign of their scale."""
-    end = _end(levels, scaling)
+    end, xp = _end(levels, scaling), np if isinstance(levels, np.ndarray) else jnp
     scaled = multiplier * levels / abs(end)
-    return jnp.where(end < 0, -scaled[::-1], scaled) if scaling == "signmax" else scaled
+    return xp.where(end < 0, -scaled[::-1], scaled) if scaling == "signmax" else scaled
 
 
 @eqx.filter_jit

@@ -22,6 +22,11 @@ def level_count(bits: Any) -> int:
     return round(2 ** float(bits))
 
 
+def padded_size(count: int) -> int:
+    """16, 256, 4096 or 2^16: programs are for so many levels, and few."""
+    return 16 ** max(1, -(-(count - 1).bit_length() // 4))
+
+
 def integer(bits: float, *, symmetric: bool = False) -> Codebook:
     """INT(b): the integers −2^(b−1) … 2^(b−1) − 1, or with `symmetric` the 2^b half-integers from −(2^b − 1)/2.
 
@@ -127,14 +132,12 @@ def cube_root(
         if _checks.choice("scaling", scaling, ("absmax", "signmax")) == "signmax" and variant != "asymmetric":
             raise ValueError(f"variant must be 'asymmetric' with scaling 'signmax', got {variant!r}")
         ends = (scaling == "absmax", True)
-    if isinstance(law, StudentT) and not _checks.is_traced((law, exponent)):
-        law.tempered(exponent)  # refuses one that is too small
-    family = as_data(law, exponent, block_size)
-    probability = _probabilities(count, variant, *ends)
-    padded = np.full(16 ** max(1, -(-(count - 1).bit_length() // 4)), 0.5)
-    padded[:count] = probability
+    law.check_exponent(exponent)
+    probability = np.full(padded_size(count), 0.5, law.dtype)
+    probability[:count] = _probabilities(count, variant, *ends)
     largest = None if block_size is None else expected_maximum(law, block_size)
-    return Codebook(_levels(family, padded.astype(law.dtype), exponent, largest)[:count], count)
+    levels = _levels(as_data(law, exponent, largest), probability, exponent, largest)
+    return Codebook(_checks.known(levels)[:count], count)
 
 
 @eqx.filter_jit

@@ -69,6 +69,9 @@ class WithoutOutliers(Symmetric):
         beyond = self.law._tail_shape(self.threshold)
         return tuple(a - b for a, b in zip(inside, beyond, strict=True))
 
-    def _upper(self, tail):
-        # Zeros fill the middle: less than they does no magnitude stay below.
-        return self.law._upper(jnp.minimum(tail + self.fraction / 2, 0.5 - 1e-12))
+    @property
+    def tail_index(self):
+        return self.law.tail_index
+
+    def log_tails(self):
+        return self.law.log_tails()
