@@ -192,7 +192,7 @@ def _root_of_tail(law: Symmetric, goal: Array) -> Array:
         log_p, slope = _log_tail(law, jnp.exp(log_t))
         low, high = jnp.where(log_p > goal, log_t, low), jnp.where(log_p > goal, high, log_t)
         newton = log_t - (log_p - goal) / (slope * jnp.exp(log_t))
-        new = jnp.where((newton > low) & (newton < high), newton, (low + high) / 2)
+        new = jnp.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
         return low, high, new, left - 1, (jnp.abs(new - log_t) > 1e-7).any()  # which the next step squares
 
     edge = jnp.full(goal.shape, _LOG_LEAST, goal.dtype)

@@ -108,9 +108,9 @@ class BlockFormat(eqx.Module):
         return self.element_bits + (0.0 if _shared(size) else self.scale_bits / float(size))
 
     @property
-    def end(self) -> Float[Array, ""]:
+    def end(self) -> Any:
         """What the block's largest is scaled to (1 for "rms"); for "signmax" it may be negative."""
-        return _end(self.codebook.levels, self.scaling)
+        return _end(_checks.known(self.codebook.levels), self.scaling)
 
     def __str__(self) -> str:
         size = self.block_size

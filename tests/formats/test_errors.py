@@ -11,7 +11,7 @@ from scipy import integrate, stats
 
 import replicajax as rj
 from replicajax.distributions import distortion
-from replicajax.formats._maximum import maximum_nodes
+from replicajax.formats._maximum import maximum_edges, maximum_nodes
 
 f = rj.formats
 REL = f.relative_rms_error
@@ -192,7 +192,12 @@ def test_rms_blocks_of_normal_weights(block_size):
 
 def test_largest_of_a_block():
     """E Mx and E Mx² by scipy's order statistics, for small and huge blocks and real sizes."""
-    nodes = jax.jit(maximum_nodes)
+
+    @jax.jit
+    def nodes(law, size):
+        M, log_measure = maximum_nodes(size, maximum_edges(law, size), law.largest)
+        return M, jnp.exp(log_measure + law.log_pdf(M) + (size - 1) * law.magnitude_log_cdf(M))
+
     for law, reference in ((f.Normal(), stats.norm()), (f.StudentT(3.0), stats.t(3, scale=np.sqrt(1 / 3)))):
         for size in (1.0, 2.5, 64.0, 1e6):
             M, weight = nodes(law, size)
