@@ -130,17 +130,15 @@ class Symmetric(Distribution):
         """`partial_moments` between neighbouring edges, which do not decrease; `tails` if they are known."""
         low, high = edges[..., :-1], edges[..., 1:]
         opposite = (low < 0) & (high >= 0)
-        whole = 1.0, None, self.second_moment() / self.scale**2
-        out = []
-        for k, (each, all_of_it) in enumerate(zip(tails or self.tails(edges), whole, strict=True)):
-            a, b = each[..., :-1], each[..., 1:]
-            if all_of_it is None:
-                moment = a - b
-            else:
-                # Below 0 an even moment runs the other way; across 0 it is the whole less both tails.
-                moment = jnp.where(opposite, all_of_it - a - b, jnp.where(high > 0, a - b, b - a))
-            out.append(moment * self.scale**k)
-        return out[0], out[1], out[2]
+        zeroth, first, second = tails or self.tails(edges)
+
+        def even(tail, whole):
+            """Below 0 it runs the other way; across 0 it is the whole less both tails."""
+            a, b = tail[..., :-1], tail[..., 1:]
+            return jnp.where(opposite, whole - a - b, jnp.where(high > 0, a - b, b - a))
+
+        square = even(second, self.second_moment() / self.scale**2) * self.scale**2
+        return even(zeroth, 1.0), (first[..., :-1] - first[..., 1:]) * self.scale, square
 
     def tails(self, x: Array) -> Moments:
         """Upper partial moments of x/scale at |x|; 0 belongs to the right, in the derivative too (where `jnp.abs` has none)."""

@@ -11,7 +11,6 @@ scales are rounded, `rounded_scales_error`.
 from typing import Any, final
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
@@ -235,7 +234,7 @@ def _exact_scales_error(law: Symmetric, B: Array, levels: Array, signed: bool, e
     log_F = law.magnitude_log_cdf(M, tails[0][:, -1])
     weight = jnp.exp(log_measure + law.log_pdf(M) + (B - 1) * log_F)
     others = distortion_of_cells(law.whole, levels * M[:, None], cells, tails) / jnp.exp(log_F)
-    missed = [1 - grid[(1 > thresholds(grid)).sum()] for grid in ((levels,) if signed else (levels, -levels[::-1]))]
+    missed = [1 - grid[(thresholds(grid) < 1).sum()] for grid in ((levels,) if signed else (levels, -levels[::-1]))]
     largest = M**2 * sum(gap**2 for gap in missed) / len(missed)
     return weight @ ((B - 1) * others + largest) / B
 

@@ -191,7 +191,9 @@ def _search(size: int, inputs: tuple[Symmetric, Array, Array]) -> tuple[Array, A
         low, high, at, before, value_before, _, left = carry
         value = _excess(size, at[None], None, inputs)[0]
         low, high = jnp.where(value > 0, at, low), jnp.where(value > 0, high, at)
-        slope = jnp.where(at == before, -1 / jnp.log(2.0), (value - value_before) / jnp.where(at == before, 1.0, at - before))
+        slope = jnp.where(
+            at == before, -1 / jnp.log(2.0), (value - value_before) / jnp.where(at == before, 1.0, at - before)
+        )
         secant = at - value / slope
         new = jnp.where((secant >= low) & (secant <= high), secant, (low + high) / 2)
         return low, high, new, at, value, jnp.abs(new - at), left - 1

@@ -83,7 +83,7 @@ def _octave(how: ScaleFormat) -> _Octave:
 
 
 def levels_in_reach(levels: np.ndarray, how: ScaleFormat) -> int:
-    """Levels (in units of where Mx goes) that a block's largest may be rounded to, on either side; a few more, to share programs."""
+    """Levels, in units of where Mx goes, that Mx may be rounded to on either side; a few more, to share programs."""
     octave = _octave(how)
     middle = (levels[1:] + levels[:-1]) / 2
     least = (octave.edges[:-1] / octave.stored).min()

@@ -245,7 +245,7 @@ def _store_scales(factor: np.ndarray, scale_format: str | None) -> tuple[np.ndar
 
 
 def _encode(flat: np.ndarray, fmt: BlockFormat, block: int, scales: np.ndarray, unit: np.float32) -> np.ndarray:
-    """Packed codes of weights whose blocks have these scales times a unit (0: a block of zeros, or too small for the format)."""
+    """Packed codes of weights whose blocks have these scales times a unit (0: a block of zeros, or too small for it)."""
     levels = np.asarray(fmt.codebook.levels, np.float64)
     limits = np.clip((levels[1:] + levels[:-1]) / 2, -_MOST, _MOST).astype(np.float32)
     # Scales may be subnormal numbers.

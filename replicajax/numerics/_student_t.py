@@ -26,9 +26,7 @@ def student_t_beyond(x: Float[Array, "..."], df: Float[Array, ""]) -> Array:
     sinh = jnp.minimum(x / jnp.sqrt(df), _MOST)
     tanh, cosh = sinh / jnp.sqrt(1 + sinh**2), jnp.sqrt(1 + sinh**2)
     # Where the integrand of J is about 1/e: v (s tanh y + s²/(2 cosh² y)) = 1; of few degrees it falls like e^(−v s).
-    length = jax.lax.stop_gradient(
-        jnp.maximum(2 / (df * tanh + jnp.sqrt((df * tanh) ** 2 + 2 * df / cosh**2)), 1 / df)
-    )
+    length = jax.lax.stop_gradient(jnp.maximum(2 / (df * tanh + jnp.sqrt((df * tanh) ** 2 + 2 * df / cosh**2)), 1 / df))
     s = length * lengths
     # log[cosh(y + s)/cosh y], which overflows nowhere.
     log_ratio = s + jnp.log1p((1 - tanh) / 2 * jnp.expm1(-2 * s))
