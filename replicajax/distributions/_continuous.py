@@ -126,7 +126,7 @@ class StudentT(Symmetric):
     def __init__(self, df: ArrayLike, rms: ArrayLike = 1.0):
         """Raises ValueError unless df > 2, where the variance is finite, and rms is positive."""
         self.df = _checks.scalar("df", df)
-        if not _checks.is_traced(self.df) and bool(self.df <= 2):
+        if not _checks.is_traced(self.df) and float(self.df) <= 2:
             raise ValueError(f"df must exceed 2 for a finite variance, got {_checks.brief(self.df)}")
         self.rms = _rms(rms)
 
@@ -270,7 +270,7 @@ class GeneralizedNormal(Symmetric):
         return self._moment(t, 0)
 
     def _tail_shape(self, t):
-        moments = self._moment(t, np.arange(3.0).reshape(-1, *(1,) * t.ndim))
+        moments = self._moment(t, np.arange(3).astype(t.dtype).reshape(-1, *(1,) * t.ndim))
         return moments[0], moments[1], moments[2]
 
     def _moment(self, t, k):

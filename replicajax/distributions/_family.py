@@ -81,10 +81,10 @@ def as_data(law: Symmetric, *others: Any) -> Symmetric:
     """The law as `AnyLaw`, for a program that others share; itself under a transformation of JAX, or if it is none of them."""
     if type(law) not in _KINDS or _checks.is_traced((law, others)):
         return law
+    shape = getattr(law, "df", getattr(law, "shape", 1.0))
+    of = shape, law.rms, law.tail_index  # type: ignore[attr-defined]
     kind = np.asarray(list(_KINDS).index(type(law)), np.int32)
-    rms = law.rms  # type: ignore[attr-defined]
-    shape = getattr(law, "df", getattr(law, "shape", np.ones((), rms.dtype)))
-    return _any_law(kind, shape, rms, np.asarray(law.tail_index, rms.dtype))
+    return _any_law(kind, *(np.asarray(x, jnp.result_type(float)) for x in of))  # in float64 once that is switched on
 
 
 @jax.jit

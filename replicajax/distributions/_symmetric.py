@@ -172,9 +172,10 @@ class Symmetric(Distribution):
 @eqx.filter_jit
 def table_of(law: Symmetric) -> tuple[Array, Array, Array]:
     """Log density of x/scale at 0, its second moment, and `log_tails`."""
-    beyond, _, second = law._tail_shape(jnp.asarray(TABLE, law.dtype))
+    finite = jnp.finfo(law.dtype)
+    beyond, _, second = law._tail_shape(jnp.asarray(np.minimum(TABLE, float(finite.max) ** 0.4), law.dtype))
     whole = 2 * beyond[0]
-    log_tails = jnp.log(jnp.maximum(beyond / whole, jnp.finfo(law.dtype).tiny))
+    log_tails = jnp.log(jnp.maximum(beyond / whole, finite.tiny))
     return -jnp.log(whole), 2 * second[0] / whole, log_tails
 
 

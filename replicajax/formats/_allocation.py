@@ -59,7 +59,7 @@ def allocate_bits(
         return _real_bits(n, size, weight, mean, low, high)
     more = (0, 4 ** max(2, -(-(n.size - 1).bit_length() // 2)) - n.size)  # tensors of no weights: few programs
     padded = (np.pad(np.asarray(x), more) for x in (n, size, weight))
-    return jnp.asarray(np.asarray(_real_bits(*padded, mean, low, high))[: n.size])
+    return jnp.asarray(np.asarray(_real_bits(*padded, mean, low, high))[: n.size], n.dtype)
 
 
 @jax.jit

@@ -81,12 +81,12 @@ class BlockFormat(eqx.Module):
             if isinstance(block_size, str):
                 raise ValueError(f"block_size must be a number, 'channel' or None, got {block_size!r}")
             size = _checks.positive("block_size", block_size)
-            if size.ndim or (not _checks.is_traced(size) and bool(size < 1)):
+            if size.ndim or (not _checks.is_traced(size) and float(size) < 1):
                 raise ValueError(f"block_size must be a single number from 1 on, got {block_size!r}")
             block_size = size if _checks.is_traced(size) else np.asarray(block_size)
         self.block_size = block_size
-        levels = codebook.levels
-        if scaling == "absmax" and not _checks.is_traced(levels) and not bool((levels[0] < 0) & (levels[-1] > 0)):
+        levels = _checks.known(codebook.levels)
+        if scaling == "absmax" and not _checks.is_traced(levels) and not levels[0] < 0 < levels[-1]:
             raise ValueError(
                 f"codebook must have levels on both sides of 0 with scaling 'absmax', got {_checks.brief(levels)}"
             )
@@ -170,7 +170,9 @@ def relative_rms_error(
     if how.mantissa <= _MANTISSA and not _checks.is_traced((levels, fmt.multiplier)):
         reach = levels_in_reach(_scaled(np.asarray(levels), np.asarray(fmt.multiplier), fmt.scaling), how)
     edges = maximum_edges(family, size)
-    return _block_error(family, levels, fmt.multiplier, size, edges, fmt.scaling, fmt.scale_format, reach)
+    return _block_error(
+        family, levels, _checks.known(fmt.multiplier), size, edges, fmt.scaling, fmt.scale_format, reach
+    )
 
 
 def _check_scale(law: Symmetric, fmt: BlockFormat, outliers: Any) -> None:
@@ -195,7 +197,7 @@ def _padded(levels: Array) -> Any:
     """To a `padded_size`: a level named twice is one."""
     if _checks.is_traced(levels):
         return levels
-    known = np.asarray(levels)
+    known = np.asarray(levels, jnp.result_type(float))
     middle = known.size // 2
     return np.insert(known, middle, np.full(padded_size(known.size) - known.size, known[middle]))
 

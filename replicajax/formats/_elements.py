@@ -133,10 +133,11 @@ def cube_root(
             raise ValueError(f"variant must be 'asymmetric' with scaling 'signmax', got {variant!r}")
         ends = (scaling == "absmax", True)
     law.check_exponent(exponent)
-    probability = np.full(padded_size(count), 0.5, law.dtype)
-    probability[:count] = _probabilities(count, variant, *ends)
     largest = None if block_size is None else expected_maximum(law, block_size)
-    levels = _levels(as_data(law, exponent, largest), probability, exponent, largest)
+    family = as_data(law, exponent, largest)
+    probability = np.full(padded_size(count), 0.5, family.dtype)
+    probability[:count] = _probabilities(count, variant, *ends)
+    levels = _levels(family, probability, exponent, largest)
     return Codebook(_checks.known(levels)[:count], count)
 
 

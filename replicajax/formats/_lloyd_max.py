@@ -33,8 +33,10 @@ def lloyd_max(law: Symmetric, bits: float, *, max_steps: int = 100) -> Codebook:
     count, odd = start.size // 2, start.size % 2
     size = padded_size(count)
     first = start[-count:][np.minimum(np.arange(size), count - 1)]
-    unknown = np.asarray(count), np.asarray(odd, law.dtype), np.asarray(max_steps)
-    levels = _checks.known(_solve(as_data(law, first), first, *unknown))
+    family = as_data(law, first)
+    levels = _checks.known(
+        _solve(family, first, np.asarray(count), np.asarray(odd, family.dtype), np.asarray(max_steps))
+    )
     return Codebook(levels[np.r_[size - count : size, np.arange(size, size + odd), size + 1 : size + 1 + count]])
 
 

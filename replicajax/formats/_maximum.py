@@ -70,7 +70,7 @@ def expected_maximum(law: Symmetric, block_size: ArrayLike) -> Float[Array, ""]:
     if size.ndim or (not _checks.is_traced(size) and not 1 <= float(size) < np.inf):
         raise ValueError(f"block_size must be a number from 1 on, got {block_size!r}")
     law = as_data(law, size)
-    size = _checks.known(size.astype(law.dtype))
+    size = _checks.known(size).astype(law.dtype)
     return _mean(law, size, maximum_edges(law, size))
 
 

@@ -67,8 +67,8 @@ def code_probabilities(law: Symmetric, codebook: Codebook) -> Float[Array, " lev
     cuts = thresholds(levels)
     if not _checks.is_traced(levels):
         cuts = np.pad(cuts, (0, padded_size(levels.size) - levels.size), constant_values=np.inf)
-    found = _probabilities(as_data(law, levels), cuts)
-    return jnp.asarray(_checks.known(found)[: levels.size])
+    found = _checks.known(_probabilities(as_data(law, levels), cuts))
+    return jnp.asarray(found[: levels.size], found.dtype)
 
 
 @eqx.filter_jit
@@ -83,7 +83,7 @@ def code_entropy(law: Symmetric, codebook: Codebook) -> Float[Array, ""]:
     _checks.instance("codebook", codebook, Codebook, "formats.nf4()")
     p = code_probabilities(law, codebook)
     xp = jnp if _checks.is_traced(p) else np
-    return jnp.asarray(_surprise(xp, _checks.known(p)).sum())
+    return jnp.asarray(_surprise(xp, _checks.known(p)).sum(), p.dtype)
 
 
 def _surprise(xp: Any, probability: Array) -> Array:
@@ -144,7 +144,7 @@ def entropy_coded(law: Symmetric, bits: ArrayLike, *, side: int | None = None) -
         side = _enough(law, float(target))
     side = _checks.integer("side", side, 1, 2**20)
     step, entropy, error = _entropy_coded(as_data(law, target), target, np.asarray(side), padded_size(side + 1))
-    levels = _checks.known(step) * np.arange(-side, side + 1).astype(law.dtype)
+    levels = _checks.known(step) * np.arange(-side, side + 1).astype(step.dtype)
     return EntropyCoded(Codebook(levels), step, entropy, error)
 
 
@@ -208,7 +208,7 @@ def _search(size: int, inputs: tuple[Symmetric, Array, Array]) -> tuple[Array, A
 def _enough(law: Symmetric, bits: float) -> int:
     """Levels on each side, from the error and the step at high rate."""
     sides = 2 ** np.arange(1, 17) - 1
-    beyond = np.asarray(_square_beyond(as_data(law), np.asarray(bits, law.dtype), sides))
+    beyond = np.asarray(_square_beyond(as_data(law), np.asarray(bits), sides))
     from_here = sides >= 2 ** int(np.ceil(bits) + 2) - 1
     return int(sides[from_here & ((beyond < 1e-5) | (sides == sides[-1]))][0])
 

@@ -68,11 +68,11 @@ def rate_distortion(law: Symmetric, bits: float) -> float:
     far_enough = (beyond <= 1e-4 * D) | (reaches >= 2**12 * step)
     reach = reaches[np.append(np.flatnonzero(far_enough), -1)[0]]
     count = _FEW if 2 * reach / step <= _FEW else _MANY
-    edges = (step * (np.arange(count + 1) - count / 2)).astype(law.dtype)
+    edges = (step * (np.arange(count + 1) - count / 2)).astype(family.dtype)
     p = q = _cell_probabilities(family, edges)
     beta = 1 / (2 * D)
     for _ in range(8):
-        q, found, D = _improve(q, p, (edges[1:] + edges[:-1]) / 2, np.asarray(beta, law.dtype), np.asarray(400))
+        q, found, D = _improve(q, p, (edges[1:] + edges[:-1]) / 2, np.asarray(beta, family.dtype), np.asarray(400))
         excess = float(found) - rate
         beta *= 4.0**-excess
     return float(np.sqrt(float(D) + excess * np.log(2) / beta) / unit)  # the rest along the tangent

@@ -15,15 +15,13 @@ from jaxtyping import Array, Float
 
 _T = np.linspace(-3.6, 4.0, 72)
 _LENGTHS = np.exp(_T - np.exp(-_T))
-_MOST = 1e150
-"""Of sinh y, that its square is finite."""
 _WEIGHTS = _LENGTHS * (1 + np.exp(-_T)) * (_T[1] - _T[0])
 
 
 def student_t_beyond(x: Float[Array, "..."], df: Float[Array, ""]) -> Array:
     """int_x^inf (1 + u²/v)^(−(v + 1)/2) du = sqrt(v) J(y) cosh^(−v) y for x >= 0, df > 0; to 1e-12 relative."""
     lengths, weights = (a.astype(x.dtype).reshape(-1, *(1,) * x.ndim) for a in (_LENGTHS, _WEIGHTS))
-    sinh = jnp.minimum(x / jnp.sqrt(df), _MOST)
+    sinh = jnp.minimum(x / jnp.sqrt(df), jnp.finfo(x.dtype).max ** 0.49)  # whose square is finite
     tanh, cosh = sinh / jnp.sqrt(1 + sinh**2), jnp.sqrt(1 + sinh**2)
     # Where the integrand of J is about 1/e: v (s tanh y + s²/(2 cosh² y)) = 1; of few degrees it falls like e^(−v s).
     length = jax.lax.stop_gradient(jnp.maximum(2 / (df * tanh + jnp.sqrt((df * tanh) ** 2 + 2 * df / cosh**2)), 1 / df))

@@ -57,7 +57,7 @@ class Regression(eqx.Module):
         self.target = _checks.vector("target", target, g.size, "eigenvalue")
         self.noise = _checks.variance("noise", noise, zero=True)
         self.approximation = _checks.variance("approximation", approximation, zero=True)
-        ones = jnp.ones_like(g)
+        ones = jnp.asarray(np.ones(g.shape, g.dtype), g.dtype)
         self.multiplicity = (
             ones if multiplicity is None else _checks.vector("multiplicity", multiplicity, g.size, "eigenvalue")
         )

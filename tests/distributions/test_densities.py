@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from replicajax import formats
 from replicajax.distributions import GeneralizedNormal, Laplace, Normal, StudentT, fit
 from replicajax.distributions._continuous import HeavyStudentT
 
@@ -81,6 +82,18 @@ def test_student_tail(df):
     np.testing.assert_allclose(slope, want, rtol=1e-10, atol=1e-13)
 
 
+def test_derivative_of_moments_in_df():
+    """Of all partial moments of a t beyond a point, in one program."""
+
+    @jax.jit
+    def moments(df):
+        return jnp.stack(StudentT(df).partial_moments(0.4, jnp.inf))
+
+    at, step = 3.1, 1e-5
+    difference = (moments(at + step) - moments(at - step)) / (2 * step)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(moments))(at), difference, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "build",
     [pytest.param(law, marks=pytest.mark.slow) for law in (StudentT, GeneralizedNormal)],
@@ -127,6 +140,9 @@ def test_laws_made_in_float32(build):
         law = build()
     assert law.quantile(jnp.float32(0.9)).dtype == jnp.float32
     np.testing.assert_allclose(law.quantile(0.9), build().quantile(0.9), rtol=1e-5)
+    for fmt in (formats.nf4(), formats.BlockFormat(formats.nf4(), 64)):
+        want = formats.relative_rms_error(build(), fmt)
+        np.testing.assert_allclose(formats.relative_rms_error(law, fmt), want, rtol=1e-4)
 
 
 def test_fit_prefers_the_simpler():

@@ -244,6 +244,10 @@ def test_entropy_coded(law, limit):
     np.testing.assert_allclose(jax.grad(lambda b: f.entropy_coded(law, b, side=400).error)(5.0), difference, rtol=1e-5)
 
 
+def test_rate_distortion_of_a_gaussian():
+    np.testing.assert_allclose(f.rate_distortion(f.Normal(2.0), 0.5), 2.0**-0.5, rtol=3e-4)
+
+
 @pytest.mark.slow
 def test_rate_distortion():
     """2^-bits for normal weights (Shannon); for others between Shannon's bound, tight at high rate, and a coded grid."""
