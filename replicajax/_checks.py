@@ -32,7 +32,9 @@ def real(name: str, value: Any) -> Array:
         raise TypeError(f"{name} must be a real number or an array of them, got {value!r}") from None
     if np.isnan(array).any():
         raise ValueError(f"{name} must not be NaN, got {brief(array)}")
-    return jnp.asarray(array, dtype=jnp.result_type(array, float))
+    dtype = jnp.result_type(array, float)
+    with np.errstate(over="ignore"):
+        return jnp.asarray(array.astype(dtype), dtype)
 
 
 def positive(name: str, value: Any, *, infinite: bool = False) -> Array:

@@ -100,7 +100,7 @@ def _least(loss: Callable[[np.ndarray], float], start: list[float]) -> tuple[np.
 
 
 def _found(law: Symmetric, log_likelihood: float, converged: bool = True) -> Fit:
-    return Fit(law, jnp.asarray(log_likelihood, float), jnp.asarray(converged, bool))
+    return Fit(law, _checks.real("log_likelihood", log_likelihood), jnp.asarray(np.asarray(converged), bool))
 
 
 _FAMILIES: dict[str, Callable[[np.ndarray], Fit]] = {
