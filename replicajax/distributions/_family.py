@@ -1,6 +1,7 @@
 """Which law, as data: one program serves all the named laws, and another law compiles nothing."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, final
 
 import jax
@@ -36,6 +37,10 @@ class AnyLaw(Symmetric):
     def _each(self, of: Callable[[Symmetric], Any]) -> Any:
         unit = jnp.ones_like(self.shape)
         return jax.lax.switch(self.kind, [lambda build=build: of(build(self.shape, unit)) for build in _KINDS.values()])
+
+    @property
+    def dtype(self):
+        return self.shape.dtype
 
     @property
     def scale(self):
@@ -83,8 +88,13 @@ def as_data(law: Symmetric, *others: Any) -> Symmetric:
         return law
     shape = getattr(law, "df", getattr(law, "shape", 1.0))
     of = shape, law.rms, law.tail_index  # type: ignore[attr-defined]
-    kind = np.asarray(list(_KINDS).index(type(law)), np.int32)
-    return _any_law(kind, *(np.asarray(x, jnp.result_type(float)) for x in of))  # in float64 once that is switched on
+    return _known_law(type(law), *(float(x) for x in of), jnp.result_type(float))  # in float64 once that is switched on
+
+
+@lru_cache(256)
+def _known_law(kind: type, shape: float, rms: float, tail_index: float, dtype: np.dtype) -> AnyLaw:
+    of = (np.asarray(x, dtype) for x in (shape, rms, tail_index))
+    return _any_law(np.asarray(list(_KINDS).index(kind), np.int32), *of)
 
 
 @jax.jit

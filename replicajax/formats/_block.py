@@ -8,9 +8,11 @@ where s = Mx/end is the scale, as it is stored.  The average over Mx is `maximum
 scales are rounded, `rounded_scales_error`.
 """
 
+from functools import partial
 from typing import Any, final
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
@@ -205,7 +207,7 @@ def _padded(levels: Array) -> Any:
 _without_outliers = eqx.filter_jit(WithoutOutliers)
 
 
-@eqx.filter_jit
+@jax.jit
 def _codebook_error(law: Symmetric, levels: Array) -> Array:
     return jnp.sqrt(distortion(law.whole, levels, -law.largest, law.largest) / law.second_moment())
 
@@ -217,7 +219,7 @@ def _scaled(levels: Any, multiplier: Any, scaling: str) -> Any:
     return xp.where(end < 0, -scaled[::-1], scaled) if scaling == "signmax" else scaled
 
 
-@eqx.filter_jit
+@partial(jax.jit, static_argnames=("scaling", "scale_format", "reach"))
 def _block_error(law, levels, multiplier, B, edges, scaling: str, scale_format: str | None, reach: int | None) -> Array:
     how, scaled, signed = SCALE_FORMATS[scale_format], _scaled(levels, multiplier, scaling), scaling == "signmax"
     if how.mantissa > _MANTISSA:

@@ -35,9 +35,10 @@ class MaximumNodes(NamedTuple):
 def maximum_edges(law: Symmetric, block_size: ArrayLike) -> Float[Array, " edges"]:
     """Log of the quantiles of Mx, to some percent, between which `maximum_nodes` has its panels: they have no derivative."""
     of = law.log_tails(), law.tail_index, law.scale, law._log_peak(), law.zeroed, block_size
+    dtype = law.dtype
     if _checks.is_traced(of):
-        return _edges(jnp, *jax.lax.stop_gradient(jax.tree.map(lambda x: jnp.asarray(x, law.dtype), of)))
-    return _edges(np, *(np.asarray(x, law.dtype) for x in of))
+        return _edges(jnp, *jax.lax.stop_gradient(jax.tree.map(lambda x: jnp.asarray(x, dtype), of)))
+    return _edges(np, *(np.asarray(x, dtype) for x in of))
 
 
 def _edges(xp, log_tails, tail_index, scale, log_peak, zeroed, size):

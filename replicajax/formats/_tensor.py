@@ -16,8 +16,8 @@ from replicajax.codebooks import Codebook
 from replicajax.formats._block import SCALE_FORMATS, BlockFormat
 from replicajax.formats._packing import pack, packed_bytes, unpack, whole_chunk
 
-_CHUNK = 2**22
-"""Weights worked on at a time."""
+_CHUNK, _LARGE = 2**22, 2**18
+"""Weights worked on at a time, and from how many on they are worth a program."""
 _LEAST, _MOST = float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max)
 _DTYPES: dict[str | None, Any] = {
     None: np.float32,
@@ -265,9 +265,16 @@ def _encode(flat: np.ndarray, fmt: BlockFormat, block: int, scales: np.ndarray, 
             rows, per_block = part[:, None], _per_weight(inverse, block, start, stop)
         else:
             rows = part.reshape(-1, block)
-        # A program for the shape of nearly all of a large tensor, none for small ones.
-        nearest = _nearest_compiled if part.size == whole else partial(_nearest, np)
-        codes = np.asarray(nearest(rows, per_block, fine, bool(even))).ravel()
+        # Programs for a few sizes of large pieces; small ones compile nothing.
+        nearest, count = partial(_nearest, np), len(rows)
+        if part.size >= _LARGE:
+            nearest = _nearest_compiled
+            full = whole if part.size == whole else 1 << (part.size - 1).bit_length()
+            padded = -(-full // rows.shape[1])
+            if padded > count:
+                rows = np.concatenate([rows, np.zeros((padded - count, rows.shape[1]), np.float32)])
+                per_block = per_block if per_block.size == 1 else np.resize(per_block, padded)
+        codes = np.asarray(nearest(rows, per_block, fine, bool(even)))[:count].ravel()
         first = packed_bytes(start, levels.size)
         chunk = pack(codes, levels.size)
         out[first : first + chunk.size] = chunk
