@@ -135,10 +135,11 @@ def cube_root(
     law.check_exponent(exponent)
     largest = None if block_size is None else expected_maximum(law, block_size)
     family = as_data(law, exponent, largest)
-    probability = np.full(padded_size(count), 0.5, family.dtype)
-    probability[:count] = _probabilities(count, variant, *ends)
-    levels = _levels(family, probability, exponent, largest)
-    return Codebook(_checks.known(levels)[:count], count)
+    probability = _probabilities(count, variant, *ends)
+    more = padded_size(count) - probability.size
+    padded = np.pad(probability, (0, more), constant_values=0.5).astype(family.dtype)
+    levels = _levels(family, padded, exponent, largest)
+    return Codebook(_checks.known(levels)[: probability.size], count)
 
 
 @eqx.filter_jit
