@@ -54,9 +54,9 @@ def distortion_of_cells(law: Symmetric, levels: Float[Array, "... levels"], edge
     apart = jnp.isfinite(width) & (jnp.minimum(jnp.abs(a), jnp.abs(b)) >= width) & (a * b > 0)
     a, b = (jnp.where(apart, x, safe) for x, safe in ((a, 1.0), (b, 1.5)))
     apart &= jnp.abs(law.log_pdf(a) - law.log_pdf(b)) < _SMOOTH
-    half = (b - a)[..., None] / 2
-    x = (a + b)[..., None] / 2 + half * _NODES
-    by_rule = (half * _WEIGHTS * (x - levels[..., None]) ** 2 * law.pdf(x)).sum(-1)
+    half, nodes, weights = (b - a)[..., None] / 2, *(x.astype(levels.dtype) for x in (_NODES, _WEIGHTS))
+    x = (a + b)[..., None] / 2 + half * nodes
+    by_rule = (half * weights * (x - levels[..., None]) ** 2 * law.pdf(x)).sum(-1)
     return jnp.where(apart, by_rule, by_moments).sum(-1)
 
 

@@ -60,9 +60,9 @@ def maximum_nodes(block_size: Array, edges: Float[Array, " edges"], largest: Arr
     """
     # The end of the law, where it has one, moves with its parameters.
     edges = jnp.minimum(edges, jnp.log(largest)).at[-1].set(jnp.where(jnp.isinf(largest), edges[-1], jnp.log(largest)))
-    half = jnp.diff(edges)[:, None] / 2
-    y = (edges[:-1, None] + half * (1 + _NODES)).ravel()
-    return MaximumNodes(jnp.exp(y), jnp.log((half * _WEIGHTS).ravel() * 2 * block_size) + y)
+    half, nodes, weights = jnp.diff(edges)[:, None] / 2, *(x.astype(edges.dtype) for x in (_NODES, _WEIGHTS))
+    y = (edges[:-1, None] + half * (1 + nodes)).ravel()
+    return MaximumNodes(jnp.exp(y), jnp.log((half * weights).ravel() * 2 * block_size) + y)
 
 
 def expected_maximum(law: Symmetric, block_size: ArrayLike) -> Float[Array, ""]:

@@ -112,7 +112,7 @@ def rounded_scales_error(
       reach: as many levels from either end as may be nearest to the largest.
       edges: `maximum_edges`.
     """
-    octave, whole = _octave(how), law.whole
+    octave, whole = jax.tree.map(lambda x: x.astype(levels.dtype), _octave(how)), law.whole
     node, weight = octave.rule
     ends = jnp.stack([levels[-reach:], -levels[:reach][::-1]])
 
