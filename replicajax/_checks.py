@@ -15,6 +15,11 @@ def is_traced(value: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
+def known(value: Any) -> Any:
+    """A number as numpy's where it has one: arithmetic on it then compiles nothing."""
+    return value if is_traced(value) else np.asarray(value)
+
+
 def real(name: str, value: Any) -> Array:
     """`value` as a floating array; complex numbers, text and NaN are refused."""
     if is_traced(value):
@@ -27,14 +32,16 @@ def real(name: str, value: Any) -> Array:
         raise TypeError(f"{name} must be a real number or an array of them, got {value!r}") from None
     if np.isnan(array).any():
         raise ValueError(f"{name} must not be NaN, got {brief(array)}")
-    return jnp.asarray(array, dtype=jnp.result_type(array, float))
+    dtype = jnp.result_type(array, float)
+    with np.errstate(over="ignore"):
+        return jnp.asarray(array.astype(dtype), dtype)
 
 
 def positive(name: str, value: Any, *, infinite: bool = False) -> Array:
     array = real(name, value)
     if not is_traced(array):
-        known = np.asarray(array)  # in NumPy, which compiles nothing
-        if ((known <= 0) | (np.isinf(known) & (not infinite))).any():
+        numbers = np.asarray(array)
+        if ((numbers <= 0) | (np.isinf(numbers) & (not infinite))).any():
             raise ValueError(f"{name} must be positive{'' if infinite else ' and finite'}, got {brief(array)}")
     return array
 
@@ -48,7 +55,7 @@ def scalar(name: str, value: Any) -> Array:
 
 def nonnegative(name: str, value: Any) -> Array:
     array = real(name, value)
-    if not is_traced(array) and ((np.asarray(array) < 0) | np.isinf(array)).any():
+    if not is_traced(array) and ((np.asarray(array) < 0) | np.isinf(np.asarray(array))).any():
         raise ValueError(f"{name} must be finite and not negative, got {brief(array)}")
     return array
 
@@ -88,7 +95,7 @@ def vector(name: str, value: Any, length: int, of: str) -> Array:
 
 def finite(name: str, value: Any) -> Array:
     array = real(name, value)
-    if not is_traced(array) and not np.isfinite(array).all():
+    if not is_traced(array) and not np.isfinite(np.asarray(array)).all():
         raise ValueError(f"{name} must be finite, got {brief(array)}")
     return array
 

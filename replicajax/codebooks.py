@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
@@ -25,9 +24,10 @@ class Codebook(eqx.Module):
             raise ValueError(f"levels must be a vector of at least two numbers, got shape {array.shape}")
         if not _checks.is_traced(array) and (np.diff(np.asarray(array)) <= 0).any():
             step = int(np.argmax(np.diff(np.asarray(array)) <= 0))
-            kind = "duplicate" if array[step] == array[step + 1] else "unsorted"
+            low, high = np.asarray(array)[step : step + 2]
+            kind = "duplicate" if low == high else "unsorted"
             raise ValueError(
-                f"levels must be strictly increasing, got {kind} levels {array[step]:.6g}, {array[step + 1]:.6g} "
+                f"levels must be strictly increasing, got {kind} levels {low:.6g}, {high:.6g} "
                 f"at positions {step}, {step + 1}"
             )
         self.levels = array
@@ -73,8 +73,7 @@ def power(bits: int, width: ArrayLike, exponent: ArrayLike) -> Codebook:
       ValueError: bits not a whole number from 1 to 16, width or exponent not positive.
     """
     bits = _checks.integer("bits", bits, 1, 16)
-    width, exponent = _checks.scalar("width", width), _checks.scalar("exponent", exponent)
-    xp = jnp if _checks.is_traced((width, exponent)) else np
+    width, exponent = (_checks.known(_checks.scalar(n, x)) for n, x in (("width", width), ("exponent", exponent)))
     grid = np.linspace(-1.0, 1.0, 2**bits)
-    sign, size = (xp.asarray(x, width.dtype) for x in (np.sign(grid), np.abs(grid)))
-    return Codebook(xp.asarray(width) * sign * size ** xp.asarray(exponent, width.dtype))
+    sign, size = (x.astype(width.dtype) for x in (np.sign(grid), np.abs(grid)))
+    return Codebook(width * sign * size ** exponent.astype(width.dtype))

@@ -8,13 +8,15 @@ from typing import final
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import digamma, gammaincc, gammaln, ndtr
+import numpy as np
+from jax.scipy.special import digamma, gammaln, ndtr
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
 from replicajax.distributions._law import Mixture, float_or
 from replicajax.distributions._symmetric import Symmetric
-from replicajax.numerics import gamma_nodes, student_t_tail
+from replicajax.numerics import gamma_nodes, student_t_beyond
+from replicajax.numerics._gamma_tail import gamma_tail
 
 
 def _rms(value: ArrayLike) -> Float[Array, ""]:
@@ -50,11 +52,17 @@ class Normal(Symmetric):
     def tempered(self, exponent):
         return Normal(self.rms / jnp.sqrt(exponent))
 
-    def _log_density(self, t):
-        return -(t**2) / 2 - math.log(2 * math.pi) / 2
+    def _log_peak(self):
+        return jnp.full_like(self.rms, -math.log(2 * math.pi) / 2)
 
-    def _tail(self, t):
-        density, beyond = jnp.exp(self._log_density(t)), ndtr(-t)
+    def _log_shape(self, t):
+        return -(t**2) / 2
+
+    def _beyond_shape(self, t):
+        return math.sqrt(2 * math.pi) * ndtr(-t)
+
+    def _tail_shape(self, t):
+        beyond, density = self._beyond_shape(t), jnp.exp(self._log_shape(t))
         return beyond, density, beyond + t * density
 
     def __str__(self) -> str:
@@ -91,11 +99,17 @@ class Laplace(Symmetric):
     def tempered(self, exponent):
         return Laplace(self.rms / exponent)
 
-    def _log_density(self, t):
-        return -t - math.log(2)
+    def _log_peak(self):
+        return jnp.full_like(self.rms, -math.log(2))
 
-    def _tail(self, t):
-        density = jnp.exp(-t) / 2
+    def _log_shape(self, t):
+        return -t
+
+    def _beyond_shape(self, t):
+        return jnp.exp(-t)
+
+    def _tail_shape(self, t):
+        density = jnp.exp(-t)
         return density, (1 + t) * density, (2 + 2 * t + t**2) * density
 
     def __str__(self) -> str:
@@ -112,7 +126,7 @@ class StudentT(Symmetric):
     def __init__(self, df: ArrayLike, rms: ArrayLike = 1.0):
         """Raises ValueError unless df > 2, where the variance is finite, and rms is positive."""
         self.df = _checks.scalar("df", df)
-        if not _checks.is_traced(self.df) and bool(self.df <= 2):
+        if not _checks.is_traced(self.df) and float(self.df) <= 2:
             raise ValueError(f"df must exceed 2 for a finite variance, got {_checks.brief(self.df)}")
         self.rms = _rms(rms)
 
@@ -137,18 +151,29 @@ class StudentT(Symmetric):
 
     def entropy(self):
         half = self.df / 2
-        at_zero = _log_t_density(jnp.zeros((), half.dtype), self.df)
-        return (half + 0.5) * (digamma(half + 0.5) - digamma(half)) - at_zero + jnp.log(self.scale)
+        return (half + 0.5) * (digamma(half + 0.5) - digamma(half)) - self._log_peak() + jnp.log(self.scale)
+
+    def check_exponent(self, exponent):
+        if not _checks.is_traced((self.df, exponent)) and float(exponent) * (float(self.df) + 1) <= 1:
+            least = f"1/(df + 1) = {1 / (float(self.df) + 1):.6g}"
+            raise ValueError(f"exponent must exceed {least} for p^exponent to be integrable, got {exponent}")
 
     def tempered(self, exponent):
+        self.check_exponent(exponent)
         return _of_scale(self.df, self.scale, exponent)
 
-    def _log_density(self, t):
-        return _log_t_density(t, self.df)
+    def _log_peak(self):
+        return _log_t_peak(self.df)
 
-    def _tail(self, t):
-        beyond, density = student_t_tail(t, self.df)
-        v, x = self.df, (1 + t**2 / self.df) * density
+    def _log_shape(self, t):
+        return _log_t_shape(t, self.df)
+
+    def _beyond_shape(self, t):
+        return student_t_beyond(t, self.df)
+
+    def _tail_shape(self, t):
+        v, beyond = self.df, self._beyond_shape(t)
+        x = (1 + t**2 / v) * jnp.exp(self._log_shape(t))
         return beyond, v / (v - 1) * x, v / (v - 2) * (beyond + t * x)
 
     def __str__(self) -> str:
@@ -169,30 +194,35 @@ class HeavyStudentT(Symmetric):
     def tempered(self, exponent):
         return _of_scale(self.df, self.spread, exponent)
 
-    def _log_density(self, t):
-        return _log_t_density(t, self.df)
+    def _log_peak(self):
+        return _log_t_peak(self.df)
 
-    def _tail(self, t):
-        beyond, _ = student_t_tail(t, self.df)
+    def _log_shape(self, t):
+        return _log_t_shape(t, self.df)
+
+    def _beyond_shape(self, t):
+        return student_t_beyond(t, self.df)
+
+    def _tail_shape(self, t):
+        beyond = self._beyond_shape(t)
         return beyond, jnp.full_like(beyond, jnp.inf), jnp.full_like(beyond, jnp.inf)
 
 
 def _of_scale(df, scale, exponent) -> HeavyStudentT:
     """(1 + x²/(v s²))^(−e (v + 1)/2) is a t of v' = e (v + 1) − 1 degrees and scale s sqrt(v/v')."""
-    tempered = jnp.asarray(exponent * (df + 1) - 1)
-    if not _checks.is_traced(tempered) and bool(tempered <= 0):
-        raise ValueError(
-            f"exponent must exceed 1/(df + 1) = {float(1 / (df + 1)):.6g} for p^exponent to be integrable, got {exponent}"
-        )
+    tempered = exponent * (df + 1) - 1
     return HeavyStudentT(tempered, scale * jnp.sqrt(df / tempered))
 
 
-def _log_t_density(t, df):
-    _, at_zero = student_t_tail(jnp.zeros((), t.dtype), df)
+def _log_t_peak(df):
+    return -jnp.log(2 * student_t_beyond(jnp.zeros((), df.dtype), df))
+
+
+def _log_t_shape(t, df):
     # log(1 + t²/v) as 2 log hypot, which overflows for no t.
     big = jnp.maximum(t, 1.0)
     grown = jnp.where(t < 1, jnp.log1p(jnp.minimum(t, 1.0) ** 2 / df), 2 * jnp.log(big) + jnp.log(1 / df + 1 / big**2))
-    return jnp.log(at_zero) - (df + 1) / 2 * grown
+    return -(df + 1) / 2 * grown
 
 
 @final
@@ -223,28 +253,29 @@ class GeneralizedNormal(Symmetric):
         return scale * magnitude * jax.random.rademacher(side, shape, float_or(dtype))
 
     def entropy(self):
-        return 1 / self.shape - self._log_density(jnp.zeros((), self.rms.dtype)) + jnp.log(self.scale)
+        return 1 / self.shape - self._log_peak() + jnp.log(self.scale)
 
     def tempered(self, exponent):
         other = GeneralizedNormal(self.shape)
         return GeneralizedNormal(self.shape, self.scale / other.scale * exponent ** (-1 / self.shape))
 
-    def _log_density(self, t):
-        p = self.shape
-        # At 0 the derivative of t^p in p is 0.
-        power = jnp.where(t > 0, jnp.where(t > 0, t, 1.0) ** p, 0.0)
-        return -power + jnp.log(p / 2) - gammaln(1 / p)
+    def _log_peak(self):
+        return jnp.log(self.shape / 2) - gammaln(1 / self.shape)
 
-    def _tail(self, t):
-        p = self.shape
-        z = jnp.where(t > 0, jnp.where(t > 0, t, 1.0) ** p, 0.0)
-        each = [
-            jnp.where(t > 0, gammaincc((k + 1) / p, jnp.where(t > 0, z, 1.0)), 1.0)
-            * jnp.exp(gammaln((k + 1) / p) - gammaln(1 / p))
-            / 2
-            for k in range(3)
-        ]
-        return each[0], each[1], each[2]
+    def _log_shape(self, t):
+        # At 0 the derivative of t^p in p is 0.
+        return -jnp.where(t > 0, jnp.where(t > 0, t, 1.0) ** self.shape, 0.0)
+
+    def _beyond_shape(self, t):
+        return self._moment(t, 0)
+
+    def _tail_shape(self, t):
+        moments = self._moment(t, np.arange(3).astype(t.dtype).reshape(-1, *(1,) * t.ndim))
+        return moments[0], moments[1], moments[2]
+
+    def _moment(self, t, k):
+        """int_t^inf u^k exp(−u^p) du = Gamma(a, t^p)/p,  a = (k + 1)/p."""
+        return gamma_tail((k + 1) / self.shape, -self._log_shape(t), t ** (k + 1)) / self.shape
 
     def __str__(self) -> str:
         return f"generalized normal, shape {self.shape:.6g}{_of(self.rms)}"

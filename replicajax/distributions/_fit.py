@@ -1,13 +1,11 @@
-"""Which law weights follow, by maximum likelihood."""
+"""Which law weights follow, by maximum likelihood.  In numpy: another number of weights compiles nothing."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix as optx
 from jaxtyping import Array
 
 from replicajax import _checks
@@ -25,14 +23,6 @@ class Fit(NamedTuple):
     converged: Array
 
 
-_CLOSED = ("normal", "laplace")
-# Unconstrained parameters to a law of unit RMS scale, and where to start.
-_SHAPES: dict[str, tuple[Callable[[Array], Symmetric], list[float]]] = {
-    "student_t": (lambda p: StudentT(2 + jnp.exp(p[1]), jnp.exp(p[0])), [0.0, 1.5]),
-    "generalized_normal": (lambda p: GeneralizedNormal(jnp.exp(p[1]), jnp.exp(p[0])), [0.0, 0.3]),
-}
-
-
 def fit(weights: Any, family: str | None = None, *, sample: int = _MOST) -> Fit:
     """The symmetric law of mean 0 under which the weights are likeliest.
 
@@ -46,36 +36,76 @@ def fit(weights: Any, family: str | None = None, *, sample: int = _MOST) -> Fit:
       TypeError, ValueError: an unknown family; NaN, infinite, fewer than 10 or only zero weights.
     """
     flat = np.asarray(weights).reshape(-1)
-    flat = flat[:: max(1, -(-flat.size // sample))].astype(np.float64)
+    flat = np.abs(flat[:: max(1, -(-flat.size // sample))].astype(np.float64))
     if flat.size < 10 or not np.isfinite(flat).all() or not flat.any():
         raise ValueError(f"weights must be at least ten finite numbers, not all 0, got {_checks.brief(flat)}")
     if family is not None:
-        return _fit(flat, _checks.choice("family", family, (*_CLOSED, *_SHAPES)))
+        return _FAMILIES[_checks.choice("family", family, tuple(_FAMILIES))](flat)
     price = 0.5 * np.log(flat.size) / flat.size
-    fits = [_fit(flat, name) for name in (*_CLOSED, "student_t")]
+    fits = [_FAMILIES[name](flat) for name in ("normal", "laplace", "student_t")]
     return max(fits, key=lambda f: float(f.log_likelihood) - price * len(jax.tree.leaves(f.law)))
 
 
-def _fit(flat: np.ndarray, family: str) -> Fit:
-    unit = np.sqrt(np.mean(flat**2))
-    if family in _CLOSED:
-        law = Normal(unit) if family == "normal" else Laplace(np.sqrt(2) * np.abs(flat).mean())
-        return Fit(law, law.log_pdf(flat).mean(), jnp.array(True))
-    best, likelihood, converged = _maximise(jnp.asarray(flat / unit), family)
-    law = eqx.tree_at(lambda law: law.rms, _SHAPES[family][0](best), jnp.exp(best[0]) * unit)
-    return Fit(law, likelihood - np.log(unit), converged)
+def _normal(x: np.ndarray) -> Fit:
+    rms = np.sqrt(np.mean(x**2))
+    return _found(Normal(rms), -np.log(2 * np.pi * np.e * rms**2) / 2)
 
 
-@eqx.filter_jit
-def _maximise(x: Array, family: str):
-    build, start = _SHAPES[family]
+def _laplace(x: np.ndarray) -> Fit:
+    return _found(Laplace(np.sqrt(2) * x.mean()), -1 - np.log(2 * x.mean()))
 
-    def loss(p, _):
-        return -build(p).log_pdf(x).mean()
 
-    tolerance = float(jnp.finfo(x.dtype).eps) ** 0.5
-    found = optx.minimise(
-        loss, optx.BFGS(rtol=tolerance, atol=tolerance), jnp.asarray(start, x.dtype), max_steps=200, throw=False
-    )
-    bounded = jnp.clip(found.value, -jnp.inf, jnp.array([jnp.inf, 12.0]))  # a t of 1e5 degrees is Gaussian
-    return bounded, -loss(bounded, None), found.result == optx.RESULTS.successful
+def _student_t(x: np.ndarray) -> Fit:
+    """log p = −½(v + 1) log(1 + x²/(v s²)) − log s − log[sqrt(v) B(½, v/2)],   s² = rms² (v − 2)/v."""
+    from scipy.special import betaln
+
+    def loss(parameters):
+        log_rms, log_above = parameters
+        df = 2 + np.exp(min(log_above, 12.0))  # a t of 1e5 degrees is Gaussian
+        s2v = np.exp(2 * log_rms) * (df - 2)
+        return (df + 1) / 2 * np.log1p(square / s2v).mean() + np.log(s2v) / 2 + betaln(0.5, df / 2)
+
+    unit = np.sqrt(np.mean(x**2))
+    square = (x / unit) ** 2
+    (log_rms, log_above), likelihood, converged = _least(loss, [0.0, 1.5])
+    law = StudentT(2 + np.exp(min(log_above, 12.0)), unit * np.exp(log_rms))
+    return _found(law, likelihood - np.log(unit), converged)
+
+
+def _generalized_normal(x: np.ndarray) -> Fit:
+    """log p = −(x/s)^p + log p − log 2 s Γ(1/p), likeliest at s^p = p mean x^p; rms = s sqrt{Γ(3/p)/Γ(1/p)}."""
+    from scipy.special import gammaln
+
+    unit = x.max()
+    log_x = np.log(x / unit, out=np.full(x.shape, -np.inf), where=x > 0)
+
+    def log_scale(p):
+        return np.log(p * np.exp(p * log_x).mean()) / p
+
+    def loss(parameters):
+        p = np.exp(parameters[0])
+        return 1 / p - np.log(p / 2) + log_scale(p) + gammaln(1 / p)
+
+    (log_p,), likelihood, converged = _least(loss, [0.3])
+    p = np.exp(log_p)
+    law = GeneralizedNormal(p, unit * np.exp(log_scale(p) + (gammaln(3 / p) - gammaln(1 / p)) / 2))
+    return _found(law, likelihood - np.log(unit), converged)
+
+
+def _least(loss: Callable[[np.ndarray], float], start: list[float]) -> tuple[np.ndarray, float, bool]:
+    from scipy.optimize import minimize
+
+    found = minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-11, "maxiter": 500})
+    return found.x, -float(found.fun), bool(found.success)
+
+
+def _found(law: Symmetric, log_likelihood: float, converged: bool = True) -> Fit:
+    return Fit(law, _checks.real("log_likelihood", log_likelihood), jnp.asarray(np.asarray(converged), bool))
+
+
+_FAMILIES: dict[str, Callable[[np.ndarray], Fit]] = {
+    "normal": _normal,
+    "laplace": _laplace,
+    "student_t": _student_t,
+    "generalized_normal": _generalized_normal,
+}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from replicajax.distributions._symmetric import Symmetric
+from replicajax.distributions._symmetric import Moments, Symmetric
 
 _NODES, _WEIGHTS = (x for x in np.polynomial.legendre.leggauss(12))
 _MANY = 256
@@ -37,7 +37,12 @@ def distortion(
 ) -> Float[Array, "..."]:
     """E[(x − Q(x))²; low < x < high], not divided by the probability; absolute error about 1e-16 E x²."""
     edges = cell_edges(levels, low, high)
-    zeroth, first, second = law.cell_moments(edges)
+    return distortion_of_cells(law, levels, edges, law.tails(edges))
+
+
+def distortion_of_cells(law: Symmetric, levels: Float[Array, "... levels"], edges: Array, tails: Moments) -> Array:
+    """The same, of cells whose moments are known."""
+    zeroth, first, second = law.cell_moments(edges, tails)
     by_moments = second - 2 * levels * first + levels**2 * zeroth
 
     if levels.shape[-1] <= _MANY:
@@ -49,9 +54,9 @@ def distortion(
     apart = jnp.isfinite(width) & (jnp.minimum(jnp.abs(a), jnp.abs(b)) >= width) & (a * b > 0)
     a, b = (jnp.where(apart, x, safe) for x, safe in ((a, 1.0), (b, 1.5)))
     apart &= jnp.abs(law.log_pdf(a) - law.log_pdf(b)) < _SMOOTH
-    half = (b - a)[..., None] / 2
-    x = (a + b)[..., None] / 2 + half * _NODES
-    by_rule = (half * _WEIGHTS * (x - levels[..., None]) ** 2 * law.pdf(x)).sum(-1)
+    half, nodes, weights = (b - a)[..., None] / 2, *(x.astype(levels.dtype) for x in (_NODES, _WEIGHTS))
+    x = (a + b)[..., None] / 2 + half * nodes
+    by_rule = (half * weights * (x - levels[..., None]) ** 2 * law.pdf(x)).sum(-1)
     return jnp.where(apart, by_rule, by_moments).sum(-1)
 
 

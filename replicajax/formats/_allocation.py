@@ -5,6 +5,7 @@
 clamped to the allowed range, b0 set by sum_t n_t b_t = n b: water-filling where clamps bind.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
@@ -41,20 +42,31 @@ def allocate_bits(
     if n.ndim != 1 or n.size == 0:
         raise ValueError(f"counts must be a vector with an entry per tensor, got shape {n.shape}")
     size = _checks.vector("rms", _checks.nonnegative("rms", rms), n.size, "tensor")
-    weight = jnp.ones_like(n) if fisher is None else _checks.nonnegative("fisher", fisher)
+    weight = np.ones(n.shape, n.dtype) if fisher is None else _checks.nonnegative("fisher", fisher)
     weight = _checks.vector("fisher", weight, n.size, "tensor")
     low, high, mean = (
         _checks.scalar(name, x) for name, x in (("minimum", minimum), ("maximum", maximum), ("mean_bits", mean_bits))
     )
-    if not _checks.is_traced((low, high, mean)) and not bool((low < high) & (low <= mean) & (mean <= high)):
+    if not _checks.is_traced((low, high, mean)) and not (
+        float(low) < float(high) and float(low) <= float(mean) <= float(high)
+    ):
         raise ValueError(
             f"mean_bits must lie between minimum and maximum, got {float(mean):g} and [{float(low):g}, {float(high):g}]"
         )
     if whole:
         return jnp.asarray(_whole_bits(*(np.asarray(x) for x in (n, size, weight, mean, low, high))))
-    matters = (size > 0) & (weight > 0)
+    if _checks.is_traced((n, size, weight)):
+        return _real_bits(n, size, weight, mean, low, high)
+    more = (0, 4 ** max(2, -(-(n.size - 1).bit_length() // 2)) - n.size)  # tensors of no weights: few programs
+    padded = (np.pad(np.asarray(x), more) for x in (n, size, weight))
+    return jnp.asarray(np.asarray(_real_bits(*padded, mean, low, high))[: n.size], n.dtype)
+
+
+@jax.jit
+def _real_bits(n, rms, fisher, mean, low, high) -> Array:
+    matters = (rms > 0) & (fisher > 0)
     score = jnp.where(
-        matters, jnp.log2(jnp.where(matters, size, 1.0)) + jnp.log2(jnp.where(matters, weight, 1.0)) / 2, -1e6
+        matters, jnp.log2(jnp.where(matters, rms, 1.0)) + jnp.log2(jnp.where(matters, fisher, 1.0)) / 2, -1e6
     )
 
     def spent(b0):

@@ -4,11 +4,12 @@ With Mx the largest magnitude of the block, known to reach the end of the codebo
 
     E err² = E_Mx { (B−1)/B · E[(x − s Q(x/s))² | |x| < Mx] + (1/B) · err² of the largest },        (theory 4.2)
 
-where s = Mx/end is the scale, as it is stored.  The average over Mx is `maximum_nodes`, the inner one `distortion`.
+where s = Mx/end is the scale, as it is stored.  The average over Mx is `maximum_nodes`, the inner one `distortion`; where
+scales are rounded, `rounded_scales_error`.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, final
+from functools import partial
+from typing import Any, final
 
 import equinox as eqx
 import jax
@@ -18,20 +19,14 @@ from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.distributions import Normal, Symmetric, cell_edges, distortion, thresholds
-from replicajax.formats._maximum import maximum_nodes
+from replicajax.distributions import Normal, Symmetric, as_data, cell_edges, distortion, distortion_of_cells, thresholds
+from replicajax.formats._elements import padded_size
+from replicajax.formats._maximum import maximum_edges, maximum_nodes
 from replicajax.formats._outliers import WithoutOutliers
+from replicajax.formats._rounded_scales import ScaleFormat, levels_in_reach, rounded_scales_error
 from replicajax.formats._sphere import OnSphere
 
 SCALINGS = ("absmax", "signmax", "rms")
-
-
-class ScaleFormat(NamedTuple):
-    """How a scale is stored: a float of `mantissa` bits, rounded to nearest, or up to a power of two if `up`."""
-
-    bits: int
-    mantissa: int
-    up: bool = False
 
 
 SCALE_FORMATS: dict[str | None, ScaleFormat] = {
@@ -88,12 +83,12 @@ class BlockFormat(eqx.Module):
             if isinstance(block_size, str):
                 raise ValueError(f"block_size must be a number, 'channel' or None, got {block_size!r}")
             size = _checks.positive("block_size", block_size)
-            if size.ndim or (not _checks.is_traced(size) and bool(size < 1)):
+            if size.ndim or (not _checks.is_traced(size) and float(size) < 1):
                 raise ValueError(f"block_size must be a single number from 1 on, got {block_size!r}")
             block_size = size if _checks.is_traced(size) else np.asarray(block_size)
         self.block_size = block_size
-        levels = codebook.levels
-        if scaling == "absmax" and not _checks.is_traced(levels) and not bool((levels[0] < 0) & (levels[-1] > 0)):
+        levels = _checks.known(codebook.levels)
+        if scaling == "absmax" and not _checks.is_traced(levels) and not levels[0] < 0 < levels[-1]:
             raise ValueError(
                 f"codebook must have levels on both sides of 0 with scaling 'absmax', got {_checks.brief(levels)}"
             )
@@ -114,20 +109,24 @@ class BlockFormat(eqx.Module):
         return self.element_bits + (0.0 if _shared(size) else self.scale_bits / float(size))
 
     @property
-    def end(self) -> Float[Array, ""]:
+    def end(self) -> Any:
         """What the block's largest is scaled to (1 for "rms"); for "signmax" it may be negative."""
-        low, high = self.codebook.levels[0], self.codebook.levels[-1]
-        if self.scaling == "absmax":
-            return jnp.minimum(-low, high)
-        if self.scaling == "signmax":
-            return jnp.where(-low > high, low, high)
-        return jnp.ones_like(high)
+        return _end(_checks.known(self.codebook.levels), self.scaling)
 
     def __str__(self) -> str:
         size = self.block_size
         where = (size or "tensor") if _shared(size) else f"blocks of {float(size):g}"
         scale = "" if self.scale_format is None else f", {self.scale_format} scales"
         return f"{self.codebook.bits:.4g} bits, {where}, {self.scaling}{scale}"
+
+
+def _end(levels: Any, scaling: str) -> Any:
+    low, high, xp = levels[0], levels[-1], np if isinstance(levels, np.ndarray) else jnp
+    if scaling == "absmax":
+        return xp.minimum(-low, high)
+    if scaling == "signmax":
+        return xp.where(-low > high, low, high)
+    return xp.ones_like(high)
 
 
 def _shared(block_size: Any) -> bool:
@@ -156,142 +155,110 @@ def relative_rms_error(
     _checks.instance("law", law, Symmetric, "formats.Normal()")
     if not isinstance(fmt, Codebook):
         _checks.instance("fmt", fmt, BlockFormat, "formats.BlockFormat(formats.nf4(), 64)")
+        _check_scale(law, fmt, outliers)
+    family = as_data(law, fmt, outliers)
     if outliers is not None:
         fraction = _checks.scalar("outliers", outliers)
-        if not _checks.is_traced(fraction) and not bool(fraction < 1):
+        if not _checks.is_traced(fraction) and float(fraction) >= 1:
             raise ValueError(f"outliers must be a fraction in (0, 1), or None, got {outliers!r}")
-        law = WithoutOutliers(law, fraction.astype(law.dtype))
-    return _relative_rms_error(law, fmt)
-
-
-@eqx.filter_jit
-def _relative_rms_error(law: Symmetric, fmt: Codebook | BlockFormat) -> Array:
+        family = _without_outliers(family, fraction.astype(family.dtype))
     if isinstance(fmt, Codebook):
-        return jnp.sqrt(distortion(law, fmt.levels) / law.second_moment())
+        return _codebook_error(family, _padded(fmt.levels))
+    levels, size = _padded(fmt.codebook.levels), fmt.block_size
+    size = None if _shared(size) else size.astype(family.dtype)
     if fmt.scaling == "rms":
-        return jnp.sqrt(_rms_error(law, fmt))
-    if _shared(fmt.block_size):
-        raise ValueError(
-            f"block_size must be a number for the error of scaling {fmt.scaling!r} (as many as the tensor or channel has)"
-        )
-    B = jnp.asarray(fmt.block_size, law.dtype)
-    end = jnp.abs(fmt.end)
-    # The scale's sign makes the largest positive where its end is: others are symmetric and do not mind.
-    levels = fmt.codebook.levels / end
-    if fmt.scaling == "signmax":
-        levels = jnp.where(fmt.end < 0, -levels[::-1], levels)
-
-    scaled = fmt.multiplier * levels
-    signs = (scaled,) if fmt.scaling == "signmax" else (scaled, -scaled[::-1])
-
-    def others(M: Array, scale: Array) -> Array:
-        """E err² of a weight other than the largest, M; the stored scale brings `scale` to the end."""
-        return distortion(law, scaled * scale[..., None], -M, M) / jnp.exp(law.magnitude_log_cdf(M))
-
-    total = _over_scales(law, B, fmt.scale_format, end, others, signs)
-    return jnp.sqrt(total / law.second_moment())
-
-
-def _nearest(x: Array, grid: Array) -> Array:
-    index = (x[..., None] > thresholds(grid)).sum(-1)
-    return jnp.take_along_axis(grid, index[..., None], -1)[..., 0]
-
-
-_OFFSETS, _OFFSET_WEIGHTS = np.polynomial.legendre.leggauss(3)
-_PER_OCTAVE, _PER_OCTAVE_WEIGHTS = np.polynomial.legendre.leggauss(24)
-_FINE = 5
-"""Mantissa bits from which the rounding of very rare scales is taken as an independent error."""
-_LIGHT_OCTAVES, _HEAVY_OCTAVES, _FINE_OCTAVES, _BELOW = 24, 96, 12, 6
-"""Of Mx: for laws of light and of power-law tails (all of Mx² but 1e-9 where df > 2.4), and for many mantissa bits; the
-octaves below its usual size among them."""
-
-
-def _over_scales(law, B, scale_format: str | None, end, others: Callable, signs: Sequence[Array]) -> Array:
-    """E over Mx: (B − 1)/B of the others' error and 1/B of the largest's, whose sign is as likely one as the other."""
-    how = SCALE_FORMATS[scale_format]
-
-    def smooth(M, weight, offset=0.0):
-        """Where the scale is kept to a part `offset`."""
-        scale = M * (1 + offset)
-        largest = sum((M - _nearest(M, grid * scale[:, None])) ** 2 for grid in signs) / len(signs)
-        return weight @ ((B - 1) * others(M, scale) + largest) / B
-
-    if scale_format in (None, "fp32"):
-        return smooth(*maximum_nodes(law, B))
-
-    # Exactly, over the octaves that hold nearly all of Mx²: from Mx's usual size up for a law of heavy tails.
-    light = law.tail_index is jnp.inf
-    M, _ = jax.lax.stop_gradient(maximum_nodes(law, B))
-    usual, most = (jnp.floor(jnp.log2(x / jax.lax.stop_gradient(end))) for x in (M[M.size // 3], M[-1]))
-    fine = how.mantissa >= _FINE
-    octaves = _FINE_OCTAVES if fine else _LIGHT_OCTAVES if light else _HEAVY_OCTAVES
-    top = most + 1 if light else jnp.minimum(most + 1, usual + octaves - _BELOW)
-    octave = jnp.exp2(top - octaves + jnp.arange(octaves))  # scales from here to twice this
-    if how.up:
-        low, stored, high = octave, 2 * octave, 2 * octave
-    else:
-        # Within an octave: 1 to the first midpoint, midpoint to midpoint, last midpoint to 2.
-        mantissa = np.arange(2**how.mantissa + 1) / 2**how.mantissa
-        edges = np.concatenate([[0.0], (mantissa[1:] + mantissa[:-1]) / 2, [1.0]])
-        low, high, stored = ((octave[:, None] * (1 + x)).ravel() for x in (edges[:-1], edges[1:], mantissa))
-    total = _between_scales(law, B, low * end, high * end, stored * end, signs)
-    if light or not fine:
-        return total
-    # The rare rest of Mx, with the rounding of its scale as an independent error: uniform in a mean octave.
-    rest = maximum_nodes(law, B, jnp.exp2(top) * jax.lax.stop_gradient(end))
-    offsets = 2.0**-how.mantissa / 1.5 * _OFFSETS / 2
-    return total + sum(
-        chance * smooth(*rest, offset) for offset, chance in zip(offsets, _OFFSET_WEIGHTS / 2, strict=True)
+        return _rms_error(family, levels, fmt.multiplier, size, fmt.scale_format)
+    how, reach = SCALE_FORMATS[fmt.scale_format], None
+    if how.mantissa <= _MANTISSA and not _checks.is_traced((levels, fmt.multiplier)):
+        reach = levels_in_reach(_scaled(np.asarray(levels), np.asarray(fmt.multiplier), fmt.scaling), how)
+    edges = maximum_edges(family, size)
+    return _block_error(
+        family, levels, _checks.known(fmt.multiplier), size, edges, fmt.scaling, fmt.scale_format, reach
     )
 
 
-def _between_scales(law, B, low: Array, high: Array, stored: Array, signs: Sequence[Array]) -> Array:
-    """E err² where blocks with largest magnitudes from low_i to high_i have the scale stored_i.
-
-    A weight x finds the largest of its block below m if |x| < m and the B − 1 others are, so no integral is left over:
-
-        E err² = sum_i [ F(high_i)^(B−1) D_i(high_i) − F(low_i)^(B−1) D_i(low_i) ],   D_i(m) = E[(x − Q_i(x))²; |x| < m].
-    """
-    levels = signs[0] * stored[:, None]
-
-    def below(m):
-        return jnp.exp((B - 1) * law.magnitude_log_cdf(m)) * distortion(law, levels, -m, m)
-
-    total = (below(high) - below(low)).sum()
-    if len(signs) == 2:
-        return total
-    # That is for a largest weight of either sign; the scale's sign makes it positive.
-    for sign in (1, -1):
-        levels = sign * signs[0][::sign] * stored[:, None]
-        edges = cell_edges(levels, low, high)
-        half = jnp.diff(edges)[..., None] / 2
-        x = edges[..., :-1, None] + half * (1 + _PER_OCTAVE)
-        density = jnp.exp(law.log_pdf(x) + (B - 1) * law.magnitude_log_cdf(x))
-        each = half * _PER_OCTAVE_WEIGHTS * jnp.where(half > 0, density * (x - levels[..., None]) ** 2, 0.0)
-        total += sign * each.sum()
-    return total
-
-
-def _rms_error(law: Symmetric, fmt: BlockFormat) -> Array:
-    """E err²/E x² of blocks divided by their RMS r: of normal weights x/r does not depend on r, and is `OnSphere`."""
-    levels, how = fmt.codebook.levels * fmt.multiplier, SCALE_FORMATS[fmt.scale_format]
+def _check_scale(law: Symmetric, fmt: BlockFormat, outliers: Any) -> None:
+    """Whether the law says what the blocks are divided by."""
     if _shared(fmt.block_size):
-        shape, unit = law, jnp.sqrt(law.second_moment())
-    elif isinstance(law, Normal):
-        shape, unit = OnSphere(jnp.asarray(fmt.block_size, law.dtype)), jnp.ones(())
-    else:
+        if fmt.scaling != "rms":
+            raise ValueError(
+                f"block_size must be a number for the error of scaling {fmt.scaling!r} (as many as the tensor or channel has)"
+            )
+    elif fmt.scaling == "rms" and (not isinstance(law, Normal) or outliers is not None):
+        what = type(law).__name__ if outliers is None else "outliers"
         raise ValueError(
-            f"scaling 'rms' in blocks is exact for Normal weights only, got {type(law).__name__} (block_size None: one for all)"
+            f"scaling 'rms' in blocks is exact for Normal weights only, got {what} (block_size None: one for all)"
         )
-    grid = levels * unit
-    if fmt.scale_format is None:
-        return distortion(shape, grid) / unit**2
-    if how.mantissa < _FINE:
+    if fmt.scaling == "rms" and SCALE_FORMATS[fmt.scale_format].mantissa < _FINE:
         raise ValueError(
             f"scale_format must be None, 'fp32', 'fp16' or 'bf16' with scaling 'rms', got {fmt.scale_format!r}"
         )
+
+
+def _padded(levels: Array) -> Any:
+    """To a `padded_size`: a level named twice is one."""
+    if _checks.is_traced(levels):
+        return levels
+    known = np.asarray(levels, jnp.result_type(float))
+    middle = known.size // 2
+    return np.insert(known, middle, np.full(padded_size(known.size) - known.size, known[middle]))
+
+
+_without_outliers = eqx.filter_jit(WithoutOutliers)
+
+
+@jax.jit
+def _codebook_error(law: Symmetric, levels: Array) -> Array:
+    return jnp.sqrt(distortion(law.whole, levels, -law.largest, law.largest) / law.second_moment())
+
+
+def _scaled(levels: Any, multiplier: Any, scaling: str) -> Any:
+    """In units of where the largest goes, made positive: weights are symmetric, and do not mind the sign of their scale."""
+    end, xp = _end(levels, scaling), np if isinstance(levels, np.ndarray) else jnp
+    scaled = multiplier * levels / abs(end)
+    return xp.where(end < 0, -scaled[::-1], scaled) if scaling == "signmax" else scaled
+
+
+@partial(jax.jit, static_argnames=("scaling", "scale_format", "reach"))
+def _block_error(law, levels, multiplier, B, edges, scaling: str, scale_format: str | None, reach: int | None) -> Array:
+    how, scaled, signed = SCALE_FORMATS[scale_format], _scaled(levels, multiplier, scaling), scaling == "signmax"
+    if how.mantissa > _MANTISSA:
+        total = _exact_scales_error(law, B, scaled, signed, edges)
+    else:
+        end = jnp.abs(_end(levels, scaling))
+        total = rounded_scales_error(law, B, how, scaled, end, signed, levels.size if reach is None else reach, edges)
+    return jnp.sqrt(total / law.second_moment())
+
+
+def _exact_scales_error(law: Symmetric, B: Array, levels: Array, signed: bool, edges: Array) -> Array:
+    """E over Mx: (B − 1)/B of the others' error and 1/B of the largest's, whose sign is as likely one as the other."""
+    M, log_measure = maximum_nodes(B, edges, law.largest)
+    cells = cell_edges(levels * M[:, None], -M, M)
+    tails = law.whole.tails(cells)
+    log_F = law.magnitude_log_cdf(M, tails[0][:, -1])
+    weight = jnp.exp(log_measure + law.log_pdf(M) + (B - 1) * log_F)
+    others = distortion_of_cells(law.whole, levels * M[:, None], cells, tails) / jnp.exp(log_F)
+    missed = [1 - grid[(thresholds(grid) < 1).sum()] for grid in ((levels,) if signed else (levels, -levels[::-1]))]
+    largest = M**2 * sum(gap**2 for gap in missed) / len(missed)
+    return weight @ ((B - 1) * others + largest) / B
+
+
+_FINE, _MANTISSA = 5, 10
+"""Mantissa bits from which the rounding of a scale may be taken for an independent error, and above which for none."""
+_OFFSETS, _OFFSET_WEIGHTS = np.polynomial.legendre.leggauss(3)
+_OCTAVE, _OCTAVE_WEIGHTS = np.polynomial.legendre.leggauss(24)
+
+
+@eqx.filter_jit
+def _rms_error(law: Symmetric, levels: Array, multiplier: Array, size: Array | None, scale_format: str | None) -> Array:
+    """Of blocks divided by their RMS r: of normal weights x/r does not depend on r, and is `OnSphere`."""
+    how = SCALE_FORMATS[scale_format]
+    shape, unit = (law.whole, jnp.sqrt(law.second_moment())) if size is None else (OnSphere(size), jnp.ones(()))
+    grid, reach = levels * multiplier * unit, law.largest if size is None else jnp.inf
+    if how.mantissa > _MANTISSA:
+        return jnp.sqrt(distortion(shape, grid, -reach, reach)) / unit
     # Where in its octave the scale lies is not known to theory: the unit is averaged over the octave.
-    units = 2.0**-how.mantissa / np.exp2((_PER_OCTAVE + 1) / 2)
+    units = 2.0**-how.mantissa / np.exp2((_OCTAVE + 1) / 2)
     factor = 1 + units[:, None] * _OFFSETS / 2
-    each = distortion(shape, grid * factor[..., None]) / unit**2
-    return jnp.asarray(_PER_OCTAVE_WEIGHTS / 2) @ each @ (_OFFSET_WEIGHTS / 2)
+    each = distortion(shape, grid * factor[..., None], -reach, reach) / unit**2
+    return jnp.sqrt(jnp.asarray(_OCTAVE_WEIGHTS / 2) @ each @ (_OFFSET_WEIGHTS / 2))

@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.distributions import StudentT, Symmetric
+from replicajax.distributions import StudentT, Symmetric, as_data
 from replicajax.formats._maximum import expected_maximum
 
 VARIANTS = ("symmetric", "asymmetric", "zero")
@@ -20,6 +20,11 @@ def level_count(bits: Any) -> int:
     if _checks.is_traced(bits) or isinstance(bits, bool) or np.ndim(bits) or not 1 <= float(bits) <= 16:
         raise ValueError(f"bits must be a number from 1 to 16 (not traced: it sets a shape), got {bits!r}")
     return round(2 ** float(bits))
+
+
+def padded_size(count: int) -> int:
+    """16, 256, 4096 or 2^16: programs are for so many levels, and few."""
+    return 16 ** max(1, -(-(count - 1).bit_length() // 4))
 
 
 def integer(bits: float, *, symmetric: bool = False) -> Codebook:
@@ -82,8 +87,15 @@ def sf4(df: ArrayLike = 5.0) -> Codebook:
     """
     delta = (1 / 32 + 1 / 30) / 2
     probability = np.concatenate([np.linspace(delta, 0.5, 8), np.linspace(0.5, 1 - delta, 9)[1:]])
-    levels = StudentT(df).quantile(probability)
-    return Codebook(levels / jnp.max(jnp.abs(levels)))
+    df = _checks.scalar("df", df)
+    law = as_data(StudentT(df))
+    return Codebook(_over_largest(law, probability))
+
+
+@eqx.filter_jit
+def _over_largest(law: Symmetric, probability: Array) -> Array:
+    levels = law.quantile(probability)
+    return levels / jnp.max(jnp.abs(levels))
 
 
 def cube_root(
@@ -120,16 +132,22 @@ def cube_root(
         if _checks.choice("scaling", scaling, ("absmax", "signmax")) == "signmax" and variant != "asymmetric":
             raise ValueError(f"variant must be 'asymmetric' with scaling 'signmax', got {variant!r}")
         ends = (scaling == "absmax", True)
+    law.check_exponent(exponent)
+    largest = None if block_size is None else expected_maximum(law, block_size)
+    family = as_data(law, exponent, largest)
     probability = _probabilities(count, variant, *ends)
-    shape = law.tempered(exponent)
-    if block_size is None:
-        return Codebook(shape.quantile(probability), count)
-    return Codebook(_truncated(shape, jnp.asarray(probability), expected_maximum(law, block_size)), count)
+    more = padded_size(count) - probability.size
+    padded = np.pad(probability, (0, more), constant_values=0.5).astype(family.dtype)
+    levels = _levels(family, padded, exponent, largest)
+    return Codebook(_checks.known(levels)[: probability.size], count)
 
 
 @eqx.filter_jit
-def _truncated(shape: Symmetric, probability: Array, largest: Array) -> Array:
-    """Quantiles of the density between −largest and largest, in units of the latter."""
+def _levels(law: Symmetric, probability: Array, exponent: Array, largest: Array | None) -> Array:
+    """Quantiles of p^exponent; where `largest` is given of what lies between it and its negative, in units of it."""
+    shape = law.tempered(exponent)
+    if largest is None:
+        return shape.quantile(probability)
     cut = shape.cdf(-largest)
     inner = shape.quantile(jnp.clip(cut + probability * (1 - 2 * cut), cut, 1 - cut)) / largest
     return jnp.where(probability == 0, -1.0, jnp.where(probability == 1, 1.0, inner))

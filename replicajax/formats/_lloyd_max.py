@@ -6,16 +6,16 @@ The laws are symmetric, so the unknowns are the positive levels.  (Without that 
 whose cells to one side of 0 stay stationary when they all move.)
 """
 
-from functools import partial
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.distributions import Symmetric, cell_edges
-from replicajax.formats._elements import cube_root
+from replicajax.distributions import Symmetric, as_data
+from replicajax.formats._elements import cube_root, padded_size
 from replicajax.numerics import implicit_root
 
 
@@ -29,41 +29,64 @@ def lloyd_max(law: Symmetric, bits: float, *, max_steps: int = 100) -> Codebook:
     Raises:
       TypeError, ValueError: not a law, or bits outside [1, 16].
     """
-    start = cube_root(law, bits).levels
-    unit = jnp.sqrt(law.second_moment())
-    first = jnp.log(start[(start.size + 1) // 2 :] / unit)
-    half = jnp.exp(_solve(law, first, jnp.asarray(max_steps), start.size % 2)) * unit
-    return Codebook(jnp.concatenate([-half[::-1], jnp.zeros(start.size % 2, half.dtype), half]))
+    start = _checks.known(cube_root(law, bits).levels)
+    count, odd = start.size // 2, start.size % 2
+    size = padded_size(count)
+    first = start[-count:][np.minimum(np.arange(size), count - 1)]
+    family = as_data(law, first)
+    levels = _checks.known(
+        _solve(family, first, np.asarray(count), np.asarray(odd, family.dtype), np.asarray(max_steps))
+    )
+    return Codebook(levels[np.r_[size - count : size, np.arange(size, size + odd), size + 1 : size + 1 + count]])
 
 
-def _off_centre(log_levels: Array, law: Symmetric, odd: int) -> Array:
-    """Log of a positive level, in units of the RMS, over the mean of its cell.  An odd number of levels has one at 0."""
-    levels = jnp.exp(log_levels) * jnp.sqrt(law.second_moment())
-    zeroth, first, _ = law.cell_moments(cell_edges(levels, low=levels[0] / 2 * odd))
-    return jnp.log(levels * zeroth / first)
+def _cells(law: Symmetric, log_levels: Array, count: Array, odd: Array):
+    """Positive levels in units of the RMS, of which `count` are meant, and the ends of their cells.
+
+    An odd number of levels has one at 0.
+    """
+    levels = jnp.exp(log_levels)
+    edges = jnp.where(jnp.arange(levels.size - 1) < count - 1, (levels[1:] + levels[:-1]) / 2, jnp.inf)
+    return levels, jnp.concatenate([levels[:1] / 2 * odd, edges, jnp.full(1, jnp.inf, levels.dtype)])
+
+
+def _off_centre(law: Symmetric, log_levels: Array, start: Array, count: Array, odd: Array):
+    """Log of a level over the mean of its cell (of those not meant: over what they are), zeroth and first moments."""
+    levels, edges = _cells(law, log_levels, count, odd)
+    unit, meant = jnp.sqrt(law.second_moment()), jnp.arange(levels.size) < count
+    zeroth, first, _ = law.cell_moments(edges * unit)
+    zeroth, first = jnp.where(meant, zeroth, 1.0), jnp.where(meant, first / unit, 1.0)
+    return jnp.where(meant, jnp.log(levels * zeroth / first), log_levels - start), zeroth, first
 
 
 @eqx.filter_jit
-def _solve(law: Symmetric, start: Array, max_steps: Array, odd: int) -> Array:
+def _solve(law: Symmetric, first: Array, count: Array, odd: Array, max_steps: Array) -> Array:
+    """The levels of both signs with 0 between them."""
+    unit = jnp.sqrt(law.second_moment())
+
     def condition(levels, _, inputs):
-        return _off_centre(levels, inputs[0], odd)
+        law, start, count, odd, _ = inputs
+        return _off_centre(law, levels, start, count, odd)[0]
 
-    return implicit_root(partial(_search, odd), condition, (law, start, max_steps))[0]
+    levels = implicit_root(_search, condition, (law, jnp.log(first / unit), count, odd, max_steps))[0]
+    half = jnp.exp(levels) * unit
+    return jnp.concatenate([-half[::-1], jnp.zeros(1, half.dtype), half])
 
 
-def _search(odd: int, inputs) -> tuple[Array, Array]:
+def _search(inputs) -> tuple[Array, Array]:
     """Newton's method; a step goes at most half of the way to where two levels would meet, and one in any logarithm."""
-    law, start, max_steps = inputs
+    law, start, count, odd, max_steps = inputs
     eps = jnp.finfo(start.dtype).eps
 
     def step(carry):
-        levels, size, left = carry
-        residual = _off_centre(levels, law, odd)
-        newton = -jnp.linalg.solve(_jacobian(levels, law, odd), residual)
+        log_levels, _, left = carry
+        residual, *moments = _off_centre(law, log_levels, start, count, odd)
+        newton = -_solve_jacobian(law, log_levels, count, odd, *moments, residual)
         newton = jnp.where(jnp.isfinite(newton).all(), newton, -residual)  # or Lloyd's step
-        closing = -jnp.diff(newton) / jnp.diff(levels)
-        new = levels + newton / jnp.maximum(1.0, jnp.maximum(jnp.abs(newton).max(), 2 * closing.max(initial=0.0)))
-        return new, jnp.abs(new - levels).max(), left - 1
+        gaps = jnp.diff(log_levels)
+        closing = jnp.where(gaps > 0, -jnp.diff(newton) / jnp.where(gaps > 0, gaps, 1.0), 0.0)
+        new = log_levels + newton / jnp.maximum(1.0, jnp.maximum(jnp.abs(newton).max(), 2 * closing.max(initial=0.0)))
+        return new, jnp.abs(new - log_levels).max(), left - 1
 
     goal = 1e3 * eps
     levels, size, _ = jax.lax.while_loop(
@@ -72,13 +95,19 @@ def _search(odd: int, inputs) -> tuple[Array, Array]:
     return jnp.where(size <= 1e6 * eps, levels, jnp.nan), max_steps
 
 
-def _jacobian(levels: Array, law: Symmetric, odd: int) -> Array:
-    """Every level's cell hangs on its neighbours alone: three tangents give all columns."""
-    count = levels.size
-    index = jnp.arange(count)
-    tangents = jnp.stack([(index % 3 == k).astype(levels.dtype) for k in range(3)])
-    columns = jax.vmap(lambda t: jax.jvp(lambda x: _off_centre(x, law, odd), (levels,), (t,))[1])(tangents)
-    neighbour = index[:, None] + jnp.arange(-1, 2)
-    inside = (neighbour >= 0) & (neighbour < count)
-    value = jnp.where(inside, columns[neighbour % 3, index[:, None]], 0.0)
-    return jnp.zeros((count, count), levels.dtype).at[index[:, None], neighbour % count].add(value)
+def _solve_jacobian(law, log_levels, count, odd, zeroth, first, residual):
+    """Every level's cell hangs on its neighbours alone.
+
+    With Z, M1 the moments of a cell that ends at e = (a + a')/2:  d log(Z/M1)/de = p(e) (1/Z − e/M1), the other end minus it.
+    """
+    levels, edges = _cells(law, log_levels, count, odd)
+    unit = jnp.sqrt(law.second_moment())
+    edge = jnp.where(jnp.isfinite(edges), edges, 0.0)
+    density = jnp.where(jnp.isfinite(edges), law.pdf(edge * unit) * unit, 0.0)
+    density = density.at[0].multiply(odd)
+    right = density[1:] * (1 / zeroth - edge[1:] / first) / 2
+    left = -density[:-1] * (1 / zeroth - edge[:-1] / first) / 2
+    zero = jnp.zeros(1, levels.dtype)
+    below, above = jnp.concatenate([zero, left[1:] * levels[:-1]]), jnp.concatenate([right[:-1] * levels[1:], zero])
+    diagonal = 1 + (left + right) * levels
+    return jax.lax.linalg.tridiagonal_solve(below, diagonal, above, residual[:, None])[:, 0]

@@ -34,6 +34,10 @@ class WithoutOutliers(Symmetric):
         return self.law.scale
 
     @property
+    def whole(self):
+        return self.law
+
+    @property
     def largest(self):
         return self.threshold * self.scale
 
@@ -47,14 +51,27 @@ class WithoutOutliers(Symmetric):
     def tempered(self, exponent):
         raise NotImplementedError
 
-    def _log_density(self, t):
-        return jnp.where(t < self.threshold, self.law._log_density(jnp.minimum(t, self.threshold)), -jnp.inf)
+    @property
+    def zeroed(self):
+        return self.fraction
 
-    def _tail(self, t):
-        inside = self.law._tail(jnp.minimum(t, self.threshold))
-        beyond = self.law._tail(self.threshold)
+    def _log_peak(self):
+        return self.law._log_peak()
+
+    def _log_shape(self, t):
+        return jnp.where(t < self.threshold, self.law._log_shape(jnp.minimum(t, self.threshold)), -jnp.inf)
+
+    def _beyond_shape(self, t):
+        return self.law._beyond_shape(jnp.minimum(t, self.threshold)) - self.law._beyond_shape(self.threshold)
+
+    def _tail_shape(self, t):
+        inside = self.law._tail_shape(jnp.minimum(t, self.threshold))
+        beyond = self.law._tail_shape(self.threshold)
         return tuple(a - b for a, b in zip(inside, beyond, strict=True))
 
-    def _upper(self, tail):
-        # Zeros fill the middle: less than they does no magnitude stay below.
-        return self.law._upper(jnp.minimum(tail + self.fraction / 2, 0.5 - 1e-12))
+    @property
+    def tail_index(self):
+        return self.law.tail_index
+
+    def log_tails(self):
+        return self.law.log_tails()

@@ -14,8 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from replicajax import _checks
-from replicajax.distributions import Symmetric
+from replicajax.distributions import Symmetric, as_data
 from replicajax.formats._rate import shannon_lower_bound
+
+_FEW, _MANY = 2**10, 2**13
+"""Cells of the grid."""
 
 
 @eqx.filter_jit
@@ -58,18 +61,32 @@ def rate_distortion(law: Symmetric, bits: float) -> float:
     rate = float(_checks.scalar("bits", bits))
     if not 0.1 <= rate <= 4:
         raise ValueError(f"bits must be a number from 0.1 to 4, got {bits!r}")
-    unit = float(jnp.sqrt(law.second_moment()))
-    D = (float(shannon_lower_bound(law)) * unit * 2.0**-rate) ** 2
-    step, reach = np.sqrt(D) / 12, 8 * unit
-    while reach < 2**12 * step and float(law.partial_moments(reach, jnp.inf)[2]) > 1e-4 * D:
-        reach *= 1.25
-    count = 2 ** int(np.ceil(np.log2(2 * reach / step)))
-    edges = step * (jnp.arange(count + 1) - count / 2)
-    p = law.cell_moments(edges)[0]
-    q = p = p / p.sum()
+    family = as_data(law)
+    unit, reaches, beyond = (np.asarray(x) for x in _reaches(family))
+    D = (float(shannon_lower_bound(law)) * float(unit) * 2.0**-rate) ** 2
+    step = np.sqrt(D) / 12
+    far_enough = (beyond <= 1e-4 * D) | (reaches >= 2**12 * step)
+    reach = reaches[np.append(np.flatnonzero(far_enough), -1)[0]]
+    count = _FEW if 2 * reach / step <= _FEW else _MANY
+    edges = (step * (np.arange(count + 1) - count / 2)).astype(family.dtype)
+    p = q = _cell_probabilities(family, edges)
     beta = 1 / (2 * D)
     for _ in range(8):
-        q, found, D = _improve(q, p, (edges[1:] + edges[:-1]) / 2, jnp.asarray(beta), jnp.asarray(400))
+        q, found, D = _improve(q, p, (edges[1:] + edges[:-1]) / 2, np.asarray(beta, family.dtype), np.asarray(400))
         excess = float(found) - rate
         beta *= 4.0**-excess
-    return float(jnp.sqrt(D + excess * np.log(2) / beta)) / unit  # the rest along the tangent
+    return float(np.sqrt(float(D) + excess * np.log(2) / beta) / unit)  # the rest along the tangent
+
+
+@eqx.filter_jit
+def _reaches(law: Symmetric) -> tuple[Array, Array, Array]:
+    """RMS, how far a grid may reach, and E[x²; x beyond it]."""
+    unit = jnp.sqrt(law.second_moment())
+    reaches = unit * 8 * 1.25 ** np.arange(64)
+    return unit, reaches, law.tails(reaches)[2] * law.scale**2
+
+
+@eqx.filter_jit
+def _cell_probabilities(law: Symmetric, edges: Array) -> Array:
+    p = law.cell_moments(edges)[0]
+    return p / p.sum()

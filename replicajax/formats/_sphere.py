@@ -26,18 +26,20 @@ class OnSphere(Symmetric):
     def _rest(self, t):
         return jnp.maximum(1 - t**2 / self.size, 0.0)
 
-    def _log_constant(self):
+    def _log_peak(self):
         B = self.size
         return gammaln(B / 2) - gammaln((B - 1) / 2) - jnp.log(np.pi * B) / 2
 
-    def _log_density(self, t):
+    def _log_shape(self, t):
         rest = self._rest(t)
-        return self._log_constant() + (self.size - 3) / 2 * jnp.log(jnp.where(rest > 0, rest, 1e-300))
+        return (self.size - 3) / 2 * jnp.log(jnp.where(rest > 0, rest, 1e-300))
 
-    def _tail(self, t) -> tuple[Array, Array, Array]:
-        B, rest, constant = self.size, self._rest(t), jnp.exp(self._log_constant())
-        beyond = betainc((B - 1) / 2, 0.5, rest) / 2
-        edge = constant * rest ** ((B - 1) / 2)
+    def _beyond_shape(self, t):
+        return betainc((self.size - 1) / 2, 0.5, self._rest(t)) / (2 * jnp.exp(self._log_peak()))
+
+    def _tail_shape(self, t) -> tuple[Array, Array, Array]:
+        B, beyond = self.size, self._beyond_shape(t)
+        edge = self._rest(t) ** ((B - 1) / 2)
         return beyond, edge * B / (B - 1), beyond + t * edge
 
     def tempered(self, exponent):

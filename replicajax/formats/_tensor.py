@@ -16,8 +16,9 @@ from replicajax.codebooks import Codebook
 from replicajax.formats._block import SCALE_FORMATS, BlockFormat
 from replicajax.formats._packing import pack, packed_bytes, unpack, whole_chunk
 
-_CHUNK = 2**22
-"""Weights worked on at a time."""
+_CHUNK, _LARGE = 2**22, 2**18
+"""Weights worked on at a time, and from how many on they are worth a program."""
+_LEAST, _MOST = float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max)
 _DTYPES: dict[str | None, Any] = {
     None: np.float32,
     "fp32": np.float32,
@@ -38,6 +39,8 @@ class QuantizedTensor:
       shape, dtype: of the original.
       packed: bytes of the codes, in C order.
       scales: one per block, in the scale format; `tensor_scale`, a power of two, multiplies all of them.
+      clamped: blocks whose scale lies out of the scale format's range even so: stored as the nearest number that the format
+        has, which makes those too small for it zeros.
       outlier_index, outlier_value: flat positions and exact values of the weights kept as they were.
     """
 
@@ -49,6 +52,7 @@ class QuantizedTensor:
     tensor_scale: float
     outlier_index: np.ndarray
     outlier_value: np.ndarray
+    clamped: int = 0
 
     @property
     def size(self) -> int:
@@ -71,16 +75,19 @@ class QuantizedTensor:
         return self.bits / max(self.size, 1)
 
     def dequantize(self) -> np.ndarray:
-        """The weights the codes stand for, in the original shape and dtype."""
+        """The weights the codes stand for, in the original shape and dtype, whose range they do not leave."""
         out = np.empty(self.size, self.dtype)
-        levels = np.asarray(self.format.codebook.levels, np.float32)
-        factor = self.scales.astype(np.float32) * np.float32(self.tensor_scale)
-        block = _block_size(self.format, self.shape)
-        count = len(levels)
+        levels, scales, unit = _levels(self.format), self.scales.astype(np.float32), np.float32(self.tensor_scale)
+        block, count = _block_size(self.format, self.shape), levels.size
+        most = np.float32(min(float(ml_dtypes.finfo(self.dtype).max), _MOST))
+        largest = np.abs(levels).max() * np.abs(scales).max(initial=0).astype(np.float64) * float(unit)
         for start, stop in _chunks(self.size, count, block):
             part = slice(packed_bytes(start, count), packed_bytes(stop, count))
             codes = unpack(self.packed[part], stop - start, count)
-            out[start:stop] = levels[codes] * _per_weight(factor, block, start, stop)
+            with np.errstate(over="ignore"):
+                value = levels[codes] * _per_weight(scales, block, start, stop)
+                value = value if unit == 1 else value * unit
+            out[start:stop] = value if largest <= most else np.clip(value, -most, most)
         out[self.outlier_index] = self.outlier_value
         return out.reshape(self.shape)
 
@@ -89,12 +96,13 @@ def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0)
     """Every weight to its nearest level, block by block in C order; the last block may be shorter.
 
     Args:
-      tensor: any shape; float16, bfloat16, float32 or float64 (computed in float32).
+      tensor: any shape; float16, bfloat16, float32 or float64 (computed in float32, whose range it must not leave).
       fmt: a BlockFormat, or a Codebook in the units of the tensor.
       outliers: this fraction of the weights, the largest in magnitude, is kept exactly (value and 32-bit position).
 
     Raises:
-      TypeError, ValueError: not floating, NaN or infinite weights, block size not a whole number, outliers not in [0, 1).
+      TypeError, ValueError: not floating, NaN or infinite weights, weights that are all too large or too small for float32,
+        block size not a whole number, outliers not in [0, 1).
     """
     array = np.asarray(tensor)
     if not is_floating(array):
@@ -106,9 +114,11 @@ def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0)
         unscaled = False
     _checks.fraction("outliers", outliers)
     flat = array.reshape(-1)
-    finite = all(np.isfinite(flat[i : i + _CHUNK]).all() for i in range(0, flat.size, _CHUNK))
-    if not finite:
-        raise ValueError(f"tensor must be finite, got {int((~np.isfinite(flat.astype(np.float32))).sum())} NaN or inf")
+    largest = max((_magnitude(flat[i : i + _CHUNK]) for i in range(0, flat.size, _CHUNK)), default=0.0)
+    if not np.isfinite(largest):
+        raise ValueError(f"tensor must be finite, got {int((~np.isfinite(flat)).sum())} NaN or inf")
+    if largest > _MOST or 0 < largest < _LEAST:
+        raise ValueError(f"tensor must fit float32, got weights of magnitude up to {largest:.6g}")
     index = np.zeros(0, np.uint32)
     kept = int(round(outliers * flat.size))
     if kept:
@@ -118,10 +128,21 @@ def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0)
     if kept:
         flat[index] = 0
     block = _block_size(fmt, array.shape)
-    factor = np.ones(1, np.float32) if unscaled else _scales(flat, fmt, block)
-    scales, tensor_scale = _store_scales(factor, fmt.scale_format)
-    packed = _encode(flat, fmt, block, scales.astype(np.float32) * np.float32(tensor_scale))
-    return QuantizedTensor(fmt, array.shape, array.dtype, packed, scales, tensor_scale, index, values)
+    if unscaled:
+        scales, tensor_scale, clamped = np.ones(1, np.float32), 1.0, 0
+    else:
+        scales, tensor_scale, clamped = _store_scales(_scales(flat, fmt, block), fmt.scale_format)
+    packed = _encode(flat, fmt, block, scales.astype(np.float32), np.float32(tensor_scale))
+    return QuantizedTensor(fmt, array.shape, array.dtype, packed, scales, tensor_scale, index, values, clamped)
+
+
+def _magnitude(part: np.ndarray) -> float:
+    """The largest; NaN if there is one."""
+    return max(float(part.max()), -float(part.min()), key=lambda x: np.inf if np.isnan(x) else x)
+
+
+def _levels(fmt: BlockFormat) -> np.ndarray:
+    return np.clip(np.asarray(fmt.codebook.levels), -_MOST, _MOST).astype(np.float32)
 
 
 def is_floating(array: np.ndarray) -> bool:
@@ -140,12 +161,16 @@ def _block_size(fmt: BlockFormat, shape: tuple[int, ...]) -> int:
     return int(fmt.block_size)
 
 
-def _chunks(size: int, levels: int, block: int) -> Iterator[tuple[int, int]]:
-    """Pieces that fill whole bytes, and blocks unless those are long."""
+def _chunk(levels: int, block: int) -> int:
+    """Weights that fill whole bytes, and blocks unless those are long."""
     unit = math.lcm(whole_chunk(levels), block)
     if unit > _CHUNK:
         unit = whole_chunk(levels)
-    step = _CHUNK // unit * unit
+    return _CHUNK // unit * unit
+
+
+def _chunks(size: int, levels: int, block: int) -> Iterator[tuple[int, int]]:
+    step = _chunk(levels, block)
     for start in range(0, size, step):
         yield start, min(start + step, size)
 
@@ -161,7 +186,7 @@ def _per_weight(of_blocks: np.ndarray, block: int, start: int, stop: int) -> np.
 def _scales(flat: np.ndarray, fmt: BlockFormat, block: int) -> np.ndarray:
     """What every block is divided by, before it is stored."""
     count = -(-flat.size // block)
-    out = np.zeros(count, np.float32)
+    out = np.zeros(count)
     step = max(1, _CHUNK // block)
     for start in range(0, count, step):
         part = flat[start * block : (start + step) * block]
@@ -169,7 +194,7 @@ def _scales(flat: np.ndarray, fmt: BlockFormat, block: int) -> np.ndarray:
         out[start : start + whole] = _reduce(part[: whole * block].reshape(whole, block), fmt.scaling, step)
         if part.size % block:
             out[start + whole] = _reduce(part[whole * block :].reshape(1, -1), fmt.scaling, step)[0]
-    return out * np.float32(fmt.multiplier / fmt.end)
+    return out * (float(fmt.multiplier) / float(fmt.end))
 
 
 def _reduce(blocks: np.ndarray, scaling: str, most_rows: int) -> np.ndarray:
@@ -197,60 +222,75 @@ def root_mean_square(blocks: np.ndarray) -> np.ndarray:
     return np.sqrt(sum(np.square(piece).sum(1) for piece in pieces) / max(blocks.shape[1], 1))
 
 
-def _store_scales(factor: np.ndarray, scale_format: str | None) -> tuple[np.ndarray, float]:
-    """In the scale format, and the power of two that brings them into its range."""
+def _store_scales(factor: np.ndarray, scale_format: str | None) -> tuple[np.ndarray, float, int]:
+    """In the scale format, the power of two that brings them into its range, and how many are out of it even so."""
     dtype, how = _DTYPES[scale_format], SCALE_FORMATS[scale_format]
+    size = np.abs(factor)
+    finite = ml_dtypes.finfo(dtype)
+    least, most, largest = float(finite.smallest_subnormal), float(finite.max), size.max(initial=0.0)
+    if how.up and (factor < 0).any():
+        raise ValueError("scale_format 'e8m0' has no sign: use scaling 'absmax'")
+    shift = 0.0
+    if largest > 0 and (most < 2.0**100 or not 2.0**-100 < largest < 2.0**100):
+        # A narrow format's end is where the largest goes; a wide one needs it for the largest and smallest of numbers only.
+        shift = np.ceil(np.log2(largest) - (np.log2(most) if most < 2.0**100 else 0.0))
+    unit = 2.0 ** np.clip(shift, -126, 127)
+    scaled = factor / unit
     if how.up:
-        if (factor < 0).any():
-            raise ValueError("scale_format 'e8m0' has no sign: use scaling 'absmax'")
-        # From 2^(−127), which is also what a block of zeros gets.
-        exponent = np.ceil(np.log2(np.maximum(factor.astype(np.float64), 2.0**-127)))
-        return np.exp2(np.minimum(exponent, 127)).astype(dtype), 1.0
-    shift = 1.0
-    if how.bits <= 16 and scale_format != "bf16" and factor.size and np.abs(factor).max() > 0:
-        shift = 2.0 ** np.ceil(np.log2(np.abs(factor).max() / float(ml_dtypes.finfo(dtype).max)))
-    return (factor / np.float32(shift)).astype(dtype), float(shift)
+        # A block of zeros gets the least of scales, for want of 0.
+        scaled = np.exp2(np.ceil(np.log2(np.maximum(scaled, least))))
+    stored = np.clip(scaled, -most, most).astype(dtype)
+    clamped = (np.abs(scaled) > most) | ((size > 0) & (size / unit < least) & ((stored == 0) | how.up))
+    return stored, float(unit), int(clamped.sum())
 
 
-def _encode(flat: np.ndarray, fmt: BlockFormat, block: int, factor: np.ndarray) -> np.ndarray:
-    """Packed codes of weights whose blocks have these scales (0: a block of zeros, or too small for the format)."""
+def _encode(flat: np.ndarray, fmt: BlockFormat, block: int, scales: np.ndarray, unit: np.float32) -> np.ndarray:
+    """Packed codes of weights whose blocks have these scales times a unit (0: a block of zeros, or too small for it)."""
     levels = np.asarray(fmt.codebook.levels, np.float64)
-    limits = ((levels[1:] + levels[:-1]) / 2).astype(np.float32)
-    most = float(np.finfo(np.float32).max)  # reached by scales that are subnormal numbers
-    inverse = np.clip(
-        np.where(factor == 0, 0.0, 1 / np.where(factor == 0, 1.0, factor.astype(np.float64))), -most, most
-    )
-    inverse = inverse.astype(np.float32)
+    limits = np.clip((levels[1:] + levels[:-1]) / 2, -_MOST, _MOST).astype(np.float32)
+    # Scales may be subnormal numbers.
+    inverse = np.where(scales == 0, 0.0, 1 / np.where(scales == 0, 1.0, scales.astype(np.float64)))
+    inverse = np.clip(inverse, -_MOST, _MOST).astype(np.float32)
     out = np.empty(packed_bytes(flat.size, levels.size), np.uint8)
     gaps = np.diff(levels)
     even = levels.size > 2 and np.ptp(gaps) <= 1e-12 * gaps[0]
     fine = np.array([levels[0], gaps[0], levels.size - 1], np.float32) if even else limits
+    whole = _chunk(levels.size, block)
     for start, stop in _chunks(flat.size, levels.size, block):
         part = flat[start:stop].astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):
+            part = part if unit == 1 else part / unit
         per_block = inverse[start // block : -(-stop // block)]
         if part.size % block or inverse.size == 1 or start % block:
-            # Pieces of blocks, or one for all: few shapes, few programs.
-            size = 1 << (part.size - 1).bit_length()
-            rows = np.zeros((size, 1), np.float32)
-            rows[: part.size, 0] = part
-            per_block = np.resize(_per_weight(inverse, block, start, stop), size)
+            rows, per_block = part[:, None], _per_weight(inverse, block, start, stop)
         else:
             rows = part.reshape(-1, block)
-        codes = np.asarray(_nearest(rows, per_block, fine, bool(even))).ravel()[: part.size]
+        # Programs for a few sizes of large pieces; small ones compile nothing.
+        nearest, count = partial(_nearest, np), len(rows)
+        if part.size >= _LARGE:
+            nearest = _nearest_compiled
+            full = whole if part.size == whole else 1 << (part.size - 1).bit_length()
+            padded = -(-full // rows.shape[1])
+            if padded > count:
+                rows = np.concatenate([rows, np.zeros((padded - count, rows.shape[1]), np.float32)])
+                per_block = per_block if per_block.size == 1 else np.resize(per_block, padded)
+        codes = np.asarray(nearest(rows, per_block, fine, bool(even)))[:count].ravel()
         first = packed_bytes(start, levels.size)
         chunk = pack(codes, levels.size)
         out[first : first + chunk.size] = chunk
     return out
 
 
-@partial(jax.jit, static_argnums=3)
-def _nearest(rows, inverse, limits, even: bool):
+def _nearest(xp, rows, inverse, limits, even: bool):
     """Index of the nearest level; of evenly spaced ones `limits` are the first, the gap and the last index."""
     z = rows * inverse[:, None]
     if even:
         first, gap, last = limits
-        return jnp.clip(jnp.ceil((z - first) / gap - 0.5), 0, last).astype(jnp.uint16)
-    if limits.size <= 64:
+        return xp.clip(xp.ceil((z - first) / gap - np.float32(0.5)), 0, last).astype(np.uint16)
+    if xp is jnp and limits.size <= 64:
         # Comparisons fuse into one pass over the weights.
         return sum((z > limit).astype(jnp.uint8) for limit in limits)
-    return jnp.searchsorted(limits, z).astype(jnp.uint8 if limits.size < 256 else jnp.uint16)
+    return xp.searchsorted(limits, z).astype(np.uint8 if limits.size < 256 else np.uint16)
+
+
+_nearest_compiled = jax.jit(partial(_nearest, jnp), static_argnums=3)

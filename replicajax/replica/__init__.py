@@ -1,5 +1,6 @@
 """Replica-symmetric theory of learning with quantized weights. [Q]"""
 
+from replicajax.replica._batch import AT_ONCE as AT_ONCE
 from replicajax.replica._batch import solve_many as solve_many
 from replicajax.replica._pool import Device as Device
 from replicajax.replica._ridge import Unquantized as Unquantized

@@ -32,12 +32,16 @@ from replicajax.replica._search import (
 from replicajax.replica._solution import Solution, observe
 from replicajax.replica._teacher import mixtures, traits_of
 
-_AT_ONCE = 256
+AT_ONCE = 512
 """Fields up to which NumPy answers before JAX would have compiled."""
 
 
 def solve_many(
-    tasks: LinearRegression, books: Codebook, betas: Points | np.ndarray, devices: Sequence[Device] = ()
+    tasks: LinearRegression,
+    books: Codebook,
+    betas: Points,
+    devices: Sequence[Device] = (),
+    compiled: bool | None = None,
 ) -> Solution:
     """`solve` for a batch, without waiting for its slowest point; not itself a JAX transformation.
 
@@ -45,6 +49,7 @@ def solve_many(
       tasks, books: with a leading axis of points on every leaf (as `jax.vmap` makes them).
       betas: (points,) inverse temperatures, inf among them if need be.
       devices: to spread the points over; all local ones if empty.
+      compiled: by JAX rather than NumPy; if None where there are many points.  The two differ in the last digit.
 
     Where several saddle points exist that one is given which state evolution, or Newton's method without crossing a fold,
     reaches from weights without levels (`ridge_start`).
@@ -54,17 +59,24 @@ def solve_many(
       whatever that is.
     """
     tasks, books, betas = jax.tree.map(np.asarray, (tasks, books, betas))
-    return observe(np, tasks, books, betas, outcomes(tasks, books, betas, devices))
+    return observe(np, tasks, books, betas, outcomes(tasks, books, betas, devices, compiled))
 
 
-def outcomes(tasks: LinearRegression, books: Codebook, betas: np.ndarray, devices: Sequence[Device] = ()) -> Outcome:
+def outcomes(
+    tasks: LinearRegression,
+    books: Codebook,
+    betas: Points,
+    devices: Sequence[Device] = (),
+    compiled: bool | None = None,
+) -> Outcome:
     """What `solve_many` makes its solutions of; in float64 whatever the dtype of the problem."""
     law = traits_of(tasks)
     levels, betas = np.asarray(books.levels, np.float64), np.asarray(betas, np.float64)
     numbers = Numbers(*(np.asarray(getattr(tasks, name), np.float64) for name in Numbers._fields))
     shared = Shared.of(levels, centred=law.centred)
-    few = betas.size * law.components <= _AT_ONCE and not devices
-    on, pool = (NUMPY, Here(law.components)) if few else (JAX, Pool(law.components, devices))
+    if compiled is None:
+        compiled = betas.size * law.components > AT_ONCE or bool(devices)
+    on, pool = (JAX, Pool(law.components, devices)) if compiled else (NUMPY, Here(law.components))
     cold, interpolates = np.isinf(betas), np.zeros(betas.shape, bool)
     inputs = numbers, mixtures(tasks), padded(levels), betas, interpolates
     found: Any = None

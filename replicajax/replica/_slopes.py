@@ -71,11 +71,15 @@ def first_slopes(tasks: LinearRegression, betas: Points, at: Outcome) -> Slopes:
 
 
 def solve_with_slopes(
-    tasks: LinearRegression, books: Codebook, betas: Points | np.ndarray, devices: Sequence[Device] = ()
+    tasks: LinearRegression,
+    books: Codebook,
+    betas: Points,
+    devices: Sequence[Device] = (),
+    compiled: bool | None = None,
 ) -> tuple[Solution, Slopes]:
     """`solve_many`, and the slopes of its generalisation errors."""
     tasks, books, betas = jax.tree.map(np.asarray, (tasks, books, betas))
-    at = outcomes(tasks, books, betas, devices)
+    at = outcomes(tasks, books, betas, devices, compiled)
     return observe(np, tasks, books, betas, at), first_slopes(tasks, betas, at)
 
 

@@ -121,7 +121,7 @@ def observe(xp: Any, task: LinearRegression, book: Codebook, beta, at: Outcome) 
     coupling = L * m - L * (q + chi / heat) / 2 + L**2 * t * chi / 2
     f = xp.where(cold, energy, energetic + coupling - at.potential)  # at beta = inf there is nothing but energy
     # beta (e − f) with everything that cancels left out.
-    entropy = xp.where(cold, 0.0, at.entropy - alpha / 2 * (xp.log1p(chi) - chi / (1 + chi)))
+    entropy = at.entropy - alpha / 2 * (xp.log1p(chi) - chi / (1 + chi))
     square = xp.where(warm, at.response_square, 1.0)
     replicon = xp.where(warm, 1 - alpha / (unit + chi) ** 2 * square, -xp.inf)
     usage = xp.clip(at.usage[..., : book.levels.shape[-1]], 0.0, 1.0)

@@ -1,7 +1,6 @@
 """`solve`: a task, a codebook and a temperature in, a `Solution` out."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
@@ -43,4 +42,4 @@ def solve(task: LinearRegression, codebook: Codebook, beta: ArrayLike, *, max_st
     if _checks.is_traced(problem):
         return solution(problem, None if _checks.is_traced(beta) else bool(np.isinf(beta)), None).capped(most)
     found = solve_many(*jax.tree.map(lambda x: np.asarray(x)[None], problem)).capped(most)
-    return jax.tree.map(lambda x: jnp.asarray(x[0]), found)
+    return jax.device_put(jax.tree.map(lambda x: x[0], found))

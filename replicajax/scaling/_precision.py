@@ -9,10 +9,10 @@ Each quantizer is unbiased given its input x; its error has the covariance
     additive  eps I        multiplicative  eps x xᵀ  (all of x scaled alike)        elementwise  eps diag(x²).
 """
 
+import math
 from typing import final
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
@@ -66,10 +66,10 @@ def integer_variance(bits: ArrayLike, reach: ArrayLike = 1.0, rounding: str = "s
     Raises:
       ValueError: bits below 1, reach not positive, an unknown rounding.
     """
-    bits, reach = _checks.positive("bits", bits), _checks.positive("reach", reach)
-    if not _checks.is_traced(bits) and bool((bits < 1).any()):
+    bits, reach = (_checks.known(_checks.positive(name, x)) for name, x in (("bits", bits), ("reach", reach)))
+    if not _checks.is_traced(bits) and (bits < 1).any():
         raise ValueError(f"bits must be at least 1, got {_checks.brief(bits)}")
-    step = 2 * reach / (jnp.exp2(bits) - 1)
+    step = 2 * reach / (2**bits - 1)
     return step**2 / (6 if _checks.choice("rounding", rounding, ROUNDINGS) == "stochastic" else 12)
 
 
@@ -81,8 +81,8 @@ def float_variance(mantissa_bits: ArrayLike, rounding: str = "stochastic") -> Fl
     Raises:
       ValueError: negative mantissa_bits, an unknown rounding.
     """
-    bits = _checks.nonnegative("mantissa_bits", mantissa_bits)
-    each = 3 / (8 * jnp.log(2.0)) / 6 * jnp.exp2(-2 * bits)
+    bits = _checks.known(_checks.nonnegative("mantissa_bits", mantissa_bits))
+    each = 3 / (8 * math.log(2)) / 6 * 4**-bits
     return each if _checks.choice("rounding", rounding, ROUNDINGS) == "stochastic" else each / 2
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import zeta
 from jaxtyping import Array, ArrayLike, Float
+from scipy.special import zeta as zeta_of_numbers
 
 from replicajax import _checks
 
@@ -56,7 +57,7 @@ class Regression(eqx.Module):
         self.target = _checks.vector("target", target, g.size, "eigenvalue")
         self.noise = _checks.variance("noise", noise, zero=True)
         self.approximation = _checks.variance("approximation", approximation, zero=True)
-        ones = jnp.ones_like(g)
+        ones = jnp.asarray(np.ones(g.shape, g.dtype), g.dtype)
         self.multiplicity = (
             ones if multiplicity is None else _checks.vector("multiplicity", multiplicity, g.size, "eigenvalue")
         )
@@ -98,31 +99,33 @@ def power_law(
       ValueError: size below 1 (relaxed: 128), exponent or source not above 1.
     """
     source = exponent if source is None else source
-    a, b = (_checks.scalar(name, value) for name, value in (("exponent", exponent), ("source", source)))
+    a, b = (_checks.known(_checks.scalar(name, value)) for name, value in (("exponent", exponent), ("source", source)))
     for name, value in (("exponent", a), ("source", b)):
         if not _checks.is_traced(value) and float(value) <= 1:
             raise ValueError(f"{name} must exceed 1 (or the label has no variance), got {float(value)}")
     if isinstance(size, (int, np.integer)) and not isinstance(size, bool) and 1 <= size <= 4096:
-        index, multiplicity, M = jnp.arange(1.0, size + 1), None, jnp.asarray(float(size))
+        index, multiplicity, M = np.arange(1, size + 1).astype(a.dtype), None, np.asarray(size, a.dtype)
     else:
-        M = _checks.scalar("size", size)
+        M = _checks.known(_checks.scalar("size", size))
         if not _checks.is_traced(M) and float(M) < 1.3 * _HEAD:
             raise ValueError(f"size must be a whole number from 1 to 4096 or a real one from 128 on, got {size!r}")
         index, multiplicity = _relaxed_directions(M)
-    return Regression(index**-a, index ** ((a - b) / 2), noise, zeta(b, M + 1), multiplicity)
+    beyond = (zeta if _checks.is_traced((b, M)) else zeta_of_numbers)(b, M + 1)
+    return Regression(index**-a, index ** ((a - b) / 2), noise, beyond, multiplicity)
 
 
 def _relaxed_directions(M: Array) -> tuple[Array, Array]:
     """i and how many directions it stands for:  sum_{i <= M} f(i) = sum over the head + int f di − [f'/24] at the ends."""
-    node, weight = (jnp.asarray(x) for x in _RULE)
-    low, high = jnp.log(_HEAD + 0.5), jnp.log(M + 0.5)
-    edges = low + (high - low) * jnp.linspace(0.0, 1.0, _PANELS + 1)
-    half = jnp.diff(edges)[:, None] / 2
-    inner = jnp.exp((edges[:-1, None] + half * (1 + node)).ravel())
-    index = jnp.concatenate([jnp.arange(1.0, _HEAD + 1), jnp.array([_HEAD + 1.0]), inner, M[None], M[None] + 1])
-    head = jnp.ones(_HEAD).at[-1].add(-1 / 24)
+    xp = jnp if _checks.is_traced(M) else np
+    node, weight = _RULE
+    low, high = np.log(_HEAD + 0.5), xp.log(M + 0.5)
+    edges = low + (high - low) * np.linspace(0.0, 1.0, _PANELS + 1)
+    half = xp.diff(edges)[:, None] / 2
+    inner = xp.exp((edges[:-1, None] + half * (1 + node)).ravel())
+    index = xp.concatenate([np.arange(1.0, _HEAD + 2), inner, xp.stack([M, M + 1])])
+    head = np.concatenate([np.ones(_HEAD - 1), [1 - 1 / 24, 1 / 24]])
     rest = (half * weight).ravel() * inner
-    return index, jnp.concatenate([head, jnp.array([1 / 24]), rest, jnp.array([1 / 24, -1 / 24])])
+    return index, xp.concatenate([head, rest, np.array([1 / 24, -1 / 24])])
 
 
 def from_data(X: ArrayLike, y: ArrayLike) -> Regression:

@@ -95,7 +95,7 @@ def sgd_risk(
     if not _checks.is_traced(size) and float(size) < 1:
         raise ValueError(f"batch must be at least 1, got {batch!r}")
     _checks.fraction("average", average)
-    whole = isinstance(steps, (int, np.integer)) and not isinstance(steps, bool)
+    whole = np.asarray(isinstance(steps, (int, np.integer)) and not isinstance(steps, bool))
     number = _checks.scalar("steps", steps)
     if not _checks.is_traced(number) and float(number) < 1:
         raise ValueError(f"steps must be at least 1, got {steps!r}")
@@ -108,14 +108,28 @@ def sgd_risk(
     if method == "stages":
         if not named:
             raise ValueError(f"method 'stages' needs schedule 'geometric' or 'constant', got {schedule!r}")
-        if not diagonal:
-            raise ValueError("method 'stages' needs noise that commutes with G: elementwise noise in a basis does not")
-        return _by_stages(problem, precision, number, step, size, float(average), str(schedule), bool(whole))
+        return risk_in_stages(problem, precision, number, step, size, whole, float(average), str(schedule))
     if not whole or int(steps) > 10**7:  # type: ignore[arg-type]
         raise ValueError(f"steps must be a whole number up to 10^7 to go step by step, got {steps!r}")
     last = int(np.ceil(average * int(steps)))  # type: ignore[arg-type]
     moments = moments_of(problem, precision)
     return _by_scan(problem, precision, moments, step_factors(schedule, int(steps)), step, size, last)  # type: ignore[arg-type]
+
+
+def risk_in_stages(
+    problem: Regression,
+    precision: Precision,
+    steps: Array,
+    step_size: Array,
+    batch: Array,
+    whole: ArrayLike,
+    average: float = 0.0,
+    schedule: str = "geometric",
+) -> SGDRisk:
+    """`sgd_risk` in stages; `whole`, which may be traced, says whether they follow the schedule to the letter."""
+    if not closes_on_the_diagonal(problem, precision):
+        raise ValueError("method 'stages' needs noise that commutes with G: elementwise noise in a basis does not")
+    return _by_stages(problem, precision, steps, step_size, batch, average, schedule, whole)
 
 
 def _overshoots(problem: Regression, precision: Precision, step: Array, batch: Array) -> bool:
@@ -217,10 +231,10 @@ def step_limit(problem: Regression, precision: Precision, batch: ArrayLike = 1.0
 
 
 @eqx.filter_jit
-def _by_stages(problem, precision, steps, step_size, batch, average: float, schedule: str, whole: bool) -> SGDRisk:
+def _by_stages(problem, precision, steps, step_size, batch, average: float, schedule: str, whole) -> SGDRisk:
     moments = Diagonal(problem, precision)
     lengths, sizes = stages(schedule, steps, whole)
-    tail = jnp.ceil(average * steps) if whole else average * steps
+    tail = jnp.where(whole, jnp.ceil(average * steps), average * steps)
     ends = jnp.cumsum(lengths)
     before = jnp.clip(steps - tail - (ends - lengths), 0, lengths) if average else lengths
     zero = jnp.zeros_like(moments.c)

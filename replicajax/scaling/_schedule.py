@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
 
@@ -46,7 +46,7 @@ def stage_count(steps: Array) -> Array:
     return jnp.maximum(jnp.floor(jnp.log2(steps) * (1 + 1e-14)), 1.0)
 
 
-def stages(schedule: str, steps: Array, whole: bool) -> tuple[Array, Array]:
+def stages(schedule: str, steps: Array, whole: ArrayLike) -> tuple[Array, Array]:
     """Lengths and factors of the stages of constant step (those of length 0 are not there).
 
     With `whole` as the definition has it; else of equal real lengths N/L, which N moves.
@@ -55,7 +55,7 @@ def stages(schedule: str, steps: Array, whole: bool) -> tuple[Array, Array]:
     if schedule == "constant":
         return jnp.where(number == 0, steps, 0.0), jnp.ones(_MOST_STAGES)
     count = stage_count(steps)
-    each = jnp.floor(steps / count) if whole else steps / count
+    each = jnp.where(whole, jnp.floor(steps / count), steps / count)
     last = steps - (count - 1) * each
     return jnp.where(number < count - 1, each, jnp.where(number == count - 1, last, 0.0)), jnp.exp2(
         -number.astype(float)

@@ -1,26 +1,27 @@
-"""How to divide a budget among model size, data and bits: least exact risk, by gradients.
+"""How to divide a budget among model size, data and bits: least exact risk, by descent.
 
     minimise over (M, bits, step)    sgd_risk( problem(M), precision(bits), N, step )    with    cost(M, N, bits) = budget
 
-N is what the budget leaves (or, if N is given, M is), by a scalar equation with its implicit derivative; the rest is
-unconstrained in the logit of its range, by BFGS from several starts.  Then bits are rounded both ways, each choice is
-optimised again in M and the step, and whole numbers are what is returned.
+N is what the budget leaves (or, if N is given, M is), by bisection; the rest is unconstrained in the logit of its range, by
+BFGS from several starts, on differences: in so few variables they are worth less than what compiling derivatives takes.
+Then bits are rounded both ways, each choice is optimised again in M and the step, and whole numbers are what is returned.
+All of it is one program, of everything that a point x buys.
 """
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix as optx
 from jaxtyping import Array, ArrayLike
 
 from replicajax import _checks
 from replicajax.numerics import bisect
-from replicajax.scaling import Precision, Regression, SGDRisk, sgd_risk, step_limit
+from replicajax.scaling import Precision, Regression, SGDRisk, step_limit
+from replicajax.scaling._risk import risk_in_stages
 
 Cost = Callable[[Array, Array, Array], Array]
 _STEP = (0.003, 0.95)
@@ -80,15 +81,15 @@ def allocate_budget(
     search = _Search(problem, precision, cost, steps, float(batch), _ranges(bits, size))
     limit = _checks.scalar("budget", budget)
     search.check_cost(float(limit))
-    return _split(search, limit, whole)
+    return _split(search, np.asarray(limit), whole)
 
 
-def _ranges(bits, size) -> Array:
+def _ranges(bits, size) -> np.ndarray:
     ranges = [*bits, tuple(np.log(size)), tuple(np.log(_STEP))]
     for low, high in ranges:
         if not np.isfinite([low, high]).all() or low >= high:
             raise ValueError(f"bits and size must be ranges (least, most), got bits {bits!r}, size {size!r}")
-    return jnp.asarray(ranges, float)
+    return np.asarray(jnp.asarray(ranges, float))
 
 
 class _Search(eqx.Module):
@@ -97,124 +98,115 @@ class _Search(eqx.Module):
     cost: Cost
     steps: float | None
     batch: float
-    ranges: Array
+    ranges: np.ndarray
 
     def check_cost(self, budget: float) -> None:
         sizes, least = np.exp(self.ranges[-2]), self.ranges[:-2, 0]
         few, many = (64.0, 1e9) if self.steps is None else (self.steps, self.steps)
         names = ("size", "steps", "bits")
         grows = (sizes[0], many) if self.steps is None else (sizes[1], few)
-        for bits in (least, self.ranges[:-2, 1]):
-            tried = [(sizes[0], few), grows, (sizes[1], many)]
-            values = [np.asarray(self.cost(jnp.asarray(M), jnp.asarray(N), bits)) for M, N in tried]
-            for (M, N), value in zip(tried, values, strict=True):
-                if value.shape != () or not value > 0:
-                    where = dict(zip(names, (float(M), float(N), [float(b) for b in bits]), strict=True))
-                    raise ValueError(f"cost must return one positive number, got {value} at {where}")
-            if not values[1] > values[0]:
+        places = [(sizes[0], few), grows, (sizes[1], many)]
+        tried = [(M, N, bits) for bits in (least, self.ranges[:-2, 1]) for M, N in places]
+        values = [np.asarray(value) for value in _costs(self.cost, tried)]
+        for place, value in zip(tried, values, strict=True):
+            if value.shape != () or not value > 0:
+                M, N, bits = place
+                where = dict(zip(names, (float(M), float(N), [float(b) for b in bits]), strict=True))
+                raise ValueError(f"cost must return one positive number, got {value} at {where}")
+        for first, more in (values[:2], values[3:5]):
+            if not more > first:
                 resource = "steps" if self.steps is None else "size"
-                raise ValueError(f"cost must grow with {resource}, got {values[0]:.6g} and then {values[1]:.6g}")
-        cheapest = float(self.cost(jnp.asarray(sizes[0]), jnp.asarray(few), least))
+                raise ValueError(f"cost must grow with {resource}, got {first:.6g} and then {more:.6g}")
+        cheapest = float(values[0])
         if cheapest > budget:
             raise ValueError(
                 f"budget must be at least {cheapest:.6g}, the smallest model at the fewest bits, got {budget:.6g}"
             )
 
-    def place(self, x: Array) -> tuple[Array, Array, Array]:
-        """Bits, log M and log of the step over its limit, from the unconstrained x."""
+    @eqx.filter_jit
+    def at(self, x: Array, budget: Array, held: Array, whole: Array) -> "_Point":
+        """What x buys; where `held` is not NaN, bits are as it says; M and N as they are or whole numbers."""
         low, high = self.ranges.T
         inside = low + (high - low) * jax.nn.sigmoid(x)
-        return inside[:-2], inside[-2], inside[-1]
+        bits, size = jnp.where(jnp.isnan(held), inside[:-2], held), jnp.exp(inside[-2])
+        least = jnp.exp(low[-2])
 
-    def resources(self, bits, log_size, budget) -> tuple[Array, Array]:
-        """log M, log N with the budget spent."""
+        def rounded(x):
+            return jnp.where(whole, jnp.floor(x * (1 + 1e-12)), x)
+
         if self.steps is None:
-            return log_size, _solve(
-                lambda n: jnp.log(self.cost(jnp.exp(log_size), jnp.exp(n), bits)), budget, _MOST_STEPS
-            )
-        n = jnp.log(jnp.asarray(self.steps, float))
-        most = jnp.exp(self.ranges[-2, 1])
-        return _solve(lambda m: jnp.log(self.cost(jnp.exp(m), jnp.exp(n), bits)), budget, most), n
-
-    def risk(self, bits, log_size, log_steps, log_step) -> SGDRisk:
-        problem, precision = self.problem(jnp.exp(log_size)), self.precision(bits)
-        step = jnp.exp(log_step) * step_limit(problem, precision, self.batch)
-        return sgd_risk(problem, precision, jnp.exp(log_steps), step, batch=self.batch)
-
-    def log_excess(self, x: Array, inputs: tuple[Array, Array]) -> Array:
-        """Where `held` is not NaN, bits are as it says.  Fewer than 64 steps or too small a model count as much worse."""
-        budget, held = inputs
-        bits, log_size, log_step = self.place(x)
-        bits = jnp.where(jnp.isnan(held), bits, held)
-        log_size, log_steps = self.resources(bits, log_size, budget)
-        least = self.ranges[-2, 0]
-        short = jnp.maximum(jnp.log(64.0) - log_steps, 0) + jnp.maximum(least - log_size, 0)
-        found = self.risk(bits, jnp.maximum(log_size, least), jnp.maximum(log_steps, jnp.log(64.0)), log_step)
-        return jnp.log(found.excess) + short
-
-
-def _solve(log_cost: Callable[[Array], Array], budget: Array, most: ArrayLike) -> Array:
-    """log of the resource at which the cost is the budget, up to `most`."""
-    goal = jnp.log(budget)
-
-    low, high = bisect(lambda x: log_cost(x) <= goal, 0.0, jnp.log(jnp.asarray(most, float)), 55)
-    found = jax.lax.stop_gradient(low)
-    slope = jax.lax.stop_gradient(jax.jvp(log_cost, (found,), (jnp.ones(()),))[1])
-    beyond = high >= jnp.log(most) - 1e-9  # more than `most` is affordable
-    return jnp.where(beyond, found, found + (goal - log_cost(found)) / slope)
+            size = rounded(size)
+            steps = rounded(_afford(lambda n: self.cost(size, n, bits), budget, _MOST_STEPS))
+        else:
+            steps = jnp.asarray(self.steps, float)
+            size = rounded(_afford(lambda m: self.cost(m, steps, bits), budget, jnp.exp(high[-2])))
+        problem, precision = self.problem(jnp.maximum(size, least)), self.precision(bits)
+        step = jnp.exp(inside[-1]) * step_limit(problem, precision, self.batch)
+        batch = jnp.asarray(self.batch, float)
+        risk = risk_in_stages(problem, precision, jnp.maximum(steps, 64.0), step, batch, whole)
+        # Fewer than 64 steps or too small a model count as much worse.
+        short = jnp.maximum(jnp.log(64.0 / steps), 0) + jnp.maximum(jnp.log(least / size), 0)
+        return _Point(jnp.log(risk.excess) + short, bits, size, steps, step, self.cost(size, steps, bits), risk)
 
 
 @eqx.filter_jit
-def _minimise(search: _Search, start: Array, budget: Array, held: Array):
-    solver = optx.BFGS(rtol=1e-7, atol=1e-8)
-    found = optx.minimise(
-        search.log_excess,
-        solver,
-        start,
-        (budget, held),
-        options={"autodiff_mode": "fwd"},
-        max_steps=200,
-        throw=False,
-    )
-    return found.value, search.log_excess(found.value, (budget, held)), found.result == optx.RESULTS.successful
+def _costs(cost: Cost, places: list) -> list[Array]:
+    return [jnp.asarray(cost(*(jnp.asarray(x, float) for x in place))) for place in places]
 
 
-def _best(search: _Search, budget: Array, held: Array, starts: Sequence[Array]) -> tuple[Array, float, bool]:
-    found = [_minimise(search, start, budget, held) for start in starts]
-    x, value, converged = min(found, key=lambda f: float(f[1]) if np.isfinite(float(f[1])) else np.inf)
-    return x, float(value), bool(converged)
+class _Point(NamedTuple):
+    log_excess: Array
+    """More where the resources are too few."""
+    bits: Array
+    size: Array
+    steps: Array
+    step: Array
+    cost: Array
+    risk: SGDRisk
 
 
-def _split(search: _Search, budget: Array, whole: bool) -> Split:
+def _afford(cost: Callable[[Array], Array], budget: Array, most: ArrayLike) -> Array:
+    """The resource at which the cost is the budget, up to `most`."""
+    low, high = bisect(lambda x: cost(jnp.exp(x)) <= budget, 0.0, jnp.log(jnp.asarray(most, float)), 55)
+    return jnp.exp(jnp.where(high >= jnp.log(most) - 1e-9, high, low))  # more than `most` is affordable
+
+
+def _best(
+    search: _Search, budget: np.ndarray, held: np.ndarray, starts: Sequence[Sequence[float]]
+) -> tuple[np.ndarray, float, bool]:
+    from scipy.optimize import minimize  # takes long to import
+
+    def loss(x):
+        value = float(search.at(x, budget, held, np.asarray(False)).log_excess)
+        return value if np.isfinite(value) else 1e6
+
+    found = [minimize(loss, x, method="L-BFGS-B", options={"ftol": 1e-11, "gtol": 1e-6, "eps": 1e-7}) for x in starts]
+    best = min(found, key=lambda f: f.fun)
+    return best.x, float(best.fun), bool(best.success) and best.fun < 1e6
+
+
+def _split(search: _Search, budget: np.ndarray, whole: bool) -> Split:
     count = search.ranges.shape[0] - 2
-    free = jnp.full(count, jnp.nan)
-    starts = [jnp.asarray([b] * count + [m, 1.5]) for b, m in ((-0.5, -1.0), (0.5, 0.0), (-0.5, 1.0))]
+    free = np.full(count, np.nan)
+    starts = [[b] * count + [m, 1.5] for b, m in ((-0.5, -1.0), (0.5, 0.0), (-0.5, 1.0))]
     x, relaxed, converged = _best(search, budget, free, starts)
-    bits, _, _ = search.place(x)
-    chosen, at = bits, x
+    bits = np.asarray(search.at(x, budget, free, np.asarray(False)).bits)
+    chosen = bits
     if whole:
-        around = [sorted({float(np.floor(b)), float(np.ceil(b))}) for b in np.asarray(bits)]
-        low, high = np.ceil(np.asarray(search.ranges[:-2, 0])), np.floor(np.asarray(search.ranges[:-2, 1]))
+        low, high = np.ceil(search.ranges[:-2, 0]), np.floor(search.ranges[:-2, 1])
+        around = [sorted({float(np.floor(b)), float(np.ceil(b))}) for b in bits]
         options = {tuple(np.clip(option, low, high)) for option in itertools.product(*around)}
-        tried = [(jnp.asarray(option), *_best(search, budget, jnp.asarray(option), [x])) for option in sorted(options)]
-        chosen, at, _, converged_too = min(tried, key=lambda t: t[2])
+        tried = [(np.array(option), *_best(search, budget, np.array(option), [x])) for option in sorted(options)]
+        chosen, x, _, converged_too = min(tried, key=lambda t: t[2])
         converged = converged and converged_too
-    _, log_size, log_step = search.place(at)
-    log_size, _ = search.resources(chosen, log_size, budget)
-    M = jnp.floor(jnp.exp(log_size) * (1 + 1e-12))
-    _, log_steps = search.resources(chosen, jnp.log(M), budget)
-    N = jnp.floor(jnp.exp(log_steps) * (1 + 1e-12))
-    problem, precision = search.problem(M), search.precision(chosen)
-    step = jnp.exp(log_step) * step_limit(problem, precision, search.batch)
-    risk: Any = sgd_risk(problem, precision, int(N), step, batch=search.batch)
-    spent = float(search.cost(M, N, chosen))
+    found = search.at(x, budget, chosen, np.asarray(True))
     return Split(
-        size=int(M),
-        steps=int(N),
+        size=int(found.size),
+        steps=int(found.steps),
         bits=tuple(float(b) for b in chosen),
-        step_size=float(step),
-        cost=spent,
-        risk=risk,
+        step_size=float(found.step),
+        cost=float(found.cost),
+        risk=found.risk,
         relaxed_bits=tuple(float(b) for b in bits),
         relaxed_excess=float(np.exp(relaxed)),
         converged=converged,

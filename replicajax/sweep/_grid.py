@@ -4,6 +4,7 @@ A point is a task, a codebook and a temperature; every number of the three may b
 too, but an array has one number of levels, so points of different bits go into different batches.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from replicajax import _checks
 from replicajax.codebooks import Codebook, power
 from replicajax.models import LinearRegression
-from replicajax.replica import Device, Direction, Solution, slopes_many, solve_with_slopes
+from replicajax.replica import AT_ONCE, Device, Direction, Solution, slopes_many, solve_with_slopes
 
 TASK = ("alpha", "signal", "noise", "ridge")
 BOOK = ("bits", "width", "exponent")
@@ -78,7 +79,8 @@ class Grid:
     ) -> tuple[Solution, dict[str, np.ndarray]]:
         """The solutions, and derivatives of eg in each of `names`."""
         problem = self.problem(values)
-        found, slopes = solve_with_slopes(*problem, devices)
+        # Decided by the whole, so that numbers do not depend on how it is divided into chunks.
+        found, slopes = solve_with_slopes(*problem, devices, compiled=bool(devices) or math.prod(self.shape) > AT_ONCE)
         known = slopes._asdict() | {"width": slopes.log_width / self._float(values["width"])}
         return found, {
             name: known[name] if name in known else slopes_many(found, self.direction(values, name), devices=devices)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from replicajax import formats
 from replicajax.distributions import GeneralizedNormal, Laplace, Normal, StudentT, fit
-from replicajax.numerics import student_t_tail
+from replicajax.distributions._continuous import HeavyStudentT
 
 LAWS = {
     "Normal": (Normal(1.3), stats.norm(scale=1.3)),
@@ -70,14 +71,27 @@ def t_tail(x, df):
 def test_student_tail(df):
     """Tail and its derivative in df, 1e-12 relative down to 1e-250."""
     x = np.array([0.0, 1e-6, 0.1, 1.0, 5.0, 100.0])
-    tail, density = student_t_tail(jnp.asarray(x), jnp.asarray(df))
+    law = HeavyStudentT(jnp.asarray(df), jnp.ones(()))
+    tail, density = law.beyond(x), law.pdf(x)
     np.testing.assert_allclose(tail, [float(t_tail(a, df)) for a in x], rtol=1e-12)
     np.testing.assert_allclose(density, stats.t.pdf(x, df), rtol=1e-11)
-    slope = jax.jacfwd(lambda v: student_t_tail(jnp.asarray(x), v)[0])(jnp.asarray(df))
+    slope = jax.jacfwd(lambda v: HeavyStudentT(v, jnp.ones(())).beyond(x))(jnp.asarray(df))
     with mpmath.workdps(40):
         h = mpmath.mpf(10) ** -12
         want = [float((t_tail(a, mpmath.mpf(df) + h) - t_tail(a, mpmath.mpf(df) - h)) / (2 * h)) for a in x]
     np.testing.assert_allclose(slope, want, rtol=1e-10, atol=1e-13)
+
+
+def test_derivative_of_moments_in_df():
+    """Of all partial moments of a t beyond a point, in one program."""
+
+    @jax.jit
+    def moments(df):
+        return jnp.stack(StudentT(df).partial_moments(0.4, jnp.inf))
+
+    at, step = 3.1, 1e-5
+    difference = (moments(at + step) - moments(at - step)) / (2 * step)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(moments))(at), difference, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +140,9 @@ def test_laws_made_in_float32(build):
         law = build()
     assert law.quantile(jnp.float32(0.9)).dtype == jnp.float32
     np.testing.assert_allclose(law.quantile(0.9), build().quantile(0.9), rtol=1e-5)
+    for fmt in (formats.nf4(), formats.BlockFormat(formats.nf4(), 64)):
+        want = formats.relative_rms_error(build(), fmt)
+        np.testing.assert_allclose(formats.relative_rms_error(law, fmt), want, rtol=1e-4)
 
 
 def test_fit_prefers_the_simpler():

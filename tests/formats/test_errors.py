@@ -11,7 +11,7 @@ from scipy import integrate, stats
 
 import replicajax as rj
 from replicajax.distributions import distortion
-from replicajax.formats._maximum import maximum_nodes
+from replicajax.formats._maximum import maximum_edges, maximum_nodes
 
 f = rj.formats
 REL = f.relative_rms_error
@@ -192,7 +192,12 @@ def test_rms_blocks_of_normal_weights(block_size):
 
 def test_largest_of_a_block():
     """E Mx and E Mx² by scipy's order statistics, for small and huge blocks and real sizes."""
-    nodes = jax.jit(maximum_nodes)
+
+    @jax.jit
+    def nodes(law, size):
+        M, log_measure = maximum_nodes(size, maximum_edges(law, size), law.largest)
+        return M, jnp.exp(log_measure + law.log_pdf(M) + (size - 1) * law.magnitude_log_cdf(M))
+
     for law, reference in ((f.Normal(), stats.norm()), (f.StudentT(3.0), stats.t(3, scale=np.sqrt(1 / 3)))):
         for size in (1.0, 2.5, 64.0, 1e6):
             M, weight = nodes(law, size)
@@ -237,6 +242,10 @@ def test_entropy_coded(law, limit):
     assert abs((2.0**-lengths).sum() - 1) < 1e-12  # Kraft, with equality
     difference = (f.entropy_coded(law, 5.001, side=400).error - f.entropy_coded(law, 4.999, side=400).error) / 0.002
     np.testing.assert_allclose(jax.grad(lambda b: f.entropy_coded(law, b, side=400).error)(5.0), difference, rtol=1e-5)
+
+
+def test_rate_distortion_of_a_gaussian():
+    np.testing.assert_allclose(f.rate_distortion(f.Normal(2.0), 0.5), 2.0**-0.5, rtol=3e-4)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import replicajax as rj
+from replicajax.formats._block import SCALE_FORMATS
 from replicajax.formats._files import open_weights
 from replicajax.formats._packing import pack, packed_bytes, unpack, whole_chunk
 from replicajax.formats._tensor import _CHUNK, _block_size, _encode
@@ -92,8 +93,8 @@ def test_quantize(fmt, shape):
     want = plain(x, fmt)
     differs = ~np.isclose(back, want, rtol=1e-5, atol=1e-7)
     assert differs.mean() < 2e-3  # a weight within rounding of a threshold
-    factor = q.scales.astype(np.float32) * np.float32(q.tensor_scale)
-    again = _encode(back.ravel(), q.format, _block_size(q.format, shape), factor)
+    scales, unit = q.scales.astype(np.float32), np.float32(q.tensor_scale)
+    again = _encode(back.ravel(), q.format, _block_size(q.format, shape), scales, unit)
     np.testing.assert_array_equal(again, q.packed)
 
 
@@ -153,6 +154,52 @@ def test_the_smallest_scales():
     tiny = np.full((2, 32), 1e-40, np.float32)
     tiny[0, 0] = -1e-40
     assert np.abs(f.quantize(tiny, f.BlockFormat(f.nf4(), 32)).dequantize()).max() <= 1.01e-40
+
+
+def test_numbers_at_the_ends_of_the_range():
+    """What once became NaN, infinities or zeros; a float64 that float32 cannot hold is refused."""
+    int4, fp16, e8m0 = f.integer(4), "fp16", "e8m0"
+    tiny = np.full(4, 1e-40, np.float32)
+    q = f.quantize(tiny, f.BlockFormat(int4, 4, "absmax", fp16))
+    np.testing.assert_allclose(q.dequantize(), tiny, rtol=1e-3)
+    assert q.clamped == 0
+    half = np.array([6e4, -6e4], np.float16)
+    back = f.quantize(half, f.BlockFormat(int4, 2, "absmax", e8m0)).dequantize()
+    np.testing.assert_allclose(back, half, rtol=0.1)
+    large = np.array([3e38, 1], np.float32)
+    for scale in (e8m0, None, fp16, "e4m3"):
+        back = f.quantize(large, f.BlockFormat(int4, 2, "absmax", scale)).dequantize()
+        np.testing.assert_allclose(back, [3e38, 0], rtol=0.15)
+    for x in ([1e300, 1.0], [1e-300, 0.0]):
+        with pytest.raises(ValueError, match="tensor must fit float32, got weights of magnitude up to 1e"):
+            f.quantize(np.array(x), f.BlockFormat(int4, 2))
+    # Blocks 2^46 apart: fp16 has no scale for the smaller one, which is said, and becomes zeros.
+    q = f.quantize(np.array([1.0, -1.0, 1e-14, 1e-14], np.float32), f.BlockFormat(int4, 2, "absmax", fp16))
+    np.testing.assert_allclose(q.dequantize(), [1, -1, 0, 0], rtol=1e-3)
+    assert q.clamped == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64], ids=lambda d: d.__name__)
+def test_any_finite_tensor_stays_finite(dtype):
+    """Magnitudes over all of the dtype's range, alone and mixed: never worse than zeros."""
+    rng, finite = np.random.default_rng(1), ml_dtypes.finfo(dtype)
+    low = max(float(np.log2(float(finite.smallest_subnormal))), -148.0)
+    high = min(float(np.log2(float(finite.max))), 127.99)
+    books = [f.integer(4), f.nf4(), f.floating_point(2, 1), rj.codebook(1e-3 * np.arange(-8, 8.0))]
+    with np.errstate(over="ignore", under="ignore"):
+        for trial in range(160):
+            scaling = ("absmax", "signmax", "rms")[trial % 3]
+            kind = list(SCALE_FORMATS)[trial % 7]
+            if kind == "e8m0" and scaling == "signmax":
+                continue
+            middle, spread = rng.uniform(low, high), rng.choice([0.0, 1.0, 20.0, 100.0])
+            exponent = np.clip(middle + spread * rng.standard_normal((5, 1)), low, high)
+            x = (np.exp2(exponent) * rng.uniform(0.5, 1, (5, 16)) * rng.choice([-1, 0, 1], (5, 16))).astype(dtype)
+            q = f.quantize(x, f.BlockFormat(books[trial % 4], 16, scaling, kind))
+            back, x = q.dequantize().astype(np.longdouble), x.astype(np.longdouble)
+            assert np.isfinite(q.scales.astype(np.float64)).all()
+            assert np.isfinite(back).all()
+            assert ((back - x) ** 2).sum() <= (x**2).sum() * (1 + 1e-6), (trial, middle, spread)
 
 
 def test_zeros_and_short_tensors():

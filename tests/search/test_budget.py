@@ -49,26 +49,25 @@ CASES = {
 def exhaustive(problem, precision, cost, budget, steps, bits, sizes):
     """Least excess over whole bits, sizes and steps of 24 lengths below the limit; spends the budget by bisection."""
 
-    @jax.jit
-    @jax.vmap
-    def excess(b, M, fraction):
+    def excess(place):
+        b, M, fraction = place
         bits = b[None]
+
+        def halve(_, ends):
+            low, high = ends
+            middle = (low + high) / 2
+            affordable = cost(M, jnp.exp(middle), bits) <= budget
+            return jnp.where(affordable, middle, low), jnp.where(affordable, high, middle)
+
+        N = steps
         if steps is None:
-            low, high = 0.0, 45.0
-            for _ in range(50):
-                middle = (low + high) / 2
-                affordable = cost(M, jnp.exp(middle), bits) <= budget
-                low, high = jnp.where(affordable, middle, low), jnp.where(affordable, high, middle)
-            N = jnp.exp(low)
-        else:
-            N = jnp.asarray(steps)
+            N = jnp.exp(jax.lax.fori_loop(0, 50, halve, (jnp.zeros(()), jnp.asarray(45.0)))[0])
         p, e = problem(M), precision(bits)
         risk = scaling.sgd_risk(p, e, N, fraction * scaling.step_limit(p, e)).excess
         return jnp.where((cost(M, N, bits) <= budget * (1 + 1e-9)) & (N >= 64), risk, jnp.inf)
 
     grid = [jnp.asarray(x.ravel()) for x in np.meshgrid(bits, sizes, np.geomspace(0.02, 0.95, 16))]
-    values = np.concatenate([excess(*(x[i : i + 256] for x in grid)) for i in range(0, grid[0].size, 256)])
-    return values.min()
+    return float(jax.jit(lambda grid: jax.lax.map(excess, grid))(grid).min())
 
 
 @pytest.mark.slow
@@ -86,6 +85,15 @@ def test_exhaustive_search(name):
     print(f"{name}: M {split.size}, N {split.steps}, bits {b}, excess {float(split.risk.excess):.6g}, grid {best:.6g}")
     assert float(split.risk.excess) < 1.01 * best
     assert split.relaxed_excess <= float(split.risk.excess) * 1.001
+
+
+def test_exhaustive_search_of_a_small_budget():
+    """The same on some hundred points."""
+    problem, precision, cost, budget, _ = CASES["a small budget"]
+    split = allocate_budget(problem, precision, cost, budget, bits=[(1.0, 20.0)])
+    (b,), sizes = split.bits, split.size * np.geomspace(0.7, 1.4, 7)
+    best = exhaustive(problem, precision, cost, budget, None, np.arange(b - 1, b + 2), sizes)
+    assert float(split.risk.excess) < 1.01 * best
 
 
 def test_no_neighbour_is_better():
