@@ -22,8 +22,8 @@ import optimistix as optx
 
 import replicajax as rj
 from benchmarks.saddle import interleaved, numpy_loop
-from replicajax.replica import solve_many
 from replicajax.numerics import JAX
+from replicajax.replica import solve_many
 from replicajax.replica._batch import outcomes
 from replicajax.replica._equations import Numbers, Rule, Shared, State, equations, padded, problems
 from replicajax.replica._pool import Pool

@@ -1,8 +1,10 @@
 """What a quantized weight may be: K increasing levels a_1 < ... < a_K."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
@@ -74,6 +76,12 @@ def power(bits: int, width: ArrayLike, exponent: ArrayLike) -> Codebook:
     """
     bits = _checks.integer("bits", bits, 1, 16)
     width, exponent = (_checks.known(_checks.scalar(n, x)) for n, x in (("width", width), ("exponent", exponent)))
+    levels = _power if _checks.is_traced((width, exponent)) else _power.__wrapped__
+    return Codebook(levels(bits, width, exponent))
+
+
+@partial(jax.jit, static_argnums=0)
+def _power(bits: int, width, exponent):
     grid = np.linspace(-1.0, 1.0, 2**bits)
     sign, size = (x.astype(width.dtype) for x in (np.sign(grid), np.abs(grid)))
-    return Codebook(width * sign * size ** exponent.astype(width.dtype))
+    return width * sign * size ** exponent.astype(width.dtype)

@@ -78,12 +78,16 @@ def weight_averages(
     """
     curvature = fields.L + task.ridge
     if nearby is not None:
-        return _average(task, fields, partial(nearby, book.levels, curvature, beta))
+        return _average(task, fields, partial(nearby.soften, book.levels, curvature, beta))
     return _average(task, fields, _each(partial(soft_rounding, book.levels, curvature, beta, cold=cold)))
 
 
-def rounded_averages(task: LinearRegression, book: Codebook, fields: Fields) -> WeightAverages:
+def rounded_averages(
+    task: LinearRegression, book: Codebook, fields: Fields, nearby: Nearby | None = None
+) -> WeightAverages:
     """The same with every weight at its most probable level: h / (L + ridge) rounded to the nearest."""
+    if nearby is not None:
+        return _average(task, fields, partial(nearby.harden, book.levels, fields.L + task.ridge))
     return _average(task, fields, _each(partial(hard_rounding, book.levels, fields.L + task.ridge)))
 
 

@@ -250,33 +250,63 @@ class Nearby(NamedTuple):
 
     at: tuple[Array, ...]
     """Arguments of `soft_rounding`; the last two with an axis of fields."""
-    values: SoftRounding
-    slopes: SoftRounding
-    """Each a _Slope."""
+    soft: tuple[SoftRounding, SoftRounding]
+    """Values, and slopes (each a _Slope)."""
+    hard: tuple[SoftRounding, SoftRounding]
 
     @classmethod
     def of(cls, levels, curvature, beta, mean, deviation) -> "Nearby":
         """By NumPy, which compiles nothing."""
         nodes = default_nodes(levels.shape[0])
+        fields = list(zip(mean, deviation, strict=True))
         with np.errstate(all="ignore"):
-            each = [
-                _with_slopes(nodes, levels, curvature, beta, m, d, NUMPY) for m, d in zip(mean, deviation, strict=True)
-            ]
-        stacked = jax.tree.map(lambda *x: np.stack(x), *each)
+            soft = [_with_slopes(nodes, levels, curvature, beta, *field, NUMPY) for field in fields]
+            hard = [_hard_with_slopes(levels, curvature, *field) for field in fields]
+        stacked = (jax.tree.map(lambda *x: np.stack(x), *each) for each in (soft, hard))
         return cls((levels, curvature, beta, mean, deviation), *stacked)
 
-    def __call__(self, *arguments: Array) -> SoftRounding:
-        change = [x - jax.lax.stop_gradient(x) for x in arguments]
+    def soften(self, *arguments: Array) -> SoftRounding:
+        """As `soft_rounding`."""
+        return _near(self.soft, *arguments)
 
-        def one(value, slope, levels, curvature, beta, mean, deviation):
-            scalars = zip(slope[1:], (curvature, beta, mean, deviation), strict=True)
-            return value + slope.levels @ levels + sum(by * change for by, change in scalars)
+    def harden(self, levels: Array, curvature: Array, mean: Array, deviation: Array) -> SoftRounding:
+        """As `hard_rounding`: mean, square and response."""
+        return _near(self.hard, levels, curvature, jnp.zeros_like(curvature), mean, deviation)
 
-        def all_of(values, slopes, mean, deviation):
-            pairs = zip(values, slopes, strict=True)
-            return SoftRounding(*[one(value, slope, *change[:3], mean, deviation) for value, slope in pairs])
 
-        return jax.vmap(all_of)(self.values, self.slopes, *change[3:])
+def _near(known: tuple[SoftRounding, SoftRounding], *arguments: Array) -> SoftRounding:
+    change = [x - jax.lax.stop_gradient(x) for x in arguments]
+
+    def one(value, slope, levels, *scalars):
+        return value + slope.levels @ levels + sum(by * change for by, change in zip(slope[1:], scalars, strict=True))
+
+    def all_of(values, slopes, mean, deviation):
+        pairs = zip(values, slopes, strict=True)
+        return SoftRounding(*[one(value, slope, *change[:3], mean, deviation) for value, slope in pairs])
+
+    return jax.vmap(all_of)(*known, *change[3:])
+
+
+def _hard_with_slopes(levels, curvature, mean, deviation) -> tuple[SoftRounding, SoftRounding]:
+    """Mean, square and response of hard rounding: of the levels' probabilities, and of thresholds that move."""
+    values = hard_rounding(levels, curvature, mean, deviation, NUMPY)
+    gaps, middle = np.diff(levels), (levels[1:] + levels[:-1]) / 2
+    z = (curvature * middle - mean) / deviation
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+    def slope(direct, by_z, of_deviation=0.0) -> _Slope:
+        by_z = by_z / deviation
+        shared = curvature / 2 * by_z  # a threshold is the middle of two levels
+        by_levels = direct + np.append(shared, 0.0) + np.insert(shared, 0, 0.0)
+        return _Slope(by_levels, by_z @ middle, np.zeros(()), -by_z.sum(), of_deviation - by_z @ z)
+
+    jump = np.append(0.0, density) - np.append(density, 0.0)
+    response = slope(jump / deviation, -gaps * density * z / deviation, -values.response / deviation)
+    square = slope(2 * levels * values.usage, -2 * middle * gaps * density)
+    first = slope(values.usage, -gaps * density)
+    nothing = jax.tree.map(np.zeros_like, response)
+    usage = jax.tree.map(lambda x: np.zeros((levels.size, *np.shape(x))), response)
+    return values, SoftRounding(nothing, first, square, response, nothing, nothing, usage)  # type: ignore[arg-type]
 
 
 def soft_averages(book: Levels, curvature: Fields, beta: Fields, mean: Fields, deviation: Fields) -> Averages:

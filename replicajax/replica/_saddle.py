@@ -132,7 +132,7 @@ def _at(
     fields = Fields(L, L**2 * t, L)
     averages = weight_averages(scaled, levels, fields, p.beta[0], cold=False if hot else None, nearby=nearby)
     soft, (m, q, chi) = averages.rounding, order_from_averages(averages)
-    rounded = order_from_averages(rounded_averages(scaled, levels, fields))
+    rounded = order_from_averages(rounded_averages(scaled, levels, fields, nearby))
     R = 1 - 2 * m + q + scaled.noise
     residual = jnp.stack([place.y[0] + jnp.log((p.unit[0] + chi) / task.alpha), place.y[1] - jnp.log(R / task.alpha)])
     nothing = (jnp.zeros_like(m),) * 5
