@@ -2,10 +2,11 @@
 
 import jax
 
-from benchmarks import amp, formats, phase_diagram, saddle, scaling
+from benchmarks import amp, cold, formats, phase_diagram, saddle, scaling
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
+    cold.report()
     saddle.report()
     amp.report()
     phase_diagram.report()

@@ -4,11 +4,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 
 from replicajax import _checks
 from replicajax.amp._heat_bath import HOT, Energy, Word, checked, random_word, spread, sweep
 from replicajax.codebooks import Codebook
+
+_MIXED = 1.2
+"""R-hat below which chains are taken to agree."""
+_STILL = 1e-8
+"""Variance of a weight, relative to its size, that counts as none."""
 
 
 class GibbsSample(eqx.Module):
@@ -25,13 +30,24 @@ class GibbsSample(eqx.Module):
     """The last codeword of each chain."""
     energy_spread: Float[Array, ""]
     """R-hat of the energy: total over within-chain deviation, near 1 when the chains agree."""
+    weight_spread: Float[Array, ""]
+    """R-hat of the weights, their variances summed: far from 1 where chains are trapped in words of like energy."""
+    mixed: Bool[Array, ""]
+    """Both R-hats are below 1.2; if not, the averages are those of where the chains happened to start."""
 
     def __str__(self) -> str:
         if np.ndim(self.energy):
-            return f"GibbsSample of shape {self.energy.shape}: R-hat at most {float(self.energy_spread.max()):.3f}"
+            return (
+                f"GibbsSample of shape {self.energy.shape}: {int(self.mixed.sum())} of {self.mixed.size} mixed, R-hat at most "
+                f"{float(self.energy_spread.max()):.3f} (energy), {float(self.weight_spread.max()):.3f} (weights)"
+            )
+        trapped = (
+            "" if self.mixed else "\nCHAINS DISAGREE: do not use these averages; parallel_tempering may get across"
+        )
         return (
             f"Gibbs sample of {len(self.weights)} weights, {len(self.chain_energy)} chains: energy "
-            f"{float(self.energy):.6g} per weight, R-hat {float(self.energy_spread):.3f}"
+            f"{float(self.energy):.6g} per weight, R-hat {float(self.energy_spread):.3f} (energy), "
+            f"{float(self.weight_spread):.3f} (weights){trapped}"
         )
 
 
@@ -85,22 +101,29 @@ def _gibbs(X, y, levels, beta, ridge, sweeps: int, annealing: int, chains: int, 
             return sweep(energy, cool, word, jax.random.fold_in(heat, t))[0], None
 
         def measuring(carry, t):
-            word, total = carry
+            word, total, squares = carry
             word, means = sweep(energy, beta, word, jax.random.fold_in(run, t))
-            return (word, total + means), energy.per_weight(*word)
+            return (word, total + means, squares + means**2), energy.per_weight(*word)
 
         word, _ = jax.lax.scan(heating, random_word(energy, start), jnp.arange(annealing))
         # The field is updated in place for a long time: start the run from a fresh one.
         word = Word(word.w, energy.field(word.w))
-        (word, total), energies = jax.lax.scan(measuring, (word, jnp.zeros_like(word.w)), jnp.arange(sweeps))
-        return total / sweeps, energies, word.w
+        nothing = jnp.zeros_like(word.w)
+        (word, total, squares), energies = jax.lax.scan(measuring, (word, nothing, nothing), jnp.arange(sweeps))
+        return total / sweeps, squares / sweeps, energies, word.w
 
-    weights, energies, final = jax.vmap(chain)(jax.random.split(key, chains))
+    weights, squares, energies, final = jax.vmap(chain)(jax.random.split(key, chains))
+    within, between = jnp.maximum(squares - weights**2, 0.0).mean(0).sum(), weights.var(0, ddof=1).sum()
+    # Where nothing moves and all agree, both are rounding errors.
+    negligible = _STILL * weights.shape[1] * jnp.mean(levels**2)
+    of_energy, of_weights = spread(energies), jnp.sqrt((within + between + negligible) / (within + negligible))
     return GibbsSample(
         weights=weights.mean(0),
         energy=energies.mean(),
         chain_weights=weights,
         chain_energy=energies.mean(1),
         final=final,
-        energy_spread=spread(energies),
+        energy_spread=of_energy,
+        weight_spread=of_weights,
+        mixed=(of_energy < _MIXED) & (of_weights < _MIXED),
     )

@@ -10,9 +10,9 @@ Fields are the last axis of every array; they take as many nodes as the most dem
 so that their number is data.
 """
 
+import math
 from typing import Any
 
-import numpy as np
 from jaxtyping import Bool, Float
 
 from replicajax.numerics._backend import JAX, Backend
@@ -116,7 +116,7 @@ def grid_averages(
     def add(i, sums):
         values, usage = sums
         z = ((i - first) * step).astype(mean.dtype)
-        weight = step * xp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * xp.where(single & (i > 0), 2.0, 1.0)
+        weight = step * xp.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * xp.where(single & (i > 0), 2.0, 1.0)
         measure = weight.astype(mean.dtype)
         new, usage = at(z, usage, measure)
         return tuple(total + measure * value for total, value in zip(values, new, strict=True)), usage

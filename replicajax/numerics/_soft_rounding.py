@@ -16,6 +16,7 @@ tau with distance = scale sinh(tau): `scale` is the distance to the nearest comp
 integrand is analytic in a strip of half-width about pi/2 in tau whatever the temperature.
 """
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from replicajax.numerics._backend import JAX, NUMPY, Backend
-from replicajax.numerics._staircase import Averages, Fields, Levels, RoundingSlopes, Slope
+from replicajax.numerics._staircase import LARGE, Averages, Fields, Levels, RoundingSlopes, Slope
 from replicajax.numerics._window import SoftRounding, window
 
 # A Gaussian variable never exceeds this many deviations: its tail there is 0 in float64 (inf would spoil 2nd derivatives).
@@ -89,7 +90,7 @@ def hard_rounding(
     upper = xp.concatenate([z, xp.full_like(z[:1], _FAR)])
     # The difference of two cdfs, taken in the tail where neither is close to 1.
     side = xp.asarray(xp.where(lower > 0, -1.0, 1.0), z.dtype)
-    usage = side * (on.erfc(-side * upper / np.sqrt(2)) - on.erfc(-side * lower / np.sqrt(2))) / 2
+    usage = side * (on.erfc(-side * upper / math.sqrt(2)) - on.erfc(-side * lower / math.sqrt(2))) / 2
     first, second = usage @ levels, usage @ levels**2
     return SoftRounding(
         potential=mean * first + deviation * gaps @ density - curvature * second / 2,
@@ -144,8 +145,8 @@ def _with_slopes(
     xp, K, c = on.xp, levels.shape[0], curvature
     up, down = np.arange(1, K), np.arange(K - 1)
     winner, loser = np.concatenate([up, down]), np.concatenate([down, up])
-    sign = np.repeat([1.0, -1.0], K - 1)
-    after = np.clip(winner + sign.astype(int), 0, K - 1)
+    step = np.repeat([1, -1], K - 1)
+    sign, after = xp.asarray(step, levels.dtype), np.clip(winner + step, 0, K - 1)
     won, lost = levels[winner], levels[loser]
     gap, middle = sign * (won - lost), sign * (won + lost) / 2
     next_gap = sign * (levels[after] - won)
@@ -154,10 +155,10 @@ def _with_slopes(
     distance = c * middle - sign * mean
     low, high = window(xp, -distance, beta * xp.minimum(gap, next_gap), end, deviation)
     rise = sign[:, None] * (levels - won[:, None])
-    offset = middle[:, None] - sign[:, None] * (won[:, None] + levels) / 2
+    offset = sign[:, None] * (lost[:, None] - levels) / 2  # of the loser 0 exactly
     below = rise < 0
     zeros = (c * offset) ** 2 + (xp.pi / (beta * xp.where(below, rise, 1.0))) ** 2
-    scale = on.constant(xp.sqrt(xp.where(below, zeros, xp.inf).min(1)))
+    scale = on.constant(xp.minimum(xp.sqrt(xp.where(below, zeros, xp.inf).min(1)), LARGE * high))
 
     unit, weight = (xp.asarray(a, levels.dtype) for a in np.polynomial.legendre.leggauss(nodes))
     start, stop = (xp.log(x + xp.sqrt(1 + x**2)) for x in (low / scale, high / scale))  # arcsinh
@@ -165,7 +166,7 @@ def _with_slopes(
     tau = start[:, None] + half * (1 + unit)
     x = scale[:, None] * xp.sinh(tau)  # (sides, nodes)
     z = (distance[:, None] + x) / deviation
-    measure = weight * half * scale[:, None] * xp.cosh(tau) * xp.exp(-(z**2) / 2) / (deviation * np.sqrt(2 * np.pi))
+    measure = weight * half * scale[:, None] * xp.cosh(tau) * xp.exp(-(z**2) / 2) / (deviation * math.sqrt(2 * math.pi))
 
     # Relative to the winner, from differences of levels only: no cancellation at large beta.  (sides, nodes, levels)
     e = beta * rise[:, None] * (c * offset[:, None] + x[..., None])
@@ -292,7 +293,7 @@ def _hard_with_slopes(levels, curvature, mean, deviation) -> tuple[SoftRounding,
     values = hard_rounding(levels, curvature, mean, deviation, NUMPY)
     gaps, middle = np.diff(levels), (levels[1:] + levels[:-1]) / 2
     z = (curvature * middle - mean) / deviation
-    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
 
     def slope(direct, by_z, of_deviation=0.0) -> _Slope:
         by_z = by_z / deviation

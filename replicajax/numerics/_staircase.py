@@ -6,18 +6,22 @@ lengths are data and fields are the last axis of every array, so that one progra
     for each side of a threshold:  for each node x:  for each level that matters there:
         weight relative to the winner's = exp{ beta rise (curvature offset + x) }                          (1)
 
-Levels go from the nearest on, and stop where all further ones weigh less than exp(−40).  Slopes cost no exponential, since
-every derivative is a moment of the same weights,
+Levels go from the nearest on, and stop where all further ones weigh less than exp(−40).  Slopes cost no exponential.  With
+h = mean + deviation z,
 
-    d<a>/dh         = beta Var              d<a>/dcurvature        = −½ beta (2 <a> Var + mu3)              (2)
-    d(beta Var)/dh  = beta² mu3             d(beta Var)/dcurvature = −½ beta² (mu4 − Var² + 2 <a> mu3)      (3)
+    d/dmean E F = E F',      d/ddeviation E F = E z F',      <a>' = beta Var,                              (2)
 
-with mu3, mu4 the central moments; and for h = mean + deviation z, d/dmean E F = E F', d/ddeviation E F = E z F'.
+where Var' is traded for z Var by parts, and with the curvature the threshold moves, and weights (1) change about it:
+
+    d/dcurvature E F = −middle E F' + E dF,      d log weight = beta rise offset.                          (3)
+
+Nothing here cancels however large beta is: (3) vanishes for the two levels that meet at the threshold.
 
 In the mirror image h -> −h, a -> −a the left side of a threshold is the right side of another; where the image is the
 codebook itself and the mean is 0, right sides count twice.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,6 +36,10 @@ Count = Int[Any, ""] | int
 
 _NEGLIGIBLE = 40.0
 """exp(−40) = 4e-18."""
+_NOTHING = -1e4
+"""Logarithm of what is 0 in any precision."""
+LARGE = 64.0
+"""Of a scale, in units of the window."""
 _MOST_LEVELS = 30
 """Besides the winner, that are looked at; see `negligible_beyond`."""
 
@@ -103,7 +111,8 @@ class _Side:
         """What an average that changes sign in the mirror counts for."""
         won, lost = self._row(self.winner_index), self._row(self.loser_index)
         after = self.step * (self._row(self.winner_index + self.step) - won)
-        self.winner, self.middle, self.gap = self.step * won, self.step * (won + lost) / 2, self.step * (won - lost)
+        self.winner, self.loser = self.step * won, self.step * lost
+        self.middle, self.gap = (self.winner + self.loser) / 2, self.winner - self.loser
         self.last = self.behind >= book.count - 1
         """Nothing comes after the winner."""
         self.next_gap = after
@@ -126,6 +135,8 @@ class _Integral(NamedTuple):
     """The quadrature of one side, and the weights (1) there: exp(fixed + slope x)."""
 
     on: Backend
+    end: Fields
+    """Where the side of the next threshold begins; inf if there is none."""
     start: Fields
     half: Fields
     scale: Fields
@@ -142,18 +153,21 @@ class _Integral(NamedTuple):
     def weight(self, i, x: Fields) -> Fields:
         return self.on.xp.exp(self.fixed[i] + self.slope[i] * x)
 
-    def moments(self, x: Fields, order: int) -> tuple[Fields, ...]:
-        """Sum of the weights of all but the winner, and moments 1 to `order` of the rise above it."""
+    def moments(self, x: Fields) -> tuple[Fields, ...]:
+        """Sum of the weights of all but the winner; averages of the rise above it and of its square; and how the logarithm
+        of the partition sum and these two change with the logarithm of the curvature."""
 
         def add(i, sums):
             term, out = self.weight(i, x), []
-            for total in sums:
-                out.append(total + term)
-                term = term * self.rise[i]
-            return tuple(out)
+            for factor in (1.0, self.fixed[i]):
+                for _ in range(3):
+                    out.append(factor * term)
+                    factor = factor * self.rise[i]
+            return tuple(total + new for total, new in zip(sums, out, strict=True))
 
-        others, *M = self.on.loop(self.rows, add, (self.on.xp.zeros_like(x),) * (order + 1))
-        return others, *(m / (1 + others) for m in M)
+        others, *M = self.on.loop(self.rows, add, (self.on.xp.zeros_like(x),) * 6)
+        shift, second, log, first, square = (m / (1 + others) for m in M)
+        return others, shift, second, log, first - shift * log, square - second * log
 
     def over_nodes(self, deviation: Fields, nodes: Nodes, integrands: Callable, zeros):
         """Integrals of integrands(sums, x, z, measure), which adds itself to the sums."""
@@ -181,16 +195,21 @@ def _integral(on: Backend, side: _Side, curvature: Fields, beta: Fields, mean: F
     there = (xp.arange(index.size) < side.book.count - 1)[:, None]
     other = side.step * side.book.levels[xp.clip(index, 0, side.book.levels.shape[0] - 1)]
     rise = xp.where(there, other - side.winner, 0.0)
-    offset = curvature * (side.middle - (side.winner + other) / 2)  # from where it meets the winner to the threshold
+    offset = (
+        curvature * (side.loser - other) / 2
+    )  # from where it meets the winner to the threshold; of the loser 0 exactly
     fixed, slope = beta * rise * offset, beta * rise
-    matters = (fixed + slope * xp.where(rise < 0, low, high) > -_NEGLIGIBLE) & (rise != 0)
-    rows = (matters.any(1) * xp.arange(1, index.size + 1)).max()
     zeros = xp.where(rise < 0, offset**2 + (xp.pi / xp.where(rise < 0, slope, 1.0)) ** 2, xp.inf)
-    scale = xp.sqrt(on.constant(zeros.min(0)))
+    matters = (fixed + slope * xp.where(rise < 0, low, high) > -_NEGLIGIBLE) & (rise != 0)
+    # Nothing at all, so that a field's averages do not depend on the others'.
+    fixed, slope = xp.where(matters, fixed, _NOTHING), xp.where(matters, slope, 0.0)
+    rows = (matters.any(1) * xp.arange(1, index.size + 1)).max()
+    # Beyond the window's size a larger scale changes nothing, but costs digits of the window.
+    scale = on.constant(xp.minimum(xp.sqrt(zeros.min(0)), LARGE * high))
     start, stop = (xp.log(x + xp.sqrt(1 + x**2)) for x in (low / scale, high / scale))  # arcsinh, for x >= 0
     half = (stop - start) / 2
-    density = half * scale / (deviation * np.sqrt(2 * np.pi)) * side.share
-    return _Integral(on, start, half, scale, density, distance / deviation, index, rise, fixed, slope, rows)
+    density = half * scale / (deviation * math.sqrt(2 * math.pi)) * side.share
+    return _Integral(on, end, start, half, scale, density, distance / deviation, index, rise, fixed, slope, rows)
 
 
 class Averages(NamedTuple):
@@ -231,21 +250,16 @@ def staircase_averages(
 
         def integrands(sums, x, z, measure):
             values, usage = sums
-            others, shift, second, third, fourth = integral.moments(x, 4)
-            # Cumulants of the rise above the winner: nothing here cancels at large beta.
-            variance = second - shift**2
-            mu3 = third - 3 * shift * second + 2 * shift**3
-            mu4 = fourth - 4 * shift * third + 6 * shift**2 * second - 3 * shift**4
-            a = side.winner + shift
-            lean = 2 * a * variance + mu3
+            others, shift, second, _, bend, square = integral.moments(x)
+            variance, a = second - shift**2, side.winner + shift
             log_partition = xp.log1p(others)
             # An energy above the winner's is −beta r (x − ½ curvature gap) + ½ beta curvature r² at the rise r.
             energy = beta * (curvature * second / 2 - (x - curvature * side.gap / 2) * shift)
-            new = shift * (shift + 2 * side.winner), z * a * variance, a * lean
-            new += variance, z * mu3, mu4 - variance**2 + 2 * a * mu3
+            new = shift * (shift + 2 * side.winner), a * variance, z * a * variance, a * bend
+            new += variance, z * variance, z**2 * variance, square - 2 * shift * bend
             new += log_partition, variance**2, log_partition + energy
             if not centred:
-                new += a * variance, mu3, shift, z * variance, lean
+                new += shift, bend
             scale = measure / (1 + others)
 
             def use(i, usage):
@@ -255,17 +269,25 @@ def staircase_averages(
             usage = on.loop(xp.where(everything, integral.rows, 0), use, usage)
             return tuple(on.add(s, measure * value) for s, value in zip(values, new, strict=True)), usage
 
-        zeros = (xp.zeros_like(deviation),) * (9 if centred else 14), usage
-        (q, q_z, q_c, v, v_z, v_c, *rest), usage = integral.over_nodes(deviation, nodes, integrands, zeros)
+        zeros = (xp.zeros_like(deviation),) * (11 if centred else 13), usage
+        (q, q_h, q_z, q_c, v, v_h, v_z, v_c, *rest), usage = integral.over_nodes(deviation, nodes, integrands, zeros)
+        # By parts on this side alone; what is left at the threshold its other side takes away.
+        end = xp.where(side.last, 0.0, integral.end)
+        _, shift, second, *_ = integral.moments(end)
+        at_end = xp.where(side.last, 0.0, side.share * (second - shift**2) * _density(xp, integral.z + end / deviation))
+        at_end = at_end / deviation
         tail = side.right * _tail(on, integral.z)
-        jump = side.right * side.gap * xp.exp(-(integral.z**2) / 2) / np.sqrt(2 * np.pi)
+        jump = side.right * side.gap * _density(xp, integral.z)
         usage = on.add_row(on.add_row(usage, side.winner_index, tail), side.loser_index, -tail)
-        of_side = q, 2 * beta * q_z, -beta * q_c, beta * v, beta**2 * v_z, -(beta**2) / 2 * v_c
+        of_side = q, 2 * beta * q_z, 2 * (q_c / curvature - beta * side.middle * q_h)
+        by_mean = beta * (v_h / deviation + at_end)
+        of_side += beta * v, beta * (v_z - v) / deviation, beta * v_c / curvature - side.middle * by_mean
         of_side += rest[0] / beta, beta**2 * rest[1], rest[2]
         of_side += side.gap * tail, 2 * side.middle * side.gap * tail, jump
         if not centred:
-            q_h, v_h, m, m_z, m_c = (side.odd * x for x in rest[3:])
-            of_side += 2 * beta * q_h, beta**2 * v_h, m, beta * m_z, -beta / 2 * m_c
+            m, m_c = rest[3:]
+            odd = 2 * beta * q_h, by_mean, m, beta * v_h, m_c / curvature - beta * side.middle * v
+            of_side += tuple(side.odd * x for x in odd)
         return tuple(map(xp.add, values, of_side)), usage
 
     x = book.levels[0]
@@ -312,7 +334,7 @@ def hard_staircase_slopes(
         low, high = book.levels[k], book.levels[k + 1]
         gap, middle = high - low, (high + low) / 2
         z = (curvature * middle - mean) / deviation
-        density, tail = xp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi), _tail(on, z)
+        density, tail = _density(xp, z), _tail(on, z)
 
         def slope(value, by_z):
             by_z = by_z / deviation
@@ -335,8 +357,12 @@ def hard_staircase_slopes(
     )
 
 
+def _density(xp: Any, z: Fields) -> Fields:
+    return xp.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+
+
 def _tail(on: Backend, z: Fields) -> Fields:
-    return on.erfc(z / np.sqrt(2)) / 2
+    return on.erfc(z / math.sqrt(2)) / 2
 
 
 def unless_symmetric(xp: Any, book: Levels, x: Fields) -> Fields:

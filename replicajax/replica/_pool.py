@@ -76,7 +76,8 @@ class Here:
         """As `Pool.run`."""
         chosen = np.flatnonzero(which)
         for part in np.split(chosen, range(self.block, chosen.size, self.block)) if chosen.size else []:
-            found = kernel(*jax.tree.map(lambda x, part=part: x[part], inputs))
+            padded = np.resize(part, max(2, part.size))  # NumPy adds up a single column in another order than many
+            found = kernel(*jax.tree.map(lambda x, padded=padded: x[padded], inputs))
             if into is None:
                 into = jax.tree.map(lambda x: np.zeros((which.size, *x.shape[1:]), x.dtype), found)
             jax.tree.map(partial(put, part), into, found)

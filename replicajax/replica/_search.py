@@ -50,6 +50,8 @@ class Patience(NamedTuple):
 
 HASTY, PATIENT, STUBBORN = Patience(0, 10, 4, 1.0), Patience(200, 0, 40, 0.5), Patience(5000, 0, 80, 0.5)
 _EVOLVING, _SETTLING, _REPORTING = 0, 2, 3
+_REPORTS = 4
+"""Evaluations for the report at most: one, unless the residual is still too large."""
 
 
 class Found(NamedTuple):
@@ -79,8 +81,8 @@ def search(p: Problems, start: State, rule: Rule, patience: Patience) -> Found:
     on, xp, dtype = rule.on, rule.on.xp, p.alpha.dtype
     eps = float(np.finfo(dtype).eps)
     settled = eps ** (0.45 if rule.cold else 0.4)
-    budget = xp.asarray([*patience[:3], 1, 0])
-    goal = xp.array([1e-7, 1e-2, settled, -1.0, xp.inf], dtype)
+    budget = xp.asarray([*patience[:3], _REPORTS, 0])
+    goal = xp.array([1e-7, 1e-2, settled, settled, xp.inf], dtype)
     never = xp.full_like(start.log_L, xp.inf)
 
     def evaluate(state: State, phase) -> Equations:
@@ -96,11 +98,13 @@ def search(p: Problems, start: State, rule: Rule, patience: Patience) -> Found:
         size = xp.where(xp.isfinite(size), size, xp.inf)
         scale = xp.where(evolving & (s.left % _AITKEN == 0), _extrapolation(xp, size / s.size), 1.0)
         scale = xp.minimum(scale, patience.stride / size)  # 0 where the step is not finite
-        moves = (s.size > goal[s.phase]) & (scale > 0) & ~reporting
+        # A Jacobian that is not exact leaves a residual: such points go on while they are reported.
+        solved = _solved(xp, p, s.state, (f, g))
+        moves = xp.where(reporting, ~solved & (s.left > 1), s.size > goal[s.phase]) & (scale > 0)
         state = jax.tree.map(lambda x, d: xp.where(moves, x + scale * d, x), s.state, change)
         size = xp.where(moves | (scale == 0), size, s.size)
         left = s.left - 1
-        over = (left <= 0) | (size <= goal[s.phase]).all()
+        over = (left <= 0) | xp.where(reporting, ~moves, size <= goal[s.phase]).all()
         phase = s.phase + over
         return _Search(
             state,
@@ -116,11 +120,14 @@ def search(p: Problems, start: State, rule: Rule, patience: Patience) -> Found:
     first = xp.where(budget[0] > 0, _EVOLVING, 1)
     begun = _Search(start, never, none == 0, none, first, budget[first], on.blank(evaluate, start, first))
     end = on.repeat(lambda s: s.phase <= _REPORTING, step, begun)
-    f, g = end.at.residual
-    solved = (xp.abs(f) < eps**_TOLERANCE) & (
-        xp.abs(g) * p.alpha * xp.exp(end.state.log_t) < eps**_TOLERANCE * (1 + p.noise)
-    )
+    solved = _solved(xp, p, end.state, end.at.residual)
     return Found(end.state, (end.size < 10 * settled) & end.upright & solved, end.steps, end.at)
+
+
+def _solved(xp: Any, p: Problems, state: State, residual: tuple[Points, Points]) -> Bool[Any, " points"]:
+    f, g = residual
+    tolerance = float(np.finfo(p.alpha.dtype).eps) ** _TOLERANCE
+    return (xp.abs(f) < tolerance) & (xp.abs(g) * p.alpha * xp.exp(state.log_t) < tolerance * (1 + p.noise))
 
 
 def _extrapolation(xp: Any, ratio: Points) -> Points:

@@ -101,6 +101,7 @@ class Solution(eqx.Module):
         return "\n".join([head, *(f"  {name:<21}{float(value):>15.9g}   {note}" for name, value, note in rows)])
 
 
+@np.errstate(all="ignore")
 def observe(xp: Any, task: LinearRegression, book: Codebook, beta, at: Outcome) -> Solution:
     """Every observable of theory 1.3, in `xp` (numpy or jax.numpy); `at` is in units of the signal, as is all here."""
     unit = xp.where(at.interpolates, 0.0, 1.0)

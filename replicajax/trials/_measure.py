@@ -77,7 +77,7 @@ def measure_widths(
       TypeError, ValueError: bad arguments, or too few rows for this alpha.
     """
     splits = _checks.integer("splits", splits, 2, 10**4)
-    heat = _checks.positive("beta", beta)
+    _checks.positive("beta", beta)
     ridge, baseline_ridge = _checks.nonnegative("ridge", ridge), _checks.nonnegative("baseline_ridge", baseline_ridge)
     data = prepare(X, y, alpha)
     levels = jnp.stack([uniform(bits, w).levels for w in widths])

@@ -84,3 +84,19 @@ def test_bad_arguments(change, message):
     arguments = {"X": np.eye(4)[:, :2], "y": np.zeros(4), "codebook": rj.uniform(1, 1.0), "beta": 1.0, **change}
     with pytest.raises(ValueError, match=message):
         rj.gibbs(**arguments)
+
+
+def test_trapped_chains_are_said():
+    """Six equal columns: only the sum of the weights matters, and a single flip changes it: chains freeze apart."""
+    X, y, book = np.ones((12, 6)), np.zeros(12), rj.codebook([-1.0, 1.0])
+    trapped = rj.gibbs(X, y, book, 5.0)
+    exact = rj.exhaustive(X, y, book, 5.0)
+    assert np.abs(trapped.weights - exact.weights).max() > 0.2
+    assert trapped.energy_spread < 1.1
+    assert not trapped.mixed
+    assert "CHAINS DISAGREE" in str(trapped)
+    fine = rj.gibbs(X, y, book, 0.05)
+    assert fine.mixed
+    assert "DISAGREE" not in str(fine)
+    frozen = rj.gibbs(np.eye(6), np.ones(6), book, 50.0)
+    assert frozen.mixed
