@@ -237,7 +237,7 @@ def staircase_averages(
     Args:
       curvature, beta, deviation: positive.
       nodes: quadrature on each side of each threshold.
-      everything: the usage of the levels too.
+      everything: the potential, the square of the response, the entropy and the usage of the levels too.
       centred: the mean is 0 and stays so: neither E <a> nor derivatives in the mean are asked for.
     """
 
@@ -252,12 +252,16 @@ def staircase_averages(
             values, usage = sums
             others, shift, second, _, bend, square = integral.moments(x)
             variance, a = second - shift**2, side.winner + shift
-            log_partition = xp.log1p(others)
-            # An energy above the winner's is −beta r (x − ½ curvature gap) + ½ beta curvature r² at the rise r.
-            energy = beta * (curvature * second / 2 - (x - curvature * side.gap / 2) * shift)
+
+            def energies():
+                log_partition = xp.log1p(others)
+                # An energy above the winner's is −beta r (x − ½ curvature gap) + ½ beta curvature r² at the rise r.
+                energy = beta * (curvature * second / 2 - (x - curvature * side.gap / 2) * shift)
+                return log_partition, variance**2, log_partition + energy
+
             new = shift * (shift + 2 * side.winner), a * variance, z * a * variance, a * bend
             new += variance, z * variance, z**2 * variance, square - 2 * shift * bend
-            new += log_partition, variance**2, log_partition + energy
+            new += on.either(everything, energies, lambda: (xp.zeros_like(x),) * 3)
             if not centred:
                 new += shift, bend
             scale = measure / (1 + others)

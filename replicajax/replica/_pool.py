@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
-_CACHED = 256
+_CACHED = 512
 """Fields of a block that keeps its working set in a core's cache."""
 _RESIDENT = 2**19
 """The same for an accelerator, which wants many at once."""
