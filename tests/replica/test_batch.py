@@ -1,4 +1,4 @@
-"""Batches against `solve`, which shares neither the unknowns, nor the quadrature, nor the iteration."""
+"""Batches against `solve` inside a transformation, which shares no line of the quadrature."""
 
 import equinox as eqx
 import jax
