@@ -35,8 +35,6 @@ from replicajax.replica._teacher import mixtures, traits_of
 AT_ONCE = 512
 """Fields up to which NumPy answers before JAX would have compiled."""
 
-_LEFT_OVER = 8
-
 
 def solve_many(
     tasks: LinearRegression,
@@ -78,14 +76,12 @@ def outcomes(
     shared = Shared.of(levels, centred=law.centred)
     if compiled is None:
         compiled = betas.size * law.components > AT_ONCE or bool(devices)
-    few, many = (NUMPY, Here(law.components)), (JAX, Pool(law.components, devices))
+    on, pool = (JAX, Pool(law.components, devices)) if compiled else (NUMPY, Here(law.components))
     cold, interpolates = np.isinf(betas), np.zeros(betas.shape, bool)
     inputs = numbers, mixtures(tasks), padded(levels), betas, interpolates
     found: Any = None
 
     def run(which: np.ndarray, patience: Patience, frozen: bool = False) -> Any:
-        # A handful that was left over would have a whole block work for it.
-        on, pool = many if compiled and (found is None or which.sum() > _LEFT_OVER) else few
         kernel = eqx.Partial(_block, on, law.centred, frozen, shared, jax.tree.map(np.asarray, patience))
         return pool.run(kernel, inputs, which, into=found)
 
