@@ -6,6 +6,7 @@ A time is that of a whole process; ratios are of neighbours in one run, since ab
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -106,7 +107,7 @@ def commands() -> None:
     print(f"--help {help_:.2f} s; import jax {jax_:.2f} s; with replicajax and its solver {ours - jax_:.2f} s more\n")
 
 
-def row(name: str, script: float, words: list[str], cache: str) -> None:
+def row(name: str, script: float, words: Sequence[str], cache: str) -> None:
     cold = seconds(COMMAND, *words, repeats=1 if script > 5 else REPEATS)
     seconds(COMMAND, *words, cache=cache, repeats=1)
     warm = seconds(COMMAND, *words, cache=cache)

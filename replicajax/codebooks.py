@@ -1,7 +1,6 @@
 """What a quantized weight may be: K increasing levels a_1 < ... < a_K."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -76,12 +75,14 @@ def power(bits: int, width: ArrayLike, exponent: ArrayLike) -> Codebook:
     """
     bits = _checks.integer("bits", bits, 1, 16)
     width, exponent = (_checks.known(_checks.scalar(n, x)) for n, x in (("width", width), ("exponent", exponent)))
-    levels = _power if _checks.is_traced((width, exponent)) else _power.__wrapped__
+    levels = _compiled_levels if _checks.is_traced((width, exponent)) else _levels
     return Codebook(levels(bits, width, exponent))
 
 
-@partial(jax.jit, static_argnums=0)
-def _power(bits: int, width, exponent):
+def _levels(bits: int, width, exponent):
     grid = np.linspace(-1.0, 1.0, 2**bits)
     sign, size = (x.astype(width.dtype) for x in (np.sign(grid), np.abs(grid)))
     return width * sign * size ** exponent.astype(width.dtype)
+
+
+_compiled_levels = jax.jit(_levels, static_argnums=0)

@@ -5,13 +5,18 @@ law named on the command line; to 1e-5.
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 from scipy import stats
 from scipy.integrate import quad
 
-LAWS = {"normal": stats.norm(), "laplace": stats.laplace(scale=0.5**0.5), "student-t": stats.t(5, scale=0.6**0.5)}
-ROOTS = {
+LAWS: dict[str, Any] = {
+    "normal": stats.norm(),
+    "laplace": stats.laplace(scale=0.5**0.5),
+    "student-t": stats.t(5, scale=0.6**0.5),
+}
+ROOTS: dict[str, Any] = {
     "normal": stats.norm(scale=3**0.5),
     "laplace": stats.laplace(scale=3 / 2**0.5),
     "student-t": stats.t(1, scale=3**0.5),

@@ -5,6 +5,7 @@ moments int_t^inf u^k p(u) du, k = 0, 1, 2, over p(0) too.
 """
 
 from abc import abstractmethod
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -60,7 +61,7 @@ class Symmetric(Distribution):
     def tempered(self, exponent: ArrayLike) -> "Symmetric":
         """The law of density proportional to p^exponent (1/3: where levels belong, Panter and Dite)."""
 
-    def check_exponent(self, exponent: ArrayLike) -> None:
+    def check_exponent(self, exponent: Float[Any, ""] | float) -> None:
         """Raises ValueError where p^exponent has no integral."""
 
     def entropy(self) -> Float[Array, ""]:
@@ -68,17 +69,17 @@ class Symmetric(Distribution):
         raise NotImplementedError
 
     @property
-    def tail_index(self) -> ArrayLike:
+    def tail_index(self) -> Float[Any, ""] | float:
         """v where the density falls like |x|^(−v − 1); inf where it falls faster than any power."""
         return jnp.inf
 
     @property
-    def largest(self) -> ArrayLike:
+    def largest(self) -> Float[Any, ""] | float:
         """Magnitude beyond which the density is 0."""
         return jnp.inf
 
     @property
-    def zeroed(self) -> ArrayLike:
+    def zeroed(self) -> Float[Any, ""] | float:
         """Probability of 0, where what lies beyond `largest` is put."""
         return 0.0
 

@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
@@ -93,7 +93,7 @@ def sf4(df: ArrayLike = 5.0) -> Codebook:
 
 
 @eqx.filter_jit
-def _over_largest(law: Symmetric, probability: Array) -> Array:
+def _over_largest(law: Symmetric, probability: Float[Any, " levels"]) -> Float[Array, " levels"]:
     levels = law.quantile(probability)
     return levels / jnp.max(jnp.abs(levels))
 
@@ -143,7 +143,9 @@ def cube_root(
 
 
 @eqx.filter_jit
-def _levels(law: Symmetric, probability: Array, exponent: Array, largest: Array | None) -> Array:
+def _levels(
+    law: Symmetric, probability: Float[Any, " levels"], exponent: Array, largest: Array | None
+) -> Float[Array, " levels"]:
     """Quantiles of p^exponent; where `largest` is given of what lies between it and its negative, in units of it."""
     shape = law.tempered(exponent)
     if largest is None:

@@ -6,11 +6,13 @@ The laws are symmetric, so the unknowns are the positive levels.  (Without that 
 whose cells to one side of 0 stay stationary when they all move.)
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
@@ -60,7 +62,9 @@ def _off_centre(law: Symmetric, log_levels: Array, start: Array, count: Array, o
 
 
 @eqx.filter_jit
-def _solve(law: Symmetric, first: Array, count: Array, odd: Array, max_steps: Array) -> Array:
+def _solve(
+    law: Symmetric, first: Float[Any, " half"], count: Int[Any, ""], odd: Float[Any, ""], max_steps: Int[Any, ""]
+) -> Float[Array, " 2*half+1"]:
     """The levels of both signs with 0 between them."""
     unit = jnp.sqrt(law.second_moment())
 
@@ -80,8 +84,8 @@ def _search(inputs) -> tuple[Array, Array]:
 
     def step(carry):
         log_levels, _, left = carry
-        residual, *moments = _off_centre(law, log_levels, start, count, odd)
-        newton = -_solve_jacobian(law, log_levels, count, odd, *moments, residual)
+        residual, zeroth, first = _off_centre(law, log_levels, start, count, odd)
+        newton = -_solve_jacobian(law, log_levels, count, odd, zeroth, first, residual)
         newton = jnp.where(jnp.isfinite(newton).all(), newton, -residual)  # or Lloyd's step
         gaps = jnp.diff(log_levels)
         closing = jnp.where(gaps > 0, -jnp.diff(newton) / jnp.where(gaps > 0, gaps, 1.0), 0.0)

@@ -6,7 +6,7 @@ in y = log Mx, by Gauss-Legendre panels between quantiles of Mx.  The panels are
 −log(−B log F), in which the law of Mx hardly depends on B.  B may be any real number from 1 on.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -32,7 +32,7 @@ class MaximumNodes(NamedTuple):
     log_measure: Float[Array, " nodes"]
 
 
-def maximum_edges(law: Symmetric, block_size: ArrayLike) -> Float[Array, " edges"]:
+def maximum_edges(law: Symmetric, block_size: Float[Any, ""]) -> Float[Array, " edges"]:
     """Log of the quantiles of Mx, to some percent, between which `maximum_nodes` has its panels: they have no derivative."""
     of = law.log_tails(), law.tail_index, law.scale, law._log_peak(), law.zeroed, block_size
     dtype = law.dtype

@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
@@ -72,7 +72,7 @@ def code_probabilities(law: Symmetric, codebook: Codebook) -> Float[Array, " lev
 
 
 @eqx.filter_jit
-def _probabilities(law: Symmetric, cuts: Array) -> Array:
+def _probabilities(law: Symmetric, cuts: Float[Any, " cuts"]) -> Float[Array, " cuts+1"]:
     ends = jnp.full(1, jnp.inf, cuts.dtype)
     return law.cell_moments(jnp.concatenate([-ends, cuts, ends]))[0]
 
@@ -86,7 +86,7 @@ def code_entropy(law: Symmetric, codebook: Codebook) -> Float[Array, ""]:
     return jnp.asarray(_surprise(xp, _checks.known(p)).sum(), p.dtype)
 
 
-def _surprise(xp: Any, probability: Array) -> Array:
+def _surprise(xp: Any, probability: Float[Any, " codes"]) -> Float[Any, " codes"]:
     """−p log2 p."""
     return -probability * xp.log2(xp.where(probability > 0, probability, 1.0))
 
@@ -149,7 +149,7 @@ def entropy_coded(law: Symmetric, bits: ArrayLike, *, side: int | None = None) -
 
 
 @eqx.filter_jit
-def _entropy_coded(law: Symmetric, target: Array, side: Array, size: int) -> tuple[Array, Array, Array]:
+def _entropy_coded(law: Symmetric, target: Array, side: Int[Any, ""], size: int) -> tuple[Array, Array, Array]:
     """Step, entropy and error, from one half of the symmetric grid: its levels 0 … side, and more that are never used."""
     unit = jnp.sqrt(law.second_moment())
     step = jnp.exp(implicit_root(partial(_search, size), partial(_excess, size), (law, target, side))[0][0]) * unit
@@ -214,7 +214,7 @@ def _enough(law: Symmetric, bits: float) -> int:
 
 
 @eqx.filter_jit
-def _square_beyond(law: Symmetric, bits: Array, sides: Array) -> Array:
+def _square_beyond(law: Symmetric, bits: Float[Any, ""], sides: Int[Any, " sides"]) -> Float[Array, " sides"]:
     """E[x²; x > reach] over the squared error, at high rate."""
     error = jnp.exp(law.entropy() - bits * np.log(2.0)) / np.sqrt(12)
     return law.tails(sides * np.sqrt(12) * error)[2] * law.scale**2 / error**2

@@ -7,11 +7,13 @@ At slope −beta of rate (nats) against mean squared error D, the law q of what 
 On a grid of equal steps q * K is a convolution.  Every q gives a rate above the infimum (Blahut 1972).
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from replicajax import _checks
 from replicajax.distributions import Symmetric, as_data
@@ -22,7 +24,9 @@ _FEW, _MANY = 2**10, 2**13
 
 
 @eqx.filter_jit
-def _improve(q: Float[Array, " n"], p: Float[Array, " n"], x: Float[Array, " n"], beta: Array, steps: Array):
+def _improve(
+    q: Float[Array, " n"], p: Float[Array, " n"], x: Float[Any, " n"], beta: Float[Any, ""], steps: Int[Any, ""]
+):
     """q after so many steps; its rate in bits and D."""
     distance = x - x[0]
     around = jnp.concatenate(
@@ -87,6 +91,6 @@ def _reaches(law: Symmetric) -> tuple[Array, Array, Array]:
 
 
 @eqx.filter_jit
-def _cell_probabilities(law: Symmetric, edges: Array) -> Array:
+def _cell_probabilities(law: Symmetric, edges: Float[Any, " n+1"]) -> Float[Array, " n"]:
     p = law.cell_moments(edges)[0]
     return p / p.sum()

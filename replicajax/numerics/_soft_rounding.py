@@ -124,11 +124,11 @@ def _warm_jvp(nodes: int, primals, tangents):
 class _Slope(NamedTuple):
     """Derivatives of an average; of the usage, one row a level."""
 
-    levels: Array
-    curvature: Array
-    beta: Array
-    mean: Array
-    deviation: Array
+    levels: Float[Any, "... levels"]
+    curvature: Float[Any, "..."]
+    beta: Float[Any, "..."]
+    mean: Float[Any, "..."]
+    deviation: Float[Any, "..."]
 
 
 def _with_slopes(

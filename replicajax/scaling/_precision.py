@@ -66,10 +66,10 @@ def integer_variance(bits: ArrayLike, reach: ArrayLike = 1.0, rounding: str = "s
     Raises:
       ValueError: bits below 1, reach not positive, an unknown rounding.
     """
-    bits, reach = (_checks.known(_checks.positive(name, x)) for name, x in (("bits", bits), ("reach", reach)))
-    if not _checks.is_traced(bits) and (bits < 1).any():
-        raise ValueError(f"bits must be at least 1, got {_checks.brief(bits)}")
-    step = 2 * reach / (2**bits - 1)
+    b, end = (_checks.known(_checks.positive(name, x)) for name, x in (("bits", bits), ("reach", reach)))
+    if not _checks.is_traced(b) and (b < 1).any():
+        raise ValueError(f"bits must be at least 1, got {_checks.brief(b)}")
+    step = 2 * end / (2**b - 1)
     return step**2 / (6 if _checks.choice("rounding", rounding, ROUNDINGS) == "stochastic" else 12)
 
 

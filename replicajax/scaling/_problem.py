@@ -3,7 +3,7 @@
 y = u·v* + r,    E u uᵀ = G,    E r² = noise + approximation,    r independent of u (all Gaussian).
 """
 
-from typing import final
+from typing import Any, final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -114,7 +114,7 @@ def power_law(
     return Regression(index**-a, index ** ((a - b) / 2), noise, beyond, multiplicity)
 
 
-def _relaxed_directions(M: Array) -> tuple[Array, Array]:
+def _relaxed_directions(M: Float[Any, ""]) -> tuple[Float[Any, " directions"], Float[Any, " directions"]]:
     """i and how many directions it stands for:  sum_{i <= M} f(i) = sum over the head + int f di − [f'/24] at the ends."""
     xp = jnp if _checks.is_traced(M) else np
     node, weight = _RULE

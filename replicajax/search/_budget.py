@@ -10,13 +10,13 @@ All of it is one program, of everything that a point x buys.
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from replicajax import _checks
 from replicajax.numerics import bisect
@@ -124,7 +124,9 @@ class _Search(eqx.Module):
             )
 
     @eqx.filter_jit
-    def at(self, x: Array, budget: Array, held: Array, whole: Array) -> "_Point":
+    def at(
+        self, x: Float[Any, " bits+2"], budget: Float[Any, ""], held: Float[Any, " bits"], whole: Bool[Any, ""]
+    ) -> "_Point":
         """What x buys; where `held` is not NaN, bits are as it says; M and N as they are or whole numbers."""
         low, high = self.ranges.T
         inside = low + (high - low) * jax.nn.sigmoid(x)
@@ -172,7 +174,7 @@ def _afford(cost: Callable[[Array], Array], budget: Array, most: ArrayLike) -> A
 
 
 def _best(
-    search: _Search, budget: np.ndarray, held: np.ndarray, starts: Sequence[Sequence[float]]
+    search: _Search, budget: np.ndarray, held: np.ndarray, starts: Sequence[Sequence[float] | np.ndarray]
 ) -> tuple[np.ndarray, float, bool]:
     from scipy.optimize import minimize  # takes long to import
 
