@@ -5,6 +5,7 @@ import contextlib
 import jax
 import jax.monitoring
 import numpy as np
+import pytest
 
 import replicajax as rj
 from replicajax import scaling
@@ -17,6 +18,12 @@ compiled = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda name, *_, **__: compiled.append(name) if "backend_compile_duration" in name else None
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _from_nothing():
+    """Whatever ran in this process before."""
+    jax.clear_caches()
 
 
 @contextlib.contextmanager
