@@ -163,22 +163,25 @@ def optimize(
     from replicajax import optimal_ridge, ridge_regression
     from replicajax.cli._show import draw, print_json, print_measured, print_theory, report
     from replicajax.search import fewest_bits
-    from replicajax.trials import HeldOut, check_rows, measure_widths
 
     found = pose(asked)
     task, heat = found.task, asked.get("beta", default_beta(float(found.task.noise)))
     if measure:
+        from replicajax.trials import check_rows
+
         check_rows(found.X, found.y, task.alpha)
     unit = float(np.sqrt(task.signal))
     baseline_ridge = float(optimal_ridge(task))
     baseline = ridge_regression(task, baseline_ridge)
-    measured: dict[int, HeldOut] = {}
+    measured: dict[int, Any] = {}
     with Progress(f"theory, {bits} bits"):
         best = _best_widths(task, tried, heat, require_stable)
     cheapest = fewest_bits(best, factor * float(baseline.generalization_error))
     if not as_json:
         print_theory(out, found, heat, baseline, best, unit, factor, cheapest)
     if measure:
+        from replicajax.trials import measure_widths
+
         with Progress("held-out rows") as progress:
             for b in tried:
                 progress.stage(f"held-out rows, {b} bit{'s' * (b > 1)}, splits", splits)

@@ -37,7 +37,7 @@ def report(found, beta, baseline, best, measured, factor, cheapest, figure) -> d
         row = {"bits": bits, "width": b.width, "minima": b.minima, "at_edge": b.at_edge}
         row |= {
             "at_stability_limit": b.at_stability_limit,
-            "ratio": b.generalization_error / baseline.generalization_error,
+            "ratio": float(b.generalization_error) / float(baseline.generalization_error),
         }
         row |= observables(b.solution) | {"converged": b.converged}
         if bits in measured:
@@ -158,7 +158,7 @@ def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheape
             continue
         phase = "stable" if s.stable else "unstable"
         phase += ", limit" if b.at_stability_limit else ", at range end" if b.at_edge else ""
-        ratio = b.generalization_error / baseline.generalization_error
+        ratio = float(b.generalization_error) / float(baseline.generalization_error)
         row = [str(bits), f"{b.width:.4f}", f"{b.width / unit:.2f}", f"{s.test_error:.4f}", f"{ratio:.3f}"]
         table.add_row(*row, f"{s.replicon:.3f}", phase, style="bold green" if bits == cheapest else None)
     table.add_row("real", "–", "–", f"{baseline.test_error:.4f}", "1.000", "", "ridge")

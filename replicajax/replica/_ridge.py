@@ -1,7 +1,11 @@
 """Ridge regression with unquantized weights, in closed form: the baseline every codebook is measured against."""
 
+from typing import Any
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
@@ -31,23 +35,28 @@ def ridge_regression(task: LinearRegression, ridge: ArrayLike | None = None) -> 
         and an infinite error at alpha = 1.
     """
     _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
-    return _closed_form(task, task.ridge if ridge is None else _checks.nonnegative("ridge", ridge))
+    ridge = task.ridge if ridge is None else _checks.nonnegative("ridge", ridge)
+    numbers = task.alpha, task.signal, task.noise, ridge
+    if _checks.is_traced(numbers):
+        return _closed_form(jnp, *numbers)
+    with np.errstate(divide="ignore"):
+        return jax.tree.map(jnp.asarray, _closed_form(np, *map(np.asarray, numbers)))
 
 
-@eqx.filter_jit
-def _closed_form(task: LinearRegression, ridge: Float[Array, ""]) -> Unquantized:
-    alpha, signal = task.alpha, task.signal
+def _closed_form(xp: Any, alpha, signal, noise, ridge) -> Unquantized:
     b = alpha - 1 - ridge
-    root = jnp.sqrt(b**2 + 4 * alpha * ridge)
-    a = jnp.where(b > 0, (b + root) / (2 * alpha), 2 * ridge / jnp.where(b > 0, 1.0, root - b + (root == b)))
+    root = xp.sqrt(b**2 + 4 * alpha * ridge)
+    a = xp.where(b > 0, (b + root) / (2 * alpha), 2 * ridge / xp.where(b > 0, 1.0, root - b + (root == b)))
     m = signal * alpha * (1 - a)
     gain = alpha * (1 - a) ** 2
-    R = ((signal - m) ** 2 / signal + task.noise) / (1 - gain)
+    R = ((signal - m) ** 2 / signal + noise) / (1 - gain)
     q = m**2 / signal + gain * R
-    error = R - task.noise
+    error = R - noise
     return Unquantized(ridge, m, q, 1 / a - 1, error, R)
 
 
 def optimal_ridge(task: LinearRegression) -> Float[Array, ""]:
     """noise/signal: Bayes-optimal for a Gaussian teacher, so the least error any unquantized linear fit can have."""
-    return task.noise / task.signal
+    if _checks.is_traced((task.noise, task.signal)):
+        return task.noise / task.signal
+    return jnp.asarray(np.asarray(task.noise) / np.asarray(task.signal))

@@ -1,10 +1,24 @@
 """Which width, how many bits: answered by gradients through the theory."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from replicajax.search._bits import BitsCurve as BitsCurve
 from replicajax.search._bits import fewest_bits as fewest_bits
 from replicajax.search._bits import optimal_bits as optimal_bits
-from replicajax.search._budget import Split as Split
-from replicajax.search._budget import allocate_budget as allocate_budget
-from replicajax.search._cost import TrainingCost as TrainingCost
 from replicajax.search._width import OptimalWidth as OptimalWidth
 from replicajax.search._width import optimal_width as optimal_width
+
+if TYPE_CHECKING:
+    from replicajax.search._budget import Split as Split
+    from replicajax.search._budget import allocate_budget as allocate_budget
+    from replicajax.search._cost import TrainingCost as TrainingCost
+
+_BUDGETS = {"Split": "_budget", "allocate_budget": "_budget", "TrainingCost": "_cost"}
+
+
+def __getattr__(name: str) -> Any:
+    """Budgets bring all of `scaling` with them, which a search for a width can do without."""
+    if name not in _BUDGETS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_BUDGETS[name]}"), name)

@@ -208,27 +208,24 @@ def _refine(on: Backend, probe, first: _Probe, second: _Probe, real, is_limit):
     def target(p: _Probe):
         return xp.where(is_limit, -p.replicon, p.slope)
 
-    def open_ends(carry):
-        _, x_a, f_a, x_b, f_b, _ = carry
-        tight = xp.abs(x_b - x_a) <= 8 * np.finfo(x_a.dtype).eps * (1 + xp.abs(x_a))
-        return real & ~tight & (f_a != 0) & (f_b != 0)
-
     def body(carry):
-        last, x_a, f_a, x_b, f_b, i = carry
-        moves = open_ends(carry)
+        last, x_a, f_a, x_b, f_b, moves, i = carry
         secant = (x_a * f_b - x_b * f_a) / xp.where(f_b == f_a, 1.0, f_b - f_a)
         inside = (secant - x_a) * (secant - x_b) < 0
         p = probe(xp.where(moves, xp.where(inside, secant, (x_a + x_b) / 2), x_b))
         f = target(p)
+        # A step this small has an error of about its square.
+        tolerance = np.finfo(x_a.dtype).eps ** 0.7
+        going = moves & (xp.abs(p.x - x_b) > tolerance * (1 + xp.abs(x_b))) & (f != 0)
         same = f * f_b > 0
         # The end that stays put has its value halved, so that it cannot stay for ever.
         new_a, new_f = xp.where(same, x_a, x_b), xp.where(same, f_a / 2, f_b)
         keep = partial(xp.where, moves)
         # A limit is approached from the stable side.
         last = _choose(xp, moves & ~(is_limit & (p.replicon <= 0)), p, last)
-        return last, keep(new_a, x_a), keep(new_f, f_a), keep(p.x, x_b), keep(f, f_b), i + 1
+        return last, keep(new_a, x_a), keep(new_f, f_a), keep(p.x, x_b), keep(f, f_b), going, i + 1
 
     best = _choose(xp, is_limit | (first.eg < second.eg), first, second)
-    start = best, first.x, target(first), second.x, target(second), 0
-    end = on.repeat(lambda carry: open_ends(carry).any() & (carry[-1] < _ITERATIONS), body, start)
+    start = best, first.x, target(first), second.x, target(second), real, 0
+    end = on.repeat(lambda carry: carry[-2].any() & (carry[-1] < _ITERATIONS), body, start)
     return end[0], real
