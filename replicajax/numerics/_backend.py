@@ -32,6 +32,10 @@ class Backend(Protocol):
         """What function(*arguments) will be replaced by before anybody looks at it."""
         ...
 
+    def over_rows(self, body: Callable[..., tuple], rows: Any, tables: tuple, x: Any, sums: tuple) -> tuple:
+        """sums + body(*row of each table), which is of the shape of x, over the first `rows` rows."""
+        ...
+
     def each_node(self, unit: Any, weight: Any, count: Any, body: Callable[[Any, Any, Any], Any], carry: Any) -> Any:
         """carry = body(unit_i, weight_i, carry) for the first `count` nodes, whose sums go through `add` and `add_row`."""
         ...
@@ -75,6 +79,10 @@ class _NumPy:
 
     def blank(self, function, *arguments):
         return None
+
+    def over_rows(self, body, rows, tables, x, sums):
+        each = body(*(t[:rows].reshape(rows, *(1,) * (x.ndim - 1), t.shape[-1]) for t in tables))
+        return tuple(total + value.sum(0) for total, value in zip(sums, each, strict=True))
 
     def each_node(self, unit, weight, count, body, carry):
         return body(unit[: int(count), None], weight[: int(count), None], carry)
@@ -121,6 +129,12 @@ class _JAX:
 
     def blank(self, function, *arguments):
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *arguments))
+
+    def over_rows(self, body, rows, tables, x, sums):
+        def add(i, sums):
+            return tuple(map(jnp.add, sums, body(*(t[i] for t in tables))))
+
+        return jax.lax.fori_loop(0, rows, add, sums)
 
     def each_node(self, unit, weight, count, body, carry):
         return jax.lax.fori_loop(0, count, lambda i, carry: body(unit[i], weight[i], carry), carry)

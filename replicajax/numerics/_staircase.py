@@ -157,15 +157,16 @@ class _Integral(NamedTuple):
         """Sum of the weights of all but the winner; averages of the rise above it and of its square; and how the logarithm
         of the partition sum and these two change with the logarithm of the curvature."""
 
-        def add(i, sums):
-            term, out = self.weight(i, x), []
-            for factor in (1.0, self.fixed[i]):
+        def of_level(rise, fixed, slope):
+            term, out = self.on.xp.exp(fixed + slope * x), []
+            for factor in (1.0, fixed):
                 for _ in range(3):
                     out.append(factor * term)
-                    factor = factor * self.rise[i]
-            return tuple(total + new for total, new in zip(sums, out, strict=True))
+                    factor = factor * rise
+            return tuple(out)
 
-        others, *M = self.on.loop(self.rows, add, (self.on.xp.zeros_like(x),) * 6)
+        tables, zeros = (self.rise, self.fixed, self.slope), (self.on.xp.zeros_like(x),) * 6
+        others, *M = self.on.over_rows(of_level, self.rows, tables, x, zeros)
         shift, second, log, first, square = (m / (1 + others) for m in M)
         return others, shift, second, log, first - shift * log, square - second * log
 
