@@ -37,7 +37,7 @@ def test_one_program_for_all_laws_and_sizes():
     """A handful for the first of each kind of format, and none after it."""
     for scale, scaling_ in ((None, "absmax"), ("bf16", "absmax"), ("e8m0", "absmax"), ("fp16", "signmax")):
         with programs(4):
-            REL(f.Normal(), f.BlockFormat(f.nf4(), 64, scaling_, scale))
+            REL(f.Normal(1.7), f.BlockFormat(f.nf4(), 64, scaling_, scale))  # a law not seen before
         with programs(0):
             REL(f.StudentT(5.0, 0.3), f.BlockFormat(f.integer(3), 128, scaling_, scale))
             REL(f.Laplace(2.0), f.BlockFormat(f.floating_point(2, 1), 33.5, scaling_, scale, multiplier=0.9))
@@ -57,7 +57,7 @@ def test_codebooks_and_rates():
         f.expected_maximum(law, 32)
 
     with programs(16):
-        all_of(f.Normal(), 4)
+        all_of(f.Normal(2.3), 4)
     with programs(0):
         all_of(f.StudentT(7.0), 3)
         all_of(f.Laplace(0.1), 3.5)
