@@ -196,9 +196,8 @@ def _integral(on: Backend, side: _Side, curvature: Fields, beta: Fields, mean: F
     there = (xp.arange(index.size) < side.book.count - 1)[:, None]
     other = side.step * side.book.levels[xp.clip(index, 0, side.book.levels.shape[0] - 1)]
     rise = xp.where(there, other - side.winner, 0.0)
-    offset = (
-        curvature * (side.loser - other) / 2
-    )  # from where it meets the winner to the threshold; of the loser 0 exactly
+    # From where it meets the winner to the threshold; of the loser 0 exactly, which large beta asks for.
+    offset = curvature * (side.loser - other) / 2
     fixed, slope = beta * rise * offset, beta * rise
     zeros = xp.where(rise < 0, offset**2 + (xp.pi / xp.where(rise < 0, slope, 1.0)) ** 2, xp.inf)
     matters = (fixed + slope * xp.where(rise < 0, low, high) > -_NEGLIGIBLE) & (rise != 0)

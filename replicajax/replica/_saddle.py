@@ -101,9 +101,12 @@ def _move(
     problem: Problem, change, place: Place, cold: bool | None, nearby: Nearby | None
 ) -> tuple[Solution, Solution]:
     """The solution and its slope."""
-    return slope_of_root(lambda y, problem: _at(problem, place._replace(y=y), cold, nearby), place.y, problem, change)[
-        1:
-    ]
+
+    def at(y, problem):
+        return _at(problem, place._replace(y=y), cold, nearby)
+
+    _, found, slopes = slope_of_root(at, place.y, problem, change)
+    return found, slopes
 
 
 @eqx.filter_jit
