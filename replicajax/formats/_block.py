@@ -23,7 +23,7 @@ from replicajax.distributions import Normal, Symmetric, as_data, cell_edges, dis
 from replicajax.formats._elements import padded_size
 from replicajax.formats._maximum import maximum_edges, maximum_nodes
 from replicajax.formats._outliers import WithoutOutliers
-from replicajax.formats._rounded_scales import ScaleFormat, levels_in_reach, rounded_scales_error
+from replicajax.formats._rounded_scales import Octave, ScaleFormat, levels_in_reach, octave_of, rounded_scales_error
 from replicajax.formats._sphere import OnSphere
 
 SCALINGS = ("absmax", "signmax", "rms")
@@ -169,12 +169,11 @@ def relative_rms_error(
     if fmt.scaling == "rms":
         return _rms_error(family, levels, fmt.multiplier, size, fmt.scale_format)
     how, reach = SCALE_FORMATS[fmt.scale_format], None
-    if how.mantissa <= _MANTISSA and not _checks.is_traced((levels, fmt.multiplier)):
-        reach = levels_in_reach(_scaled(np.asarray(levels), np.asarray(fmt.multiplier), fmt.scaling), how)
+    octave = octave_of(how) if how.mantissa <= _MANTISSA else None
+    if octave is not None and not _checks.is_traced((levels, fmt.multiplier)):
+        reach = levels_in_reach(_scaled(np.asarray(levels), np.asarray(fmt.multiplier), fmt.scaling), octave)
     edges = maximum_edges(family, size)
-    return _block_error(
-        family, levels, _checks.known(fmt.multiplier), size, edges, fmt.scaling, fmt.scale_format, reach
-    )
+    return _block_error(family, levels, _checks.known(fmt.multiplier), size, edges, octave, fmt.scaling, reach)
 
 
 def _check_scale(law: Symmetric, fmt: BlockFormat, outliers: Any) -> None:
@@ -219,14 +218,16 @@ def _scaled(levels: Any, multiplier: Any, scaling: str) -> Any:
     return xp.where(end < 0, -scaled[::-1], scaled) if scaling == "signmax" else scaled
 
 
-@partial(jax.jit, static_argnames=("scaling", "scale_format", "reach"))
-def _block_error(law, levels, multiplier, B, edges, scaling: str, scale_format: str | None, reach: int | None) -> Array:
-    how, scaled, signed = SCALE_FORMATS[scale_format], _scaled(levels, multiplier, scaling), scaling == "signmax"
-    if how.mantissa > _MANTISSA:
+@partial(jax.jit, static_argnames=("scaling", "reach"))
+def _block_error(law, levels, multiplier, B, edges, octave: Octave | None, scaling: str, reach: int | None) -> Array:
+    scaled, signed = _scaled(levels, multiplier, scaling), scaling == "signmax"
+    if octave is None:
         total = _exact_scales_error(law, B, scaled, signed, edges)
     else:
         end = jnp.abs(_end(levels, scaling))
-        total = rounded_scales_error(law, B, how, scaled, end, signed, levels.size if reach is None else reach, edges)
+        total = rounded_scales_error(
+            law, B, octave, scaled, end, signed, levels.size if reach is None else reach, edges
+        )
     return jnp.sqrt(total / law.second_moment())
 
 

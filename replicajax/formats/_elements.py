@@ -23,8 +23,8 @@ def level_count(bits: Any) -> int:
 
 
 def padded_size(count: int) -> int:
-    """16, 256, 4096 or 2^16: programs are for so many levels, and few."""
-    return 16 ** max(1, -(-(count - 1).bit_length() // 4))
+    """32, 256, 4096 or 2^16: programs are for so many levels, and few."""
+    return 32 if count <= 32 else 16 ** -(-(count - 1).bit_length() // 4)
 
 
 def integer(bits: float, *, symmetric: bool = False) -> Codebook:
@@ -138,21 +138,20 @@ def cube_root(
     probability = _probabilities(count, variant, *ends)
     more = padded_size(count) - probability.size
     padded = np.pad(probability, (0, more), constant_values=0.5).astype(family.dtype)
-    levels = _levels(family, padded, exponent, largest)
+    levels = _levels(family, padded, exponent, np.asarray(np.inf, family.dtype) if largest is None else largest)
     return Codebook(_checks.known(levels)[: probability.size], count)
 
 
 @eqx.filter_jit
 def _levels(
-    law: Symmetric, probability: Float[Any, " levels"], exponent: Array, largest: Array | None
+    law: Symmetric, probability: Float[Any, " levels"], exponent: Array, largest: Any
 ) -> Float[Array, " levels"]:
-    """Quantiles of p^exponent; where `largest` is given of what lies between it and its negative, in units of it."""
-    shape = law.tempered(exponent)
-    if largest is None:
-        return shape.quantile(probability)
-    cut = shape.cdf(-largest)
-    inner = shape.quantile(jnp.clip(cut + probability * (1 - 2 * cut), cut, 1 - cut)) / largest
-    return jnp.where(probability == 0, -1.0, jnp.where(probability == 1, 1.0, inner))
+    """Quantiles of p^exponent of what lies between `largest` and its negative, in units of it; in those of the law if inf."""
+    shape, whole = law.tempered(exponent), jnp.isinf(largest)
+    cut = jnp.where(whole, 0.0, shape.cdf(-jnp.where(whole, 1.0, largest)))
+    inner = shape.quantile(jnp.clip(cut + probability * (1 - 2 * cut), cut, 1 - cut)) / jnp.where(whole, 1.0, largest)
+    ends = jnp.where(probability == 0, -1.0, jnp.where(probability == 1, 1.0, inner))
+    return jnp.where(whole, inner, ends)
 
 
 def _probabilities(count: int, variant: str, low_end: bool, high_end: bool) -> np.ndarray:

@@ -21,6 +21,8 @@ from replicajax.distributions import Symmetric, cell_edges, distortion_of_cells
 
 _POINTS = 24
 """Of s in an octave, where it has more scales than that."""
+_FEW = 9
+"""Scales of an octave are made so many: those of e4m3."""
 _BELOW, _ABOVE = 14, 90
 """Octaves of Mx about its usual size: all of E Mx² but 1e-9 where a power law has df > 2.4."""
 
@@ -33,8 +35,9 @@ class ScaleFormat(NamedTuple):
     up: bool = False
 
 
-class _Octave(NamedTuple):
-    """The scales of an octave in units of its low end, and how to get all of their errors from those at `points`."""
+class Octave(NamedTuple):
+    """The scales of an octave in units of its low end, and how to get all of their errors from those at `points`: data, so
+    that formats with as many scales share a program."""
 
     edges: np.ndarray
     stored: np.ndarray
@@ -65,26 +68,27 @@ def _together(of, *arrays: Array) -> list:
 
 
 @cache
-def _octave(how: ScaleFormat) -> _Octave:
+def octave_of(how: ScaleFormat) -> Octave:
     if how.up:
         edges, stored = np.array([1.0, 2.0]), np.array([2.0])
     else:
         # 1 to the first midpoint, midpoint to midpoint, last midpoint to 2.
         stored = 1 + np.arange(2**how.mantissa + 1) / 2**how.mantissa
         edges = np.concatenate([[1.0], (stored[1:] + stored[:-1]) / 2, [2.0]])
+    if stored.size <= _FEW:
+        edges, stored = (np.pad(x, (0, _FEW - stored.size), mode="edge") for x in (edges, stored))
     cut = edges[:-1] / stored
     if stored.size <= _POINTS:
-        return _Octave(edges, stored, stored, None, cut, *_rule(24))
+        return Octave(edges, stored, stored, None, cut, *_rule(24))
     points = np.polynomial.chebyshev.chebpts1(_POINTS)
     values = np.polynomial.chebyshev.chebvander(points, _POINTS - 1)
     wanted = np.polynomial.chebyshev.chebvander(2 * np.log2(stored) - 1, _POINTS - 1)
     weights = np.linalg.solve(values.T, wanted.T).T
-    return _Octave(edges, stored, 2 ** ((points + 1) / 2), weights, np.full(_POINTS, cut.min()), *_rule(6))
+    return Octave(edges, stored, 2 ** ((points + 1) / 2), weights, np.full(_POINTS, cut.min()), *_rule(6))
 
 
-def levels_in_reach(levels: np.ndarray, how: ScaleFormat) -> int:
+def levels_in_reach(levels: np.ndarray, octave: Octave) -> int:
     """Levels, in units of where Mx goes, that Mx may be rounded to on either side; a few more, to share programs."""
-    octave = _octave(how)
     middle = (levels[1:] + levels[:-1]) / 2
     least = (octave.edges[:-1] / octave.stored).min()
     needed = 1 + max((middle > least).sum(), (-middle > least).sum())
@@ -97,7 +101,7 @@ def levels_in_reach(levels: np.ndarray, how: ScaleFormat) -> int:
 def rounded_scales_error(
     law: Symmetric,
     B: Array,
-    how: ScaleFormat,
+    octave: Octave,
     levels: Float[Array, " levels"],
     end: Array,
     signed: bool,
@@ -112,7 +116,7 @@ def rounded_scales_error(
       reach: as many levels from either end as may be nearest to the largest.
       edges: `maximum_edges`.
     """
-    octave, whole = jax.tree.map(lambda x: x.astype(levels.dtype), _octave(how)), law.whole
+    octave, whole = jax.tree.map(lambda x: jnp.asarray(x, levels.dtype), octave), law.whole
     node, weight = octave.rule
     ends = jnp.stack([levels[-reach:], -levels[:reach][::-1]])
 

@@ -107,9 +107,9 @@ def solved(levels: int, count: int):
     return batch, solve_many(*batch, compiled=False)
 
 
-def check(levels: int, count: int, most_unsolved: float) -> None:
+def check(levels: int, count: int) -> None:
     (tasks, books, betas), found = solved(levels, count)
-    assert found.converged.mean() >= 1 - most_unsolved, f"{(~found.converged).sum()} of {count} not converged"
+    assert found.converged.mean() > 0.99, f"{(~found.converged).sum()} of {count} not converged"
     worst = []
     for i in np.flatnonzero(found.converged):
         signal = tasks.signal[i]
@@ -142,13 +142,13 @@ def check(levels: int, count: int, most_unsolved: float) -> None:
 
 @pytest.mark.parametrize("levels", [2, 5])
 def test_right_or_flagged(levels):
-    check(levels, 60, 0.05)
+    check(levels, 60)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("levels", "count"), [(2, 500), (3, 400), (4, 400), (8, 400), (16, 300)])
 def test_right_or_flagged_at_length(levels, count):
-    check(levels, count, 0.05)
+    check(levels, count)
 
 
 @pytest.mark.parametrize(("levels", "count"), [(4, 150), pytest.param(4, 2000, marks=pytest.mark.slow)])
@@ -157,7 +157,7 @@ def test_compiled_or_not_the_answer_is_one(levels, count):
     batch, here = solved(levels, count)
     there = solve_many(*batch, compiled=True)
     both = here.converged & there.converged
-    assert both.mean() > 0.95
+    assert both.mean() > 0.99
     gap = np.abs(here.generalization_error - there.generalization_error) / (batch[0].signal + here.generalization_error)
     assert gap[both].max() < 1e-9
 
@@ -171,6 +171,6 @@ def test_single_precision(levels, count):
     double = solve_many(*jax.tree.map(lambda x: np.asarray(x[keep], np.float64), batch))
     assert single.generalization_error.dtype == np.float32
     both = single.converged & double.converged
-    assert both.mean() > 0.9
+    assert both.mean() > 0.99
     gap = np.abs(single.generalization_error - double.generalization_error)
     assert (gap / (batch[0].signal[keep] + double.generalization_error))[both].max() < 1e-4
