@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from replicajax import codebooks as codebooks
     from replicajax import distributions as distributions
     from replicajax import formats as formats
+    from replicajax import losses as losses
     from replicajax import models as models
     from replicajax import numerics as numerics
     from replicajax import plot as plot
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from replicajax.codebooks import codebook as codebook
     from replicajax.codebooks import power as power
     from replicajax.codebooks import uniform as uniform
+    from replicajax.models import Classification as Classification
     from replicajax.models import LinearRegression as LinearRegression
     from replicajax.models import draw as draw
     from replicajax.replica import Solution as Solution
@@ -50,6 +52,7 @@ _MODULES = (
     "codebooks",
     "distributions",
     "formats",
+    "losses",
     "models",
     "numerics",
     "plot",
@@ -65,7 +68,7 @@ _NAMES = {
         "_cache": "enable_cache",
         "amp": "AMPResult StateEvolution amp exhaustive gibbs parallel_tempering state_evolution",
         "codebooks": "Codebook codebook power uniform",
-        "models": "LinearRegression draw",
+        "models": "Classification LinearRegression draw",
         "replica": "Solution optimal_ridge ridge_regression solve",
         "search": "allocate_budget optimal_bits optimal_width",
         "sweep": "error_peak open_sweep phase_diagram stability_line",

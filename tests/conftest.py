@@ -14,7 +14,7 @@ import replicajax as rj
 jax.config.update("jax_enable_x64", True)
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
-_MOST_MAPS = 12_000
+_MOST_MAPS = 9_000
 """Memory maps at which compiled programs are let go: each holds some ten, and the kernel allows 65,530."""
 
 

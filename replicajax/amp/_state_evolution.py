@@ -26,7 +26,7 @@ from replicajax.numerics import (
     gauss_legendre,
     hard_staircase_slopes,
     implicit_root,
-    staircase_averages,
+    rounding_averages,
 )
 
 _OUTSIDE = 400
@@ -224,7 +224,7 @@ def _map(task, book, beta, starts: int):
             if np.isinf(beta):
                 slopes = hard_staircase_slopes(levels, *columns, on=NUMPY)
             else:
-                slopes = staircase_averages(levels, *columns, nodes=nodes, everything=False, on=NUMPY).slopes
+                slopes = rounding_averages(levels, *columns, nodes=nodes, everything=False, on=NUMPY).slopes
         assert slopes.mean is not None
         three = slopes.mean, slopes.square, slopes.response
         mean, square, response = (np.reshape(x.value, shape) for x in three)

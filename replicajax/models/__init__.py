@@ -1,5 +1,7 @@
 """What is learned: the task, its potentials, and actual data of either kind (read or drawn)."""
 
+from replicajax.models._channel import Channel as Channel
+from replicajax.models._classification import Classification as Classification
 from replicajax.models._draw import DESIGNS as DESIGNS
 from replicajax.models._draw import Design as Design
 from replicajax.models._draw import Instance as Instance
@@ -18,3 +20,4 @@ from replicajax.models._potentials import order_from_averages as order_from_aver
 from replicajax.models._potentials import rounded_averages as rounded_averages
 from replicajax.models._potentials import weight_averages as weight_averages
 from replicajax.models._task import LinearRegression as LinearRegression
+from replicajax.models._task import Task as Task

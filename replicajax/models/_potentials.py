@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from replicajax.codebooks import Codebook
-from replicajax.models._task import LinearRegression
+from replicajax.models._task import Task
 from replicajax.numerics import Nearby, SoftRounding, hard_rounding, soft_rounding
 
 Scalar = Float[Array, ""]
@@ -36,12 +36,14 @@ class Fields(NamedTuple):
     L: Scalar
 
 
-def energetic(task: LinearRegression, order: Order, beta: Scalar, unit: Scalar | float = 1.0) -> Scalar:
-    """(alpha/2) [ log(1 + chi)/beta + R/(1 + chi) ]: the data's share.  (1.1, first line)
+def energetic(task: Task, order: Order, beta: Scalar, unit: Scalar | float = 1.0) -> Scalar:
+    """The data's share, `Task.channel`; of the square loss (alpha/2) [ log(1 + chi)/beta + R/(1 + chi) ].  (1.1, first line)
 
     `unit` replaces the 1; unit = 0 turns the square loss into the hard constraint y = x·w (see `_saddle`).
     """
-    R = task.residual_variance(order.m, order.q)
+    if not task.closed:
+        return task.channel(*order, beta).potential
+    R = task.error(order.m, order.q) + task.noise
     return task.alpha / 2 * (jnp.log(unit + order.chi) / beta + R / (unit + order.chi))
 
 
@@ -51,7 +53,7 @@ def coupling(order: Order, fields: Fields, beta: Scalar) -> Scalar:
     return m_hat * m - L * (q + chi / beta) / 2 + chi_hat * chi / 2
 
 
-def entropic(task: LinearRegression, book: Codebook, fields: Fields, beta: Scalar) -> Scalar:
+def entropic(task: Task, book: Codebook, fields: Fields, beta: Scalar) -> Scalar:
     """−(1/beta) E log sum_k exp{beta [h a_k − ½ (L + ridge) a_k²]}: the codebook's share.  (1.1, third line)"""
     return -weight_averages(task, book, fields, beta).rounding.potential
 
@@ -65,7 +67,7 @@ class WeightAverages(NamedTuple):
 
 
 def weight_averages(
-    task: LinearRegression,
+    task: Task,
     book: Codebook,
     fields: Fields,
     beta: Scalar,
@@ -82,9 +84,7 @@ def weight_averages(
     return _average(task, fields, _each(partial(soft_rounding, book.levels, curvature, beta, cold=cold)))
 
 
-def rounded_averages(
-    task: LinearRegression, book: Codebook, fields: Fields, nearby: Nearby | None = None
-) -> WeightAverages:
+def rounded_averages(task: Task, book: Codebook, fields: Fields, nearby: Nearby | None = None) -> WeightAverages:
     """The same with every weight at its most probable level: h / (L + ridge) rounded to the nearest."""
     if nearby is not None:
         return _average(task, fields, partial(nearby.harden, book.levels, fields.L + task.ridge))
@@ -102,9 +102,7 @@ def _each(rounding: Callable[[Array, Array], SoftRounding]):
     return all_of
 
 
-def _average(
-    task: LinearRegression, fields: Fields, rounding: Callable[[Array, Array], SoftRounding]
-) -> WeightAverages:
+def _average(task: Task, fields: Fields, rounding: Callable[[Array, Array], SoftRounding]) -> WeightAverages:
     """One Gaussian field for each component N(w, v) of the teacher, where Stein's lemma gives
 
     E w0 <a> = w E<a> + v m_hat E d<a>/dh.  (1.1, 1.4)
@@ -115,12 +113,12 @@ def _average(
     return WeightAverages(jax.tree.map(lambda x: jnp.tensordot(weight, x, 1), each), alignment)
 
 
-def free_energy(task: LinearRegression, book: Codebook, beta: Scalar, order: Order, fields: Fields) -> Scalar:
+def free_energy(task: Task, book: Codebook, beta: Scalar, order: Order, fields: Fields) -> Scalar:
     """f of theory 1.1 at any order parameters and fields; its gradient vanishes at a solution."""
     return energetic(task, order, beta) + coupling(order, fields, beta) + entropic(task, book, fields, beta)
 
 
-def fields_from_order(task: LinearRegression, order: Order, beta: Scalar, unit: Scalar | float = 1.0) -> Fields:
+def fields_from_order(task: Task, order: Order, beta: Scalar, unit: Scalar | float = 1.0) -> Fields:
     """Stationarity of f in (m, q, chi), by differentiating `energetic`.
 
     For the square loss L = m_hat = alpha/(1 + chi) and chi_hat = alpha R/(1 + chi)².

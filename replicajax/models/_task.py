@@ -1,4 +1,7 @@
-"""The learning problem: a linear teacher seen through noise. theory: [Q] section 2."""
+"""The learning problem: a linear teacher, labels made of it, and the loss that is minimised.  theory 7, [Q] section 2"""
+
+import abc
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -6,13 +9,75 @@ from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
 from replicajax.distributions import Distribution, Mixture, Normal
+from replicajax.models._channel import Channel, regression_channel, regression_loss
+from replicajax.models._losses import Loss, ResidualLoss, Square
 from replicajax.models._moments import moments_of_data
 
 
-class LinearRegression(eqx.Module):
+class Task(eqx.Module):
+    """M = alpha N rows x ~ N(0, I_N/N), labels of u0 = x·w0, and weights fitted under H(w) = sum ell(y, x·w) + ½ ridge |w|².
+
+    A kind of task says what its labels are by a few methods; all take order parameters in the units of the weights.
+    """
+
+    alpha: eqx.AbstractVar[Float[Array, ""]]
+    signal: eqx.AbstractVar[Float[Array, ""]]
+    noise: eqx.AbstractVar[Float[Array, ""]]
+    ridge: eqx.AbstractVar[Float[Array, ""]]
+    teacher: eqx.AbstractVar[Distribution]
+    loss: eqx.AbstractVar[Loss]
+
+    @property
+    @abc.abstractmethod
+    def closed(self) -> bool:
+        """Whether the channel is the square loss of a regression, whose averages are closed forms (theory 1.1)."""
+
+    @property
+    @abc.abstractmethod
+    def matched(self) -> bool:
+        """Whether m_hat = L, as where the loss knows y − u only."""
+
+    @property
+    @abc.abstractmethod
+    def adds_noise(self) -> bool:
+        """Whether labels are u0 + N(0, noise), so that `error` leaves out what no predictor can know."""
+
+    @abc.abstractmethod
+    def channel(self, m: Array, q: Array, chi: Array, beta: Array) -> Channel:
+        """What labels and loss make of the predictions: (1) of `_channel`."""
+
+    @abc.abstractmethod
+    def error(self, m: Array, q: Array) -> Array:
+        """Generalisation error of weights of overlap m with the teacher and mean square q."""
+
+    @abc.abstractmethod
+    def fresh_loss(self, m: Array, q: Array) -> Array:
+        """The loss of their predictions on fresh labels, per label."""
+
+    @property
+    def teacher_scale(self) -> Float[Array, ""]:
+        """Factor from the teacher's own scale to that of `signal`."""
+        return jnp.sqrt(self.signal / self.teacher.second_moment().astype(self.signal.dtype))
+
+    def weights(self) -> Mixture:
+        """The law of w0_i as a mixture of Gaussians of second moment `signal`."""
+        weight, mean, variance = (jnp.asarray(x, self.signal.dtype) for x in self.teacher.mixture())
+        scale = self.teacher_scale
+        return Mixture(weight, scale * mean, scale**2 * variance)
+
+
+def loss_named(loss: Any, default: Loss) -> Loss:
+    """`loss` checked, or `default` for None."""
+    if loss is None:
+        return default
+    _checks.instance("loss", loss, Loss, "rj.losses.Huber(1.0)")
+    return loss
+
+
+class LinearRegression(Task):
     """y = X w0 + xi with M = alpha N rows x ~ N(0, I_N / N), w0_i of variance `signal`, xi ~ N(0, noise).
 
-    The weights are fitted under H(w) = ½ sum (y − x·w)² + ½ ridge |w|².
+    The weights are fitted under H(w) = sum ell(y, x·w) + ½ ridge |w|²; ell is ½ (y − x·w)² unless told.
 
     Attributes:
       alpha: rows per weight, M/N > 0.
@@ -20,6 +85,7 @@ class LinearRegression(eqx.Module):
       noise: variance of the label noise, >= 0.
       ridge: coefficient of |w|²/2, >= 0.
       teacher: law of w0_i, up to the scale that `signal` sets.
+      loss: ell, one of `rj.losses` or your own.
     """
 
     alpha: Float[Array, ""]
@@ -27,6 +93,7 @@ class LinearRegression(eqx.Module):
     noise: Float[Array, ""]
     ridge: Float[Array, ""]
     teacher: Distribution
+    loss: Loss
 
     def __init__(
         self,
@@ -35,8 +102,9 @@ class LinearRegression(eqx.Module):
         noise: ArrayLike = 0.0,
         ridge: ArrayLike = 0.0,
         teacher: Distribution | None = None,
+        loss: Loss | None = None,
     ):
-        """A Gaussian teacher if None; the teacher's own scale (1 for a Gaussian) if `signal` is None.
+        """A Gaussian teacher if None; the teacher's own scale (1 for a Gaussian) if `signal` is None; square loss if None.
 
         Raises ValueError on alpha <= 0, signal <= 0, noise < 0, ridge < 0, NaN or inf.
         """
@@ -46,6 +114,7 @@ class LinearRegression(eqx.Module):
         self.signal = _checks.variance("signal", self.teacher.second_moment() if signal is None else signal)
         self.noise = _checks.variance("noise", noise, zero=True)
         self.ridge = _checks.nonnegative("ridge", ridge)
+        self.loss = loss_named(loss, Square())
 
     @classmethod
     def from_data(
@@ -73,15 +142,26 @@ class LinearRegression(eqx.Module):
         return cls(alpha=available if alpha is None else alpha, signal=signal, noise=noise, ridge=ridge)
 
     @property
-    def teacher_scale(self) -> Float[Array, ""]:
-        """Factor from the teacher's own scale to that of `signal`."""
-        return jnp.sqrt(self.signal / self.teacher.second_moment().astype(self.signal.dtype))
+    def closed(self) -> bool:
+        return isinstance(self.loss, Square)
 
-    def weights(self) -> Mixture:
-        """The law of w0_i as a mixture of Gaussians of second moment `signal`."""
-        weight, mean, variance = (jnp.asarray(x, self.signal.dtype) for x in self.teacher.mixture())
-        scale = self.teacher_scale
-        return Mixture(weight, scale * mean, scale**2 * variance)
+    @property
+    def matched(self) -> bool:
+        return isinstance(self.loss, ResidualLoss)
+
+    @property
+    def adds_noise(self) -> bool:
+        return True
+
+    def channel(self, m, q, chi, beta):
+        return regression_channel(self.loss, self.alpha, m, q, self.signal, self.noise, chi, beta)
+
+    def error(self, m, q):
+        """eg = signal − 2 m + q: mean square, label noise excluded."""
+        return self.signal - 2 * m + q
+
+    def fresh_loss(self, m, q):
+        return regression_loss(self.loss, m, q, self.signal, self.noise)
 
     def residual_variance(self, m, q) -> Float[Array, ""]:
         """R = signal − 2 m + q + noise: variance of a fresh label about the mean predictor (section 0)."""
@@ -89,7 +169,8 @@ class LinearRegression(eqx.Module):
 
     def __str__(self) -> str:
         teacher = "" if isinstance(self.teacher, Normal) else f", teacher {self.teacher}"
+        loss = "" if isinstance(self.loss, Square) else f", {self.loss}"
         return (
             f"linear regression, alpha {self.alpha:.6g}, signal {self.signal:.6g}, "
-            f"noise {self.noise:.6g}, ridge {self.ridge:.6g}{teacher}"
+            f"noise {self.noise:.6g}, ridge {self.ridge:.6g}{teacher}{loss}"
         )

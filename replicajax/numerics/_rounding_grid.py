@@ -11,6 +11,7 @@ so that their number is data.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 from jaxtyping import Bool, Float
@@ -20,29 +21,61 @@ from replicajax.numerics._staircase import (
     Averages,
     Fields,
     Levels,
+    Nodes,
     RoundingSlopes,
     Slope,
     both_sides,
     hard_staircase_slopes,
+    negligible_beyond,
+    staircase_averages,
     unless_symmetric,
 )
 from replicajax.numerics._window import SoftRounding
 
 _REACH = 8.5
 """Standard deviations kept on either side."""
-_MOST = 2**14
-"""Nodes at most, on each side."""
+_MOST = 2**16
+"""Nodes at most, on each side; a field that needs more has no number."""
+_ONE_BY_ONE = 16
+"""Levels up to which thresholds are always integrated one by one."""
 _SLICE = 16
 
 
 def _nodes(on: Backend, book: Levels, curvature: Fields, beta: Fields, deviation: Fields, error):
-    """Nodes on each side of the mean at which the trapezoidal rule errs by `error`, relative to the Gaussian's weight."""
+    """Nodes on each side of the mean at which the trapezoidal rule errs by `error`, relative to the Gaussian's weight; and
+    NaN for fields that need too many."""
     xp = on.xp
     there = (xp.arange(book.levels.shape[0] - 1) < book.count - 1)[:, None]
     gap = xp.where(there, xp.diff(book.levels, axis=0), 0.0).max(0)
     zero = xp.minimum(xp.pi / (beta * gap), 1.99 * xp.sqrt(2 * curvature / beta))
     needed = _REACH * deviation * -xp.log(error) / (2 * xp.pi * zero)
-    return xp.clip(xp.ceil(on.constant(needed).max()), 12, _MOST).astype(int)
+    count = xp.clip(xp.ceil(on.constant(needed).max()), 12, _MOST).astype(int)
+    return count, xp.where(needed <= _MOST, 1.0, xp.nan)
+
+
+def rounding_averages(
+    book: Levels,
+    curvature: Fields,
+    beta: Fields,
+    mean: Fields,
+    deviation: Fields,
+    *,
+    nodes: Nodes,
+    error: Float[Any, ""] | float = 1e-16,
+    everything: Bool[Any, ""] | bool = True,
+    centred: bool = False,
+    on: Backend = JAX,
+) -> Averages:
+    """By `staircase_averages`, or where many levels blur into one another by `grid_averages`."""
+    arguments, flags = (
+        (book, curvature, beta, mean, deviation),
+        {"everything": everything, "centred": centred, "on": on},
+    )
+    thresholds = partial(staircase_averages, nodes=nodes, **flags)
+    if book.levels.shape[0] <= _ONE_BY_ONE:
+        return thresholds(*arguments)
+    sharp = negligible_beyond(book, curvature, beta, on.xp)
+    return on.either(sharp, thresholds, partial(grid_averages, error=error, **flags), *arguments)
 
 
 def grid_averages(
@@ -59,7 +92,7 @@ def grid_averages(
 ) -> Averages:
     """As `staircase_averages`; `error` is that of the quadrature.  The padding of `levels` makes them a multiple of 16."""
     xp = on.xp
-    count = _nodes(on, book, curvature, beta, deviation, error)
+    count, known = _nodes(on, book, curvature, beta, deviation, error)
     step, single = _REACH / count, xp.asarray(book.symmetric, bool)
     size = on.chunk(_SLICE, book.levels.shape[0])
     slices = -(-xp.asarray(book.count) // size)
@@ -123,7 +156,7 @@ def grid_averages(
 
     zeros = (xp.zeros_like(mean),) * (9 if centred else 14), xp.zeros_like(book.levels)
     values, usage = on.loop(count + 1 + first, add, zeros)
-    q, q_z, q_c, v, v_z, v_c, potential, v_square, entropy, *rest = values
+    q, q_z, q_c, v, v_z, v_c, potential, v_square, entropy, *rest = (known * x for x in values)
     q_h, v_h, m, m_z, m_c = (unless_symmetric(xp, book, x) for x in rest or (xp.zeros_like(mean),) * 5)
     response, zero = beta * v, xp.zeros_like(mean)
     soft = SoftRounding(

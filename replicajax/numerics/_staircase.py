@@ -379,7 +379,8 @@ def both_sides(xp: Any, book: Levels, usage: Float[Any, "levels fields"]) -> Flo
     return xp.where(xp.asarray(book.symmetric, bool), (usage + mirrored) / 2, usage)
 
 
-def negligible_beyond(book: Levels, curvature: Fields, beta: Fields) -> Bool[Any, ""]:
-    """Whether `_MOST_LEVELS` evenly spaced levels are enough: there are no more, or further ones weigh less than exp(−40)."""
-    gap, reach = book.levels[1] - book.levels[0], _MOST_LEVELS // 2
+def negligible_beyond(book: Levels, curvature: Fields, beta: Fields, xp: Any = np) -> Bool[Any, ""]:
+    """Whether the nearest `_MOST_LEVELS` are enough: there are no more, or further ones weigh less than exp(−40)."""
+    there = (xp.arange(book.levels.shape[0] - 1) < book.count - 1)[:, None]
+    gap, reach = xp.where(there, xp.diff(book.levels, axis=0), xp.inf).min(0), _MOST_LEVELS // 2
     return (book.count - 1 <= reach) | (beta * curvature * gap**2 * reach * (reach + 1) / 2 > _NEGLIGIBLE).all()

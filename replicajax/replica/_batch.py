@@ -13,7 +13,7 @@ import numpy as np
 
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Mixture
-from replicajax.models import LinearRegression
+from replicajax.models import Task
 from replicajax.numerics import JAX, NUMPY, Backend
 from replicajax.replica._equations import Numbers, Points, Rule, Shared, hard_usage, padded, problems
 from replicajax.replica._pool import Device, Here, Pool
@@ -28,6 +28,7 @@ from replicajax.replica._search import (
     outcome,
     ridge_start,
     search,
+    with_gain,
 )
 from replicajax.replica._solution import Solution, observe
 from replicajax.replica._teacher import mixtures, traits_of
@@ -35,9 +36,12 @@ from replicajax.replica._teacher import mixtures, traits_of
 AT_ONCE = 512
 """Fields up to which NumPy answers before JAX would have compiled."""
 
+_CHANNEL = 64
+"""Fields that the quadrature of a channel is worth."""
+
 
 def solve_many(
-    tasks: LinearRegression,
+    tasks: Task,
     books: Codebook,
     betas: Points,
     devices: Sequence[Device] = (),
@@ -63,7 +67,7 @@ def solve_many(
 
 
 def outcomes(
-    tasks: LinearRegression,
+    tasks: Task,
     books: Codebook,
     betas: Points,
     devices: Sequence[Device] = (),
@@ -74,11 +78,14 @@ def outcomes(
     levels, betas = np.asarray(books.levels, np.float64), np.asarray(betas, np.float64)
     numbers = Numbers(*(np.asarray(getattr(tasks, name), np.float64) for name in Numbers._fields))
     shared = Shared.of(levels, centred=law.centred)
+    channels = None if tasks.closed else jax.tree.map(lambda x: np.asarray(x, np.float64), tasks)
     if compiled is None:
         compiled = betas.size * law.components > AT_ONCE or bool(devices)
-    on, pool = (JAX, Pool(law.components, devices)) if compiled else (NUMPY, Here(law.components))
+    compiled = compiled or channels is not None
+    work = law.components if channels is None else max(law.components, _CHANNEL)
+    on, pool = (JAX, Pool(work, devices)) if compiled else (NUMPY, Here(work))
     cold, interpolates = np.isinf(betas), np.zeros(betas.shape, bool)
-    inputs = numbers, mixtures(tasks), padded(levels), betas, interpolates
+    inputs = numbers, mixtures(tasks), padded(levels), betas, interpolates, channels
     found: Any = None
 
     def run(which: np.ndarray, patience: Patience, frozen: bool = False) -> Any:
@@ -87,6 +94,10 @@ def outcomes(
 
     with jax.enable_x64(True), np.errstate(all="ignore"):
         found = run(~cold, HASTY)
+        if channels is not None:
+            run(~found.converged, PATIENT)
+            run(~found.converged, STUBBORN)
+            return found
         found = run(cold, HASTY, frozen=True)
         interpolates |= cold & found.interpolates
         run(interpolates, HASTY)
@@ -111,12 +122,13 @@ def _block(
     levels,
     betas,
     interpolates,
+    channels: Task | None,
 ) -> Outcome:
     """One block of points, from the start to the averages there."""
     xp = on.xp
-    p = problems(on, tasks, teacher, levels, shared.count, betas, interpolates)
+    p = problems(on, tasks, teacher, levels, shared.count, betas, interpolates, channels)
     rule = Rule(on, shared, centred, cold=frozen)
-    start = ridge_start(xp, p)
+    start = with_gain(ridge_start(xp, p), channels is None or channels.matched)
     if not frozen:
         return outcome(xp, p, search(p, constrained(xp, p, start), rule, patience), interpolates)
     ice = freeze(p, start, rule)

@@ -7,16 +7,22 @@ it sees the teacher through Gaussian noise of variance t.  Stationarity of f is 
 
 two equations in (log L, log t) whose Jacobian comes with the averages (`numerics.staircase_averages`).  Everything here is
 in units of the signal: levels over sqrt(signal), noise and t over signal, beta times signal.
+
+That is the square loss of a regression.  Any other channel (theory 7.1) says by quadrature what L and chi_hat, and what
+`gain` = m_hat/L, follow from m, q and chi; a weight then feels h = L (gain w0 + sqrt(t) z), and gain is a third unknown
+unless the channel is matched, when it is 1.
 """
 
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from replicajax.distributions import Mixture
+from replicajax.models import Channel, Task
 from replicajax.numerics import (
     Averages,
     Backend,
@@ -26,20 +32,19 @@ from replicajax.numerics import (
     SoftRounding,
     default_nodes,
     gauss_legendre,
-    grid_averages,
     hard_staircase_slopes,
-    negligible_beyond,
+    rounding_averages,
     soft_averages,
-    staircase_averages,
 )
 
 Points = Float[Any, " points"]
 
-_FEW = 8
-"""Quadrature nodes of the first steps."""
+_FEW, _MORE = 8, 12
+"""Quadrature nodes of the first steps, and of those that follow."""
+FINEST = 2
 _MOST = 40
-_ONE_BY_ONE = 16
-"""Levels up to which thresholds are always integrated one by one."""
+_FEWEST_LEVELS = 16
+"""Of a program."""
 
 
 class State(NamedTuple):
@@ -47,6 +52,8 @@ class State(NamedTuple):
 
     log_L: Points
     log_t: Points
+    gain: Points | None = None
+    """m_hat/L; None where it is 1 throughout."""
 
 
 class Numbers(NamedTuple):
@@ -65,8 +72,6 @@ class Shared(NamedTuple):
     """Levels; more rows than that are padding."""
     symmetric: Bool[Any, ""] | bool
     """Levels and teacher, about 0."""
-    even: Bool[Any, ""] | bool
-    """Levels evenly spaced."""
     nodes: Nodes
     """On each side of a threshold, for 1e-10 of every average (tests/numerics)."""
 
@@ -78,13 +83,13 @@ class Shared(NamedTuple):
         count = levels.shape[1]
         even, symmetric = close(gaps, gaps.mean(1, keepdims=True)), centred and close(levels, -levels[:, ::-1])
         nodes = default_nodes(count) if not (even and symmetric) else 20 if count <= 8 else 28
-        return jax.tree.map(np.asarray, cls(count, symmetric, even, gauss_legendre(nodes, _MOST)))
+        return jax.tree.map(np.asarray, cls(count, symmetric, gauss_legendre(nodes, _MOST)))
 
 
 def padded(levels: Float[Any, "points levels"]) -> Float[Any, "points padded"]:
     """16 levels, 256, or the next power of 2: programs are made for these numbers alone."""
     count = levels.shape[1]
-    size = _ONE_BY_ONE if count <= _ONE_BY_ONE else 256 if count <= 256 else 1 << (count - 1).bit_length()
+    size = _FEWEST_LEVELS if count <= _FEWEST_LEVELS else 256 if count <= 256 else 1 << (count - 1).bit_length()
     return np.pad(levels, ((0, 0), (0, size - count)), mode="edge")
 
 
@@ -103,6 +108,9 @@ class Problems(NamedTuple):
     """1, or 0 under the hard constraint of interpolation, where beta is 1."""
     power: Points
     """Mean square of the levels."""
+    tasks: Task | None
+    """For their channels, in units of the weights, points first; None for the square loss of a regression."""
+    signal: Points
 
 
 _HARD_RIDGE = 1e6
@@ -117,6 +125,7 @@ def problems(
     count: Int[Any, ""] | int,
     betas: Points,
     interpolates: Bool[Any, " points"],
+    channels: Task | None = None,
 ) -> Problems:
     """`teacher`: (points, components).
 
@@ -139,11 +148,13 @@ def problems(
         beta=xp.where(interpolates, 1.0, betas * signal),
         unit=xp.asarray(xp.where(interpolates, 0.0, 1.0), levels.dtype),
         power=xp.where(xp.arange(levels.shape[0])[:, None] < count, levels**2, 0.0).sum(0) / count,
+        tasks=channels,
+        signal=signal,
     )
 
 
 class Rule(NamedTuple):
-    """How averages are taken; `fine` and `everything` may be traced."""
+    """How averages are taken; `fineness` and `everything` may be traced."""
 
     on: Backend
     shared: Shared
@@ -153,8 +164,8 @@ class Rule(NamedTuple):
     """beta = inf: closed forms."""
     at_once: bool = False
     """All sides, nodes and levels together: for one point inside a transformation."""
-    fine: Array | bool = True
-    """The quadrature of the result or, many times cheaper, of the first steps."""
+    fineness: Array | int = FINEST
+    """Of the quadrature: 0 for the first steps, many times cheaper, to `FINEST` for the result."""
     everything: Array | bool = True
     """The usage of the levels too."""
 
@@ -164,15 +175,14 @@ class Rule(NamedTuple):
             return Averages(hard_staircase_slopes(*arguments, **flags), None, None)
         if self.at_once:
             return soft_averages(*arguments)
-        few = gauss_legendre(_FEW, _MOST)
-        nodes = jax.tree.map(partial(self.on.xp.where, self.fine), self.shared.nodes, few)
-        flags["everything"] = self.everything
-        thresholds = partial(staircase_averages, nodes=nodes, **flags)
-        if book.levels.shape[0] <= _ONE_BY_ONE:
-            return thresholds(*arguments)
-        grid = partial(grid_averages, error=self.on.xp.where(self.fine, 1e-13, 1e-5), **flags)
-        sharp = self.shared.even & negligible_beyond(book, curvature, beta)
-        return self.on.either(sharp, thresholds, grid, *arguments)
+        xp, rules = self.on.xp, (gauss_legendre(_FEW, _MOST), gauss_legendre(_MORE, _MOST), self.shared.nodes)
+        nodes = jax.tree.map(lambda *each: xp.stack([xp.asarray(x) for x in each])[self.fineness], *rules)
+        flags |= {
+            "everything": self.everything,
+            "nodes": nodes,
+            "error": xp.asarray([1e-5, 1e-8, 1e-16])[self.fineness],
+        }
+        return rounding_averages(*arguments, **flags)
 
 
 class Sloped(NamedTuple):
@@ -185,13 +195,14 @@ class Sloped(NamedTuple):
     log_beta: Points
     log_scale: Points
     """Of all levels."""
+    gain: Points | None = None
 
 
 class Equations(NamedTuple):
-    residual: tuple[Points, Points]
-    """Of (1)."""
-    jacobian: tuple[tuple[Points, Points], tuple[Points, Points]]
-    """By row: derivatives in log L and log t."""
+    residual: tuple[Points, ...]
+    """Of (1), or of its like for another channel: an unknown less what the others make of it."""
+    jacobian: tuple[tuple[Points, ...], ...]
+    """By row: derivatives in the unknowns."""
     m: Sloped
     q: Sloped
     chi: Sloped
@@ -204,9 +215,10 @@ def equations(p: Problems, state: State, rule: Rule) -> Equations:
     """Residual of (1), its Jacobian, and the averages it is made of."""
     xp = rule.on.xp
     L, t = xp.exp(state.log_L), xp.exp(state.log_t)
+    gain = 1.0 if state.gain is None else state.gain
     shape, levels = p.mean.shape, p.levels.shape[0]
-    root = xp.sqrt(p.variance + t)
-    mean, deviation = L * p.mean, L * root
+    root = xp.sqrt(gain**2 * p.variance + t)
+    mean, deviation = L * gain * p.mean, L * root
     arguments = [xp.broadcast_to(x, shape).reshape(-1) for x in (L + p.ridge, p.beta, mean, deviation)]
     columns = xp.broadcast_to(p.levels[:, None], (levels, *shape)).reshape(levels, -1)
     slopes, soft, hard = rule(Levels(columns, rule.shared.count, rule.shared.symmetric), *arguments)
@@ -222,34 +234,84 @@ def equations(p: Problems, state: State, rule: Rule) -> Equations:
             ridge=by_curvature,
             log_beta=of_beta * value + field + curve,
             log_scale=degree * value + field + 2 * curve,
+            gain=None if state.gain is None else L * (p.mean * by_mean + gain * p.variance / root * by_deviation),
         )
 
     response = along(slopes.response, degree=2, of_beta=1)
-    # E w0 <a> = w E<a> + v L chi, by Stein's lemma on each component N(w, v).
-    overlap = jax.tree.map(lambda x: p.variance * L * x, response)
+    # E w0 <a> = w E<a> + v m_hat chi, by Stein's lemma on each component N(w, v).
+    overlap = jax.tree.map(lambda x: p.variance * L * gain * x, response)
     overlap = overlap._replace(log_L=overlap.log_L + overlap.value)
+    if overlap.gain is not None:
+        overlap = overlap._replace(gain=overlap.gain + p.variance * L * response.value)
     if slopes.mean is not None:
         overlap = jax.tree.map(lambda o, x: o + p.mean * x, overlap, along(slopes.mean, degree=1))
     each = overlap, along(slopes.square, degree=2), response
     m, q, chi = jax.tree.map(lambda x: (p.weight * x).sum(0), each)
 
-    R, spread = 1 - 2 * m.value + q.value + p.noise, p.unit + chi.value
-    R_L, R_t = q.log_L - 2 * m.log_L, q.log_t - 2 * m.log_t
     if soft is None or hard is None:
         rounded = m.value, q.value
     else:
         soft = jax.tree.map(lambda x: _mixed(p.weight, x), soft)
-        stein = p.mean * hard.mean.reshape(shape) + p.variance * L * hard.response.reshape(shape)
+        stein = p.mean * hard.mean.reshape(shape) + p.variance * L * gain * hard.response.reshape(shape)
         rounded = (p.weight * stein).sum(0), _mixed(p.weight, hard.square)
+    residual, jacobian = _square(xp, p, state, m, q, chi) if p.tasks is None else _channel(p, state, m, q, chi)
     return Equations(
-        residual=(state.log_L + xp.log(spread / p.alpha), state.log_t - xp.log(R / p.alpha)),
-        jacobian=((1 + chi.log_L / spread, chi.log_t / spread), (-R_L / R, 1 - R_t / R)),
+        residual=residual,
+        jacobian=jacobian,
         m=m,
         q=q,
         chi=chi,
         soft=soft,
         rounded=rounded,
     )
+
+
+def _square(xp: Any, p: Problems, state: State, m: Sloped, q: Sloped, chi: Sloped):
+    """(1) and its Jacobian."""
+    R, spread = 1 - 2 * m.value + q.value + p.noise, p.unit + chi.value
+    R_L, R_t = q.log_L - 2 * m.log_L, q.log_t - 2 * m.log_t
+    residual = state.log_L + xp.log(spread / p.alpha), state.log_t - xp.log(R / p.alpha)
+    return residual, ((1 + chi.log_L / spread, chi.log_t / spread), (-R_L / R, 1 - R_t / R))
+
+
+def _unknowns(c: Channel, signal: Array) -> tuple[Array, Array, Array]:
+    return jnp.log(c.L), jnp.log(c.chi_hat / (c.L**2 * signal)), c.m_hat / c.L
+
+
+def channel_map(task: Task, signal: Array, order: Array, beta: Array) -> Array:
+    """log L, log t and gain that m, q and chi lead to, all in units of the signal; for one point."""
+    m, q, chi = order
+    unknowns = _unknowns(task.channel(signal * m, signal * q, chi, beta / signal), signal)
+    return jnp.stack(unknowns[: 2 if task.matched else 3])
+
+
+def channel_map_with_slopes(task: Task, signal: Array, order: Array, beta: Array) -> tuple[Array, Array]:
+    """The same, and its Jacobian in the order parameters."""
+    m, q, chi = order
+    c, count = task.channel(signal * m, signal * q, chi, beta / signal), 2 if task.matched else 3
+    if c.slopes is None:
+        return channel_map(task, signal, order, beta), jax.jacfwd(partial(channel_map, task, signal, beta=beta))(order)
+    columns = []
+    for by, unit in zip(c.slopes, (signal, signal, 1.0), strict=True):
+        of_L = by.L / c.L
+        change = of_L, by.chi_hat / c.chi_hat - 2 * of_L, (by.m_hat - c.m_hat * of_L) / c.L
+        columns.append(unit * jnp.stack(change))
+    return jnp.stack(_unknowns(c, signal)[:count]), jnp.stack(columns, -1)[:count]
+
+
+def _channel(p: Problems, state: State, m: Sloped, q: Sloped, chi: Sloped):
+    """The like of (1) for any channel, and its Jacobian by the chain rule."""
+    assert p.tasks is not None
+    order = jnp.stack([m.value, q.value, chi.value], -1)
+    reached, slopes = jax.vmap(channel_map_with_slopes)(p.tasks, p.signal, order, p.beta)
+    names = State._fields[: reached.shape[-1]]
+
+    def entry(row: int, name: str) -> Points:
+        own = 1.0 if names[row] == name else 0.0
+        return own - sum(slopes[:, row, k] * getattr(x, name) for k, x in enumerate((m, q, chi)))
+
+    residual = tuple(getattr(state, name) - reached[:, row] for row, name in enumerate(names))
+    return residual, tuple(tuple(entry(row, name) for name in names) for row in range(len(names)))
 
 
 def _mixed(weight: Float[Any, "components points"], x: Array) -> Array:
@@ -267,8 +329,19 @@ def hard_usage(on: Backend, p: Problems, state: State, count: Int[Any, ""] | int
     return xp.concatenate([1 - beyond[:1], beyond[:-1] - beyond[1:], beyond[-1:]])
 
 
-def newton_step(residual, jacobian) -> tuple[State, Points]:
-    """−J^(-1) residual, and det J."""
-    (f, g), ((f_L, f_t), (g_L, g_t)) = residual, jacobian
-    determinant = f_L * g_t - f_t * g_L
-    return State((f_t * g - g_t * f) / determinant, (g_L * f - f_L * g) / determinant), determinant
+def newton_step(residual: tuple[Points, ...], jacobian: tuple[tuple[Points, ...], ...]) -> tuple[State, Points]:
+    """−J^(-1) residual, and det J, by Cramer's rule."""
+    if len(residual) == 2:
+        (f, g), ((f_L, f_t), (g_L, g_t)) = residual, jacobian
+        determinant = f_L * g_t - f_t * g_L
+        return State((f_t * g - g_t * f) / determinant, (g_L * f - f_L * g) / determinant), determinant
+    a, b, c = zip(*jacobian, strict=True)
+    determinant = _triple(a, b, c)
+    each = _triple(residual, b, c), _triple(a, residual, c), _triple(a, b, residual)
+    return State(*(-x / determinant for x in each)), determinant
+
+
+def _triple(a, b, c) -> Points:
+    """a · (b × c)."""
+    cross = (b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0])
+    return sum(x * y for x, y in zip(a, cross, strict=True))

@@ -33,7 +33,7 @@ class Pool:
     """Devices, and the size of what they are handed: blocks that stay in cache, batches that hide the call."""
 
     def __init__(self, fields: int, devices: Sequence[Device] = ()):
-        """`fields` are those of one point; all local devices if none are given."""
+        """`fields` are those of one point, or as many as its work is worth; all local devices if none are given."""
         self.devices = list(devices) or jax.local_devices()
         self.mesh = Mesh(np.array(self.devices), ("points",)) if len(self.devices) > 1 else None
         on_cpu = self.devices[0].platform == "cpu"
@@ -59,7 +59,9 @@ class Pool:
                     out.append(jax.tree.map(lambda x: np.zeros((which.size, *x.shape[1:]), x.dtype), found))
                 jax.tree.map(partial(put, part), out[0], found)
 
-        parts = np.split(chosen, range(self.batch, chosen.size, self.batch)) if chosen.size else []
+        blocks = -(-chosen.size // self.block)
+        calls = max(-(-chosen.size // self.batch), min(self.threads, blocks))
+        parts = np.array_split(chosen, calls) if calls else []
         with ThreadPoolExecutor(self.threads) as pool:
             for _ in pool.map(one, parts):
                 pass

@@ -21,10 +21,10 @@ from jaxtyping import Bool, Float, Int
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Mixture
-from replicajax.models import Fields, LinearRegression, order_from_averages, rounded_averages, weight_averages
+from replicajax.models import Fields, Task, order_from_averages, rounded_averages, weight_averages
 from replicajax.numerics import JAX, NUMPY, Nearby, gauss_legendre, slope_of_root
 from replicajax.replica._batch import outcomes
-from replicajax.replica._equations import Numbers, Problems, Rule, Shared, Sloped, State, problems
+from replicajax.replica._equations import Numbers, Problems, Rule, Shared, Sloped, State, channel_map, problems
 from replicajax.replica._search import (
     HASTY,
     PATIENT,
@@ -33,8 +33,10 @@ from replicajax.replica._search import (
     Patience,
     constrained,
     freeze,
+    report,
     ridge_start,
     search,
+    with_gain,
 )
 from replicajax.replica._solution import Solution, observe
 from replicajax.replica._teacher import mixtures
@@ -42,14 +44,14 @@ from replicajax.replica._teacher import mixtures
 _PATIENCE = HASTY, PATIENT, Patience(800, 0, 80, 0.5)
 """Inside `jax.vmap` all wait for the slowest."""
 
-Problem = tuple[LinearRegression, Codebook, Float[Any, ""]]
+Problem = tuple[Task, Codebook, Float[Any, ""]]
 
 
 class Place(NamedTuple):
     """Where a search ended; carries no derivative."""
 
-    y: Float[Any, "2"]
-    """log L, log t, in units of the signal."""
+    y: Float[Any, " unknowns"]
+    """log L, log t and, if the channel is not matched, the gain; in units of the signal."""
     interpolates: Bool[Any, ""]
     converged: Bool[Any, ""]
     steps: Int[Any, ""]
@@ -85,7 +87,7 @@ def _root_jvp(primals, tangents):
 def _nearby(problem: Problem, place: Place) -> Nearby | None:
     """Where numbers are at hand the quadrature is done here, and not compiled."""
     task, book, beta = problem
-    if _checks.is_traced((problem, place)) or (np.isinf(beta) and not place.interpolates):
+    if _checks.is_traced((problem, place)) or not task.closed or (np.isinf(beta) and not place.interpolates):
         return None
     many = jax.tree.map(lambda x: np.asarray(x)[None], problem)
     numbers = Numbers(*(getattr(many[0], name) for name in Numbers._fields))
@@ -110,7 +112,7 @@ def _move(
 
 
 @eqx.filter_jit
-def _follow(problem: Problem, change, place: Place, cold: bool | None) -> Float[Any, "2"]:
+def _follow(problem: Problem, change, place: Place, cold: bool | None) -> Float[Any, " unknowns"]:
     """The slope of y."""
     return slope_of_root(lambda y, problem: _at(problem, place._replace(y=y), cold), place.y, problem, change)[0]
 
@@ -122,25 +124,32 @@ def _describe(problem: Problem, place: Place, cold: bool | None) -> Solution:
 
 def _at(
     problem: Problem, place: Place, cold: bool | None, nearby: Nearby | None = None
-) -> tuple[Float[Any, "2"], Solution]:
+) -> tuple[Float[Any, " unknowns"], Solution]:
     """Residual of (1) in `_equations`, and the solution if that is 0."""
     task, book, beta = problem
     hot = cold is False  # then nothing interpolates
-    L, t = jnp.exp(place.y)
+    state = State(*place.y)
+    L, t, gain = jnp.exp(state.log_L), jnp.exp(state.log_t), 1.0 if state.gain is None else state.gain
     p = _problems(problem, place.interpolates)
     scaled = eqx.tree_at(
         lambda task: (task.signal, task.noise, task.ridge), task, (jnp.ones_like(L), p.noise[0], p.ridge[0])
     )
     levels = eqx.tree_at(lambda book: book.levels, book, p.levels[:, 0])
-    fields = Fields(L, L**2 * t, L)
+    fields = Fields(L * gain, L**2 * t, L)
     averages = weight_averages(scaled, levels, fields, p.beta[0], cold=False if hot else None, nearby=nearby)
     soft, (m, q, chi) = averages.rounding, order_from_averages(averages)
     rounded = order_from_averages(rounded_averages(scaled, levels, fields, nearby))
-    R = 1 - 2 * m + q + scaled.noise
-    residual = jnp.stack([place.y[0] + jnp.log((p.unit[0] + chi) / task.alpha), place.y[1] - jnp.log(R / task.alpha)])
+    said = None
+    if task.closed:
+        R = 1 - 2 * m + q + scaled.noise
+        reached = jnp.stack([jnp.log(task.alpha / (p.unit[0] + chi)), jnp.log(R / task.alpha)])
+    else:
+        reached = channel_map(task, task.signal, jnp.stack([m, q, chi]), p.beta[0])
+        said = report(task, task.signal, p.beta[0], m, q, chi, rounded.m, rounded.q)
+    residual = place.y - reached
     nothing = (jnp.zeros_like(m),) * 5
     found = Outcome(
-        state=State(*place.y),
+        state=state,
         converged=place.converged,
         interpolates=place.interpolates,
         steps=place.steps,
@@ -153,6 +162,7 @@ def _at(
         response_square=soft.response_square,
         entropy=soft.entropy,
         usage=soft.usage,
+        report=said,
     )
     return residual, observe(jnp, task, book, beta, found)
 
@@ -165,7 +175,8 @@ def _problems(problem: Problem, interpolates) -> Problems:
     teacher = Mixture(*(x.astype(dtype)[None] for x in task.weights()))
     count = book.levels.shape[0]
     each = book.levels.astype(dtype)[None], count, beta.astype(dtype)[None], jnp.asarray(interpolates)[None]
-    return problems(JAX, numbers, teacher, *each)
+    channels = None if task.closed else jax.tree.map(lambda x: jnp.asarray(x, dtype)[None], task)
+    return problems(JAX, numbers, teacher, *each, channels)
 
 
 def _find(problem: Problem, cold: bool | None) -> Place:
@@ -173,7 +184,7 @@ def _find(problem: Problem, cold: bool | None) -> Place:
         return _search(jax.lax.stop_gradient(problem), cold)
     found = outcomes(*jax.tree.map(lambda x: np.asarray(x)[None], problem))
     dtype = np.result_type(*(x.dtype for x in jax.tree.leaves(problem)))
-    y = jnp.asarray(np.concatenate(found.state), dtype)
+    y = jnp.asarray(np.concatenate(jax.tree.leaves(found.state)), dtype)
     return Place(y, *(jnp.asarray(x[0]) for x in (found.interpolates, found.converged, found.steps)))
 
 
@@ -181,12 +192,12 @@ def _find(problem: Problem, cold: bool | None) -> Place:
 def _search(problem: Problem, cold: bool | None) -> Place:
     never = jnp.zeros((), bool)
     count = problem[1].levels.shape[0]
-    rule = Rule(JAX, Shared(count, False, False, gauss_legendre(1)), centred=False, at_once=True)
+    rule = Rule(JAX, Shared(count, False, gauss_legendre(1)), centred=False, at_once=True)
 
     def warm(interpolates, needed) -> Place:
         """With more and more patience, until it settles."""
         p = _problems((*problem[:2], jnp.where(jnp.isinf(problem[2]), 1.0, problem[2])), interpolates)
-        start = constrained(jnp, p, ridge_start(jnp, p))
+        start = with_gain(constrained(jnp, p, ridge_start(jnp, p)), problem[0].closed or problem[0].matched)
         patience = jax.tree.map(lambda *x: jnp.asarray(x), *_PATIENCE)
 
         def attempt(carry):
@@ -198,10 +209,10 @@ def _search(problem: Problem, cold: bool | None) -> Place:
             place, number = carry
             return needed & ~place.converged & (number < len(_PATIENCE))
 
-        nothing = Place(jnp.concatenate(start), interpolates, never, jnp.zeros((), int))
+        nothing = Place(jnp.concatenate(jax.tree.leaves(start)), interpolates, never, jnp.zeros((), int))
         return jax.lax.while_loop(going, attempt, (nothing, 0))[0]
 
-    if cold is False:
+    if cold is False or not problem[0].closed:
         return warm(never, ~never)
 
     p = _problems((*problem[:2], jnp.full_like(problem[2], jnp.inf)), never)
@@ -216,4 +227,4 @@ def _search(problem: Problem, cold: bool | None) -> Place:
 
 
 def _place(found: Found, interpolates) -> Place:
-    return Place(jnp.concatenate(found.state), interpolates, found.converged[0], found.steps[0])
+    return Place(jnp.concatenate(jax.tree.leaves(found.state)), interpolates, found.converged[0], found.steps[0])

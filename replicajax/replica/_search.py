@@ -10,21 +10,25 @@ positive: the Gibbs measure is uniform over the interpolating codewords (those o
 hard constraint y = x·w: (1) with log(chi) in the place of log(1 + chi), at beta 1 and with v = Q − q for chi.
 """
 
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from replicajax.models import Channel, Task
 from replicajax.numerics import SoftRounding
 from replicajax.replica._equations import (
+    FINEST,
     Equations,
     Points,
     Problems,
     Rule,
     Sloped,
     State,
+    channel_map_with_slopes,
     equations,
     newton_step,
 )
@@ -33,6 +37,10 @@ _AITKEN = 12
 """Every so many steps of state evolution the slow direction, alone by then, is extrapolated to its limit."""
 _TOLERANCE = 0.7
 """Power of the rounding error that the residuals of (1) must be below: 1e-11 in float64, 1e-5 in float32."""
+
+
+_CHANNEL = 10.0
+"""So many times larger a residual is rounding, where a channel is a sum over nodes."""
 
 
 class Patience(NamedTuple):
@@ -49,7 +57,9 @@ class Patience(NamedTuple):
 
 
 HASTY, PATIENT, STUBBORN = Patience(0, 10, 4, 1.0), Patience(200, 0, 40, 0.5), Patience(5000, 0, 80, 0.5)
-_EVOLVING, _SETTLING, _REPORTING = 0, 2, 3
+_EVOLVING, _SCOUTING, _REFINING, _SETTLING, _REPORTING = range(5)
+_REFINEMENTS = 2
+"""Steps on more nodes at most: mostly one, so that on all nodes one step will do."""
 _REPORTS = 4
 """Evaluations for the report at most: one, unless the residual is still too large."""
 
@@ -70,7 +80,7 @@ class _Search(NamedTuple):
     """det > 0 all along Newton's way: it crossed to no other branch, and state evolution does not leave where it ended."""
     steps: Int[Any, " points"]
     phase: Int[Any, ""]
-    """0 state evolution, 1 Newton on few nodes, 2 Newton on all, 3 report, 4 done."""
+    """State evolution, Newton on few nodes, on more, on all, report, done."""
     left: Int[Any, ""]
     """Steps left in this phase."""
     at: Equations
@@ -80,32 +90,35 @@ def search(p: Problems, start: State, rule: Rule, patience: Patience) -> Found:
     """From start to solution in one loop, so that the averages are compiled once.  A point that settles stays put."""
     on, xp, dtype = rule.on, rule.on.xp, p.alpha.dtype
     eps = float(np.finfo(dtype).eps)
-    settled = eps ** (0.45 if rule.cold else 0.4)
-    budget = xp.asarray([*patience[:3], _REPORTS, 0])
-    goal = xp.array([1e-7, 1e-2, settled, settled, xp.inf], dtype)
+    settled = eps ** (0.45 if rule.cold else 0.36)  # a step later the residual is of its square
+    evolutions, scouting, settling, _ = patience
+    refining = xp.where(scouting > 0, _REFINEMENTS, 0)
+    budget = xp.stack([xp.asarray(n) for n in (evolutions, scouting, refining, settling, _REPORTS, 0)])
+    goal = xp.array([1e-7, 1e-2, 1e-2, settled, settled, xp.inf], dtype)
     never = xp.full_like(start.log_L, xp.inf)
 
     def evaluate(state: State, phase) -> Equations:
-        return equations(p, state, rule._replace(fine=phase >= _SETTLING, everything=phase == _REPORTING))
+        fineness = xp.clip(phase - _SCOUTING, 0, FINEST)
+        return equations(p, state, rule._replace(fineness=fineness, everything=phase == _REPORTING))
 
     def step(s: _Search) -> _Search:
         evolving, reporting = s.phase == _EVOLVING, s.phase == _REPORTING
         at = evaluate(s.state, s.phase)
-        (f, g), jacobian = at.residual, at.jacobian
-        newton, determinant = newton_step((f, g), jacobian)
-        change = jax.tree.map(partial(xp.where, evolving), State(-f, -g), newton)
-        size = xp.maximum(xp.abs(change.log_L), xp.abs(change.log_t))
+        newton, determinant = newton_step(at.residual, at.jacobian)
+        change = jax.tree.map(partial(xp.where, evolving), State(*(-x for x in at.residual)), newton)
+        size = reduce(xp.maximum, map(xp.abs, jax.tree.leaves(change)))
         size = xp.where(xp.isfinite(size), size, xp.inf)
         scale = xp.where(evolving & (s.left % _AITKEN == 0), _extrapolation(xp, size / s.size), 1.0)
         scale = xp.minimum(scale, patience.stride / size)  # 0 where the step is not finite
         # A Jacobian that is not exact leaves a residual: such points go on while they are reported.
-        solved = _solved(xp, p, s.state, (f, g))
+        solved = _solved(xp, p, s.state, at.residual)
         moves = xp.where(reporting, ~solved & (s.left > 1), s.size > goal[s.phase]) & (scale > 0)
         state = jax.tree.map(lambda x, d: xp.where(moves, x + scale * d, x), s.state, change)
         size = xp.where(moves | (scale == 0), size, s.size)
         left = s.left - 1
         over = (left <= 0) | xp.where(reporting, ~moves, size <= goal[s.phase]).all()
         phase = s.phase + over
+        phase = xp.where(over & (phase == _REFINING) & (refining == 0), _SETTLING, phase)
         return _Search(
             state,
             xp.where(over & (phase < _REPORTING), never, size),
@@ -117,16 +130,18 @@ def search(p: Problems, start: State, rule: Rule, patience: Patience) -> Found:
         )
 
     none = xp.zeros(start.log_L.shape, int)
-    first = xp.where(budget[0] > 0, _EVOLVING, 1)
+    first = xp.where(budget[0] > 0, _EVOLVING, _SCOUTING)
     begun = _Search(start, never, none == 0, none, first, budget[first], on.blank(evaluate, start, first))
     end = on.repeat(lambda s: s.phase <= _REPORTING, step, begun)
     solved = _solved(xp, p, end.state, end.at.residual)
     return Found(end.state, (end.size < 10 * settled) & end.upright & solved, end.steps, end.at)
 
 
-def _solved(xp: Any, p: Problems, state: State, residual: tuple[Points, Points]) -> Bool[Any, " points"]:
-    f, g = residual
+def _solved(xp: Any, p: Problems, state: State, residual: tuple[Points, ...]) -> Bool[Any, " points"]:
+    f, g, *_ = residual
     tolerance = float(np.finfo(p.alpha.dtype).eps) ** _TOLERANCE
+    if p.tasks is not None:
+        return reduce(xp.maximum, map(xp.abs, residual)) < _CHANNEL * tolerance
     return (xp.abs(f) < tolerance) & (xp.abs(g) * p.alpha * xp.exp(state.log_t) < tolerance * (1 + p.noise))
 
 
@@ -147,6 +162,11 @@ def ridge_start(xp: Any, p: Problems) -> State:
     c = xp.maximum(gain * ((1 - m) ** 2 + p.noise) / (1 - gain), 1e-6)
     R = (1 - m) ** 2 + c + p.noise
     return State(xp.log(p.alpha / (1 + chi)), xp.log(R / p.alpha))
+
+
+def with_gain(state: State, matched: bool) -> State:
+    """With the third unknown, where the channel needs it."""
+    return state if matched else state._replace(gain=1 + 0 * state.log_L)
 
 
 def constrained(xp: Any, p: Problems, state: State) -> State:
@@ -209,12 +229,44 @@ class Outcome(NamedTuple):
     m: Sloped
     q: Sloped
     chi: Sloped
-    jacobian: tuple[tuple[Points, Points], tuple[Points, Points]]
+    jacobian: tuple[tuple[Points, ...], ...]
     rounded: tuple[Points, Points]
     potential: Points
     response_square: Points
     entropy: Points
     usage: Float[Any, "points levels"]
+    report: "Report | None"
+    """What the channel says; None for the square loss of a regression."""
+
+
+class Report(NamedTuple):
+    """In units of the weights."""
+
+    channel: Channel
+    error: Points
+    """Of the mean predictor, as `Task.error` defines it."""
+    gibbs_error: Points
+    rounded_error: Points
+    loss: Points
+    """Of the mean predictor on fresh labels."""
+    by_order: Float[Any, "points unknowns 3"]
+    """What the unknowns of the channel change with: m, q and chi, in units of the signal."""
+    error_by_order: tuple[Points, Points]
+    """`error` in m and q, in units of the signal."""
+
+
+def report(task: Task, signal, heat, m, q, chi, rounded_m, rounded_q) -> Report:
+    """For one point; order parameters and beta in units of the signal."""
+    error, order = task.error, jnp.stack([m, q, chi])
+    return Report(
+        task.channel(signal * m, signal * q, chi, heat / signal),
+        error(signal * m, signal * q),
+        error(signal * m, signal * (q + chi / heat)),
+        error(signal * rounded_m, signal * rounded_q),
+        task.fresh_loss(signal * m, signal * q),
+        channel_map_with_slopes(task, signal, order, heat)[1],
+        jax.grad(lambda m, q: error(signal * m, signal * q), (0, 1))(m, q),
+    )
 
 
 def outcome(xp: Any, p: Problems, found: Found, interpolates, usage: Array | None = None) -> Outcome:
@@ -238,4 +290,7 @@ def outcome(xp: Any, p: Problems, found: Found, interpolates, usage: Array | Non
         response_square=soft.response_square,
         entropy=soft.entropy,
         usage=soft.usage.T,
+        report=None
+        if p.tasks is None
+        else jax.vmap(report)(p.tasks, p.signal, p.beta, at.m.value, at.q.value, at.chi.value, *at.rounded),
     )

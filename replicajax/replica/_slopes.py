@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from replicajax.codebooks import Codebook
-from replicajax.models import LinearRegression
+from replicajax.models import Task
 from replicajax.replica._batch import outcomes
 from replicajax.replica._equations import Points, newton_step
 from replicajax.replica._pool import Device, Pool
@@ -23,24 +23,26 @@ from replicajax.replica._saddle import Place, solution
 from replicajax.replica._search import Outcome
 from replicajax.replica._solution import Solution, observe
 
-Direction = tuple[LinearRegression, Codebook, Points]
+Direction = tuple[Task, Codebook, Points]
 """A tangent in the space of problems: what `jax.jvp` would be given with (tasks, books, betas)."""
 
 
 class Slopes(NamedTuple):
-    """Derivatives of the generalisation error."""
+    """Derivatives of the generalisation error; None where they do not come with the solution."""
 
-    alpha: Points
-    signal: Points
-    noise: Points
-    ridge: Points
-    beta: Points
     log_width: Points
     """In log of the scale of all levels."""
+    ridge: Points
+    alpha: Points | None = None
+    signal: Points | None = None
+    noise: Points | None = None
+    beta: Points | None = None
 
 
-def first_slopes(tasks: LinearRegression, betas: Points, at: Outcome) -> Slopes:
+def first_slopes(tasks: Task, betas: Points, at: Outcome) -> Slopes:
     """What `at` implies; NumPy arrays."""
+    if at.report is not None:
+        return _channel_slopes(at)
     alpha, signal, noise = (np.asarray(x, float) for x in (tasks.alpha, tasks.signal, tasks.noise))
     free = np.where(at.interpolates, 0.0, 1.0)  # of ridge and beta, which then play no part
     R = alpha * np.exp(at.state.log_t)
@@ -70,8 +72,27 @@ def first_slopes(tasks: LinearRegression, betas: Points, at: Outcome) -> Slopes:
     )
 
 
+def _channel_slopes(at: Outcome) -> Slopes:
+    """Of any channel, in what only the weights know of."""
+    assert at.report is not None
+    by_order, by = at.report.by_order, at.report.error_by_order
+
+    def along(name: str) -> Points:
+        each = [getattr(x, name) for x in (at.m, at.q, at.chi)]
+        moved = tuple(-sum(by_order[:, row, k] * x for k, x in enumerate(each)) for row in range(by_order.shape[1]))
+        with np.errstate(all="ignore"):
+            change, _ = newton_step(moved, at.jacobian)
+
+        def total(x):
+            return getattr(x, name) + sum(getattr(x, y) * d for y, d in change._asdict().items() if d is not None)
+
+        return by[0] * total(at.m) + by[1] * total(at.q)
+
+    return Slopes(log_width=along("log_scale"), ridge=along("ridge"))
+
+
 def solve_with_slopes(
-    tasks: LinearRegression,
+    tasks: Task,
     books: Codebook,
     betas: Points,
     devices: Sequence[Device] = (),
@@ -101,7 +122,10 @@ def slopes_many(
     signal = np.asarray(found.task.signal)
     unit = np.where(interpolates, signal, 1.0)  # fields of interpolation are in units of 1/signal
     L, t = found.fields.L * unit, found.fields.chi_hat / found.fields.L**2 / signal
-    place = Place(np.log(np.stack([L, t], -1)), interpolates, np.asarray(found.converged), np.asarray(found.steps))
+    unknowns = np.log(np.stack([L, t], -1))
+    if not (found.task.closed or found.task.matched):
+        unknowns = np.concatenate([unknowns, (found.fields.m_hat / found.fields.L)[:, None]], 1)
+    place = Place(unknowns, interpolates, np.asarray(found.converged), np.asarray(found.steps))
     cold = np.isinf(found.beta)
     result = np.zeros(found.beta.shape, found.beta.dtype)
     for frozen in (True, False):

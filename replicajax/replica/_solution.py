@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.models import Fields, LinearRegression
+from replicajax.models import Fields, Task
 from replicajax.replica._search import Outcome
 
 _ROUNDING = 1e-9
@@ -23,7 +23,7 @@ class Solution(eqx.Module):
     the batch axis.
     """
 
-    task: LinearRegression
+    task: Task
     codebook: Codebook
     beta: Float[Array, ""]
 
@@ -44,7 +44,9 @@ class Solution(eqx.Module):
     rounded_error: Float[Array, ""]
     """Error of every weight at its most probable level, the model one would deploy; label noise excluded."""
     test_error: Float[Array, ""]
-    """eg + noise: mean squared error of <w> on fresh labels."""
+    """On fresh labels: eg + noise of a regression, the classification error of a classification."""
+    test_loss: Float[Array, ""]
+    """Mean loss of <w> on fresh labels."""
     training_error: Float[Array, ""]
     """e = <H>/N, training energy per weight: ½ squared residuals + ½ ridge w²; equals d(beta f)/d beta."""
     free_energy: Float[Array, ""]
@@ -64,6 +66,36 @@ class Solution(eqx.Module):
     converged: Bool[Array, ""]
     steps: Int[Array, ""]
     """Map evaluations used."""
+
+    @property
+    def classification_error(self) -> Float[Array, ""]:
+        """Share of fresh labels that the sign of the mean prediction misses.
+
+        Raises ValueError for a regression.
+        """
+        if self.task.adds_noise:
+            raise ValueError(f"classification_error is that of a Classification, got {type(self.task).__name__}")
+        return self.generalization_error
+
+    @property
+    def label_overlap(self) -> Float[Array, ""]:
+        """m_x = w0ᵀΣ<w>/N, Σ the covariance of the features: the overlap of truth and mean prediction."""
+        return self.overlap
+
+    @property
+    def label_self_overlap(self) -> Float[Array, ""]:
+        """Q_x = <wᵀΣw>/N, of the predictions of one Gibbs sample."""
+        return self.self_overlap
+
+    @property
+    def label_replica_overlap(self) -> Float[Array, ""]:
+        """q_x = <w>ᵀΣ<w>/N, of those of two."""
+        return self.replica_overlap
+
+    @property
+    def label_susceptibility(self) -> Float[Array, ""]:
+        """chi_x = beta (Q_x − q_x)."""
+        return self.susceptibility
 
     def capped(self, steps: int) -> "Solution":
         """Not converged, if that took more steps."""
@@ -102,7 +134,7 @@ class Solution(eqx.Module):
 
 
 @np.errstate(all="ignore")
-def observe(xp: Any, task: LinearRegression, book: Codebook, beta, at: Outcome) -> Solution:
+def observe(xp: Any, task: Task, book: Codebook, beta, at: Outcome) -> Solution:
     """Every observable of theory 1.3, in `xp` (numpy or jax.numpy); `at` is in units of the signal, as is all here."""
     unit = xp.where(at.interpolates, 0.0, 1.0)
     dtype = np.result_type(*(x.dtype for x in jax.tree.leaves((task, book, beta))), np.float32)
@@ -115,16 +147,27 @@ def observe(xp: Any, task: LinearRegression, book: Codebook, beta, at: Outcome) 
     R = eg + noise
     cold, warm = xp.isinf(beta), xp.isinf(heat) < 1
 
-    # e = (alpha/2) [chi/(beta (1+chi)) + R/(1+chi)²] + ½ ridge Q, of which only the last survives interpolation.
-    residual = alpha / 2 * (chi / (1 + chi) / heat + R / (1 + chi) ** 2)
-    energy = unit * residual + ridge * Q / 2
-    energetic = alpha / 2 * (xp.log1p(chi) / heat + R / (1 + chi))
-    coupling = L * m - L * (q + chi / heat) / 2 + L**2 * t * chi / 2
+    gain = 1.0 if at.state.gain is None else at.state.gain
+    if at.report is None:
+        # e = (alpha/2) [chi/(beta (1+chi)) + R/(1+chi)²] + ½ ridge Q, of which only the last survives interpolation.
+        loss = unit * alpha / 2 * (chi / (1 + chi) / heat + R / (1 + chi) ** 2)
+        energetic = alpha / 2 * (xp.log1p(chi) / heat + R / (1 + chi))
+        # beta (e − f) with everything that cancels left out.
+        entropy = at.entropy - alpha / 2 * (xp.log1p(chi) - chi / (1 + chi))
+        level, stiffness = 1.0, alpha / (unit + chi) ** 2
+        rounded_m, rounded_q = at.rounded
+        errors = tuple(signal * x for x in (eg, eg + spread, 1 - 2 * rounded_m + rounded_q))
+        test_error, test_loss = signal * R, signal * R / 2
+    else:
+        c, *errors, test_loss = at.report[:5]
+        loss, energetic, (level, stiffness) = c.energy / signal, c.potential / signal, c.replicon
+        entropy = at.entropy + c.entropy
+        test_error = errors[0] + task.noise if task.adds_noise else errors[0]
+    energy = loss + ridge * Q / 2
+    coupling = L * gain * m - L * (q + chi / heat) / 2 + L**2 * t * chi / 2
     f = xp.where(cold, energy, energetic + coupling - at.potential)  # at beta = inf there is nothing but energy
-    # beta (e − f) with everything that cancels left out.
-    entropy = at.entropy - alpha / 2 * (xp.log1p(chi) - chi / (1 + chi))
     square = xp.where(warm, at.response_square, 1.0)
-    replicon = xp.where(warm, 1 - alpha / (unit + chi) ** 2 * square, -xp.inf)
+    replicon = xp.where(warm, level - stiffness * square, -xp.inf)
     usage = xp.clip(at.usage[..., : book.levels.shape[-1]], 0.0, 1.0)
     rate = -(usage * xp.log2(xp.where(usage > 0, usage, 1.0))).sum(-1)
 
@@ -132,7 +175,7 @@ def observe(xp: Any, task: LinearRegression, book: Codebook, beta, at: Outcome) 
         return xp.asarray(x, dtype)
 
     to_raw = xp.where(at.interpolates, 1 / signal, 1.0)
-    rounded_m, rounded_q = at.rounded
+    error, gibbs_error, rounded_error = map(real, errors)
     return Solution(
         task=task,
         codebook=book,
@@ -141,11 +184,12 @@ def observe(xp: Any, task: LinearRegression, book: Codebook, beta, at: Outcome) 
         self_overlap=real(signal * Q),
         replica_overlap=real(signal * q),
         susceptibility=real(xp.where(at.interpolates, xp.inf, chi)),
-        fields=Fields(real(L * to_raw), real(L**2 * t * signal * to_raw**2), real(L * to_raw)),
-        generalization_error=real(signal * eg),
-        gibbs_error=real(signal * (eg + spread)),
-        rounded_error=real(signal * (1 - 2 * rounded_m + rounded_q)),
-        test_error=real(signal * R),
+        fields=Fields(real(L * gain * to_raw), real(L**2 * t * signal * to_raw**2), real(L * to_raw)),
+        generalization_error=error,
+        gibbs_error=gibbs_error,
+        rounded_error=rounded_error,
+        test_error=real(test_error),
+        test_loss=real(test_loss),
         training_error=real(signal * energy),
         free_energy=real(signal * f),
         entropy=real(xp.where(at.interpolates, -xp.inf, entropy)),

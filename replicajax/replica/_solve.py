@@ -6,13 +6,13 @@ from jaxtyping import ArrayLike
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.models import LinearRegression
+from replicajax.models import Task
 from replicajax.replica._batch import solve_many
 from replicajax.replica._saddle import solution
 from replicajax.replica._solution import Solution
 
 
-def solve(task: LinearRegression, codebook: Codebook, beta: ArrayLike, *, max_steps: int = 10_000) -> Solution:
+def solve(task: Task, codebook: Codebook, beta: ArrayLike, *, max_steps: int = 10_000) -> Solution:
     """Replica-symmetric solution of learning `task` with weights in `codebook` at inverse temperature `beta`.
 
     Differentiable, forwards and backwards and twice, in every field of the task, every level and beta (implicit function
@@ -32,11 +32,15 @@ def solve(task: LinearRegression, codebook: Codebook, beta: ArrayLike, *, max_st
 
     Source: theory 1.1 to 1.3, [Q].
     """
-    _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
+    _checks.instance("task", task, Task, "LinearRegression(alpha=2.0)")
     _checks.instance("codebook", codebook, Codebook, "uniform(bits=2, width=1.5)")
     beta = _checks.positive("beta", beta, infinite=True)
     if beta.ndim:
         raise ValueError(f"beta must be a single number (use jax.vmap for many), got shape {beta.shape}")
+    if not task.closed and not _checks.is_traced(beta) and np.isinf(beta):
+        raise ValueError(
+            f"beta must be finite for a task with {task.loss}, got inf (only the square loss has its limit)"
+        )
     most = _checks.integer("max_steps", max_steps, 1, 10**6)
     problem = task, codebook, beta
     if _checks.is_traced(problem):

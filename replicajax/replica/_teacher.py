@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from replicajax.distributions import GaussBernoulli, Mixture, Normal, Symmetric
-from replicajax.models import LinearRegression
+from replicajax.models import Task
 
 
 class Law(NamedTuple):
@@ -18,7 +18,7 @@ class Law(NamedTuple):
     components: int
 
 
-def traits_of(tasks: LinearRegression) -> Law:
+def traits_of(tasks: Task) -> Law:
     teacher = tasks.teacher
     centred = isinstance(teacher, (Symmetric, GaussBernoulli))
     if isinstance(teacher, Normal):
@@ -27,7 +27,7 @@ def traits_of(tasks: LinearRegression) -> Law:
     return Law(centred, jax.eval_shape(lambda law: law.mixture().weight, one).shape[0])
 
 
-def mixtures(tasks: LinearRegression) -> Mixture:
+def mixtures(tasks: Task) -> Mixture:
     """(points, components), scaled to second moment `signal`."""
     teacher, signal = tasks.teacher, np.asarray(tasks.signal, np.float64)
     if isinstance(teacher, Normal):

@@ -64,6 +64,8 @@ def optimal_bits(
       TypeError, ValueError: bad arguments, or no bits to try.
     """
     _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
+    if not task.closed:
+        raise ValueError(f"task must have the square loss, whose unquantized error is known, got {task.loss}")
     if not float(_checks.positive("factor", factor)) >= 1:
         raise ValueError(f"factor must be at least 1, got {factor}")
     tried = sorted({_checks.integer("bits", b, 1, 8) for b in bits})

@@ -18,7 +18,7 @@ from jaxtyping import ArrayLike, Bool, Float, Int
 
 from replicajax import _checks
 from replicajax.codebooks import uniform
-from replicajax.models import LinearRegression
+from replicajax.models import Task
 from replicajax.numerics import JAX, NUMPY, Backend, implicit_root
 from replicajax.replica import Solution, solve, solve_with_slopes
 
@@ -63,7 +63,7 @@ class OptimalWidth(eqx.Module):
         )
 
 
-def optimal_width(task: LinearRegression, bits: int, beta: ArrayLike, *, require_stable: bool = False) -> OptimalWidth:
+def optimal_width(task: Task, bits: int, beta: ArrayLike, *, require_stable: bool = False) -> OptimalWidth:
     """Width of the uniform codebook of 2^bits levels that minimises eg, within 0.03 to 12 teacher deviations.
 
     Args:
@@ -76,7 +76,7 @@ def optimal_width(task: LinearRegression, bits: int, beta: ArrayLike, *, require
     Raises:
       TypeError, ValueError: bad arguments.  Finding nothing raises nothing: see `converged`.
     """
-    _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
+    _checks.instance("task", task, Task, "LinearRegression(alpha=2.0)")
     beta = _checks.positive("beta", beta, infinite=True)
     bits, require_stable = _checks.integer("bits", bits, 1, 8), bool(require_stable)
     search = eqx.Partial(_search, bits=bits, require_stable=require_stable)

@@ -16,10 +16,10 @@ import xarray as xr
 from jaxtyping import ArrayLike
 
 from replicajax.codebooks import Codebook
-from replicajax.models import LinearRegression
+from replicajax.models import Task
 from replicajax.numerics import bracketed_roots
 from replicajax.replica import Device
-from replicajax.sweep._grid import LONG_NAMES, Grid, grid
+from replicajax.sweep._grid import Grid, described, grid
 from replicajax.sweep._optimum import turning_points
 from replicajax.sweep._slices import Slices
 
@@ -28,7 +28,7 @@ _TOLERANCE = 1e-10
 
 
 def stability_line(
-    task: LinearRegression,
+    task: Task,
     bits: int | None = None,
     beta: ArrayLike | None = None,
     *,
@@ -89,7 +89,7 @@ def stability_line(
 
 
 def error_peak(
-    task: LinearRegression,
+    task: Task,
     bits: int | None = None,
     beta: ArrayLike | None = None,
     *,
@@ -151,7 +151,7 @@ def _dataset(sweep: Grid, slices: Slices, unknown: str, where: str, which, colum
     variables: dict[str, Any] = {}
     for name, column in columns.items():
         if name == unknown:
-            attrs = {"long_name": f"{LONG_NAMES[name][0]} at which {where}", "units": LONG_NAMES[name][1]}
+            attrs = {"long_name": f"{described(name)[0]} at which {where}", "units": described(name)[1]}
         elif name in sweep.axes:
             attrs = {"long_name": f"slope of the line {unknown}({name})"}
         else:
@@ -159,5 +159,5 @@ def _dataset(sweep: Grid, slices: Slices, unknown: str, where: str, which, colum
         label = f"d_{unknown}_d_{name}" if name in sweep.axes and name != unknown else name
         variables[label] = (dims, spread(column), attrs)
     variables["found"] = (dims, found.reshape(slices.shape), {"long_name": "there is such a point, and it converged"})
-    coords = {name: (name, sweep.axes[name], dict(long_name=LONG_NAMES[name][0])) for name in dims}
+    coords = {name: (name, sweep.axes[name], dict(long_name=described(name)[0])) for name in dims}
     return xr.Dataset(variables, coords, {"title": where, **sweep.constants()})

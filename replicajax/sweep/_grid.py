@@ -16,12 +16,13 @@ import numpy as np
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook, power
-from replicajax.models import LinearRegression
+from replicajax.models import Task
 from replicajax.replica import AT_ONCE, Device, Direction, Solution, slopes_many, solve_with_slopes
 
-TASK = ("alpha", "signal", "noise", "ridge")
+_SCALES = ("rms",)
+"""Numbers of a law that change nothing here, since `signal` sets its scale."""
 BOOK = ("bits", "width", "exponent")
-Problem = tuple[LinearRegression, Codebook, np.ndarray]
+Problem = tuple[Task, Codebook, np.ndarray]
 
 LONG_NAMES = {
     "alpha": ("rows per weight", "1"),
@@ -30,6 +31,9 @@ LONG_NAMES = {
     "ridge": ("ridge coefficient", "1"),
     "df": ("degrees of freedom of the teacher", "1"),
     "density": ("density of the teacher", "1"),
+    "delta": ("residual at which the loss turns straight", "label"),
+    "level": ("quantile of the labels", "1"),
+    "margin": ("margin asked for", "label"),
     "bits": ("bits per weight", "bit"),
     "width": ("largest level", "weight"),
     "exponent": ("exponent of the levels, 1 for even spacing", "1"),
@@ -38,11 +42,16 @@ LONG_NAMES = {
 """What each axis is and its unit; a label is in the units of weight here, since rows have unit length."""
 
 
+def described(name: str) -> tuple[str, str]:
+    """What a number is and its unit; its own name for that of a loss or a law of the user's."""
+    return LONG_NAMES.get(name, (name, "1"))
+
+
 @dataclass(frozen=True)
 class Grid:
     """Everything fixed, and the axes in order (the last varies fastest)."""
 
-    task: LinearRegression
+    task: Task
     levels: tuple[float, ...] | None
     """Of a codebook given as such, scaled to largest level 1."""
     fixed: Mapping[str, Any]
@@ -60,7 +69,7 @@ class Grid:
     def values(self, index: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Every parameter at points given by one array of positions per axis."""
         size = index[0].size if len(index) else 1
-        task = {name: np.asarray(getattr(self.task, name)) for name in TASK} | _of_teacher(self.task)
+        task = numbers_of(self.task)
         known = {name: np.full(size, value) for name, value in (task | dict(self.fixed)).items()}
         return known | {name: values[i] for (name, values), i in zip(self.axes.items(), index, strict=True)}
 
@@ -68,10 +77,8 @@ class Grid:
         """Tasks, codebooks and betas with a leading axis of points, all of the same number of bits."""
         size = values["alpha"].size
         task = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (size, *np.shape(x))), self.task)
-        for name in TASK:
-            task = eqx.tree_at(lambda t, name=name: getattr(t, name), task, self._float(values[name]))
-        for name in _of_teacher(self.task):
-            task = eqx.tree_at(lambda t, name=name: getattr(t.teacher, name), task, self._float(values[name]))
+        for name in numbers_of(self.task):
+            task = _with(task, name, self._float(values[name]))
         return task, self._book(values), self._float(values["beta"])
 
     def gradients(
@@ -83,7 +90,9 @@ class Grid:
         found, slopes = solve_with_slopes(*problem, devices, compiled=bool(devices) or math.prod(self.shape) > AT_ONCE)
         known = slopes._asdict() | {"width": slopes.log_width / self._float(values["width"])}
         return found, {
-            name: known[name] if name in known else slopes_many(found, self.direction(values, name), devices=devices)
+            name: known[name]
+            if known.get(name) is not None
+            else slopes_many(found, self.direction(values, name), devices=devices)
             for name in names
         }
 
@@ -93,10 +102,8 @@ class Grid:
         one = np.ones_like(beta)
         if name == "beta":
             return task, book, one
-        if name in TASK:
-            return eqx.tree_at(lambda t: getattr(t, name), task, one), book, beta
-        if name in _of_teacher(self.task):
-            return eqx.tree_at(lambda t: getattr(t.teacher, name), task, one), book, beta
+        if name in numbers_of(self.task):
+            return _with(task, name, one), book, beta
         levels = np.asarray(self._book(values).levels)
         if name == "width":
             return task, eqx.tree_at(lambda b: b.levels, book, levels / self._float(values["width"])[:, None]), beta
@@ -117,8 +124,10 @@ class Grid:
         """Everything that is no axis, as attributes of a dataset."""
         values = self.values([np.zeros(1, int)] * len(self.axes))
         numbers = {name: np.asarray(v[0]).item() for name, v in values.items() if name not in self.axes}
-        law = _of_teacher(self.task).keys() & self.axes.keys()
-        return {"teacher": type(self.task.teacher).__name__ if law else str(self.task.teacher)} | numbers
+        known = {"teacher": _named(self.task.teacher, self.axes)}
+        if not self.task.closed:
+            known |= {"task": type(self.task).__name__, "loss": _named(self.task.loss, self.axes)}
+        return known | numbers
 
     def _book(self, values: Mapping[str, np.ndarray]) -> Codebook:
         width = values["width"][:, None]
@@ -142,15 +151,13 @@ class Grid:
 
     def configuration(self) -> dict[str, Any]:
         """All that the numbers depend on, in plain types."""
-        task = {name: float(getattr(self.task, name)) for name in TASK if name not in self.axes}
-        task |= {name: float(v) for name, v in _of_teacher(self.task).items() if name not in self.axes}
+        numbers = {name: float(v) for name, v in numbers_of(self.task).items() if name not in self.axes}
+        kind = {} if self.task.closed else {"kind": repr(jax.tree.structure(self.task))}
         leaves = [np.asarray(x).tolist() for x in jax.tree.leaves(self.task.teacher)]
+        varied = any(hasattr(self.task.teacher, name) for name in self.axes)
         return {
-            "task": task,
-            "teacher": [
-                type(self.task.teacher).__name__,
-                *([] if set(_of_teacher(self.task)) & set(self.axes) else leaves),
-            ],
+            "task": numbers | kind,
+            "teacher": [type(self.task.teacher).__name__, *([] if varied else leaves)],
             "levels": None if self.levels is None else list(self.levels),
             "fixed": {name: float(value) for name, value in self.fixed.items()},
             "axes": {name: values.tolist() for name, values in self.axes.items()},
@@ -164,13 +171,33 @@ def _log_size(levels: np.ndarray) -> np.ndarray:
     return np.log(np.where(size > 0, size, 1.0))
 
 
-def _of_teacher(task: LinearRegression) -> dict[str, np.ndarray]:
-    """Numbers of the teacher's law that a sweep may vary."""
-    return {name: np.asarray(getattr(task.teacher, name)) for name in ("df", "density") if hasattr(task.teacher, name)}
+def _parts(task: Task) -> tuple[Any, ...]:
+    return task, task.teacher, task.loss
+
+
+def numbers_of(task: Task) -> dict[str, np.ndarray]:
+    """Numbers of a task, its teacher's law and its loss, by name: what a sweep may vary."""
+    found: dict[str, np.ndarray] = {}
+    for part in _parts(task):
+        for name in part.__dataclass_fields__:
+            value = getattr(part, name)
+            if eqx.is_array_like(value) and not np.ndim(value) and name not in _SCALES:
+                found.setdefault(name, np.asarray(value))
+    return found
+
+
+def _with(task: Task, name: str, value: Any) -> Task:
+    """`task` with another value of the number `name`."""
+    which = next(k for k, part in enumerate(_parts(task)) if hasattr(part, name))
+    return eqx.tree_at(lambda t: getattr(_parts(t)[which], name), task, value)
+
+
+def _named(part: Any, axes: Mapping[str, Any]) -> str:
+    return type(part).__name__ if any(name in axes for name in part.__dataclass_fields__) else str(part)
 
 
 def grid(
-    task: LinearRegression,
+    task: Task,
     bits: Any = None,
     beta: Any = None,
     *,
@@ -180,7 +207,7 @@ def grid(
     codebook: Codebook | None = None,
 ) -> Grid:
     """Checks what `phase_diagram` and its like were given; the messages name the argument."""
-    _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
+    _checks.instance("task", task, Task, "LinearRegression(alpha=2.0)")
     if _checks.is_traced((task, bits, beta, width, exponent, codebook)):
         raise TypeError("a sweep cannot be traced by jax.jit, jax.grad or jax.vmap: give it numbers (or use rj.solve)")
     if not isinstance(axes, Mapping):
@@ -191,7 +218,7 @@ def grid(
     for name in axes:
         if given.get(name) is not None:
             raise ValueError(f"{name} is given twice: as an argument ({given[name]!r}) and as an axis")
-    allowed = (*TASK, *_of_teacher(task), *(("width",) if codebook is not None else BOOK), "beta")
+    allowed = (*numbers_of(task), *(("width",) if codebook is not None else BOOK), "beta")
     checked = {name: _axis(task, name, values, allowed) for name, values in axes.items()}
     fixed: dict[str, Any] = {}
     levels = None
@@ -230,7 +257,7 @@ def grid(
     return Grid(task, levels, {name: np.asarray(value).item() for name, value in fixed.items()}, checked)
 
 
-def _axis(task: LinearRegression, name: str, values: Any, allowed: Sequence[str]) -> np.ndarray:
+def _axis(task: Task, name: str, values: Any, allowed: Sequence[str]) -> np.ndarray:
     if name not in allowed:
         raise ValueError(f"axes may be {', '.join(allowed)}, got {name!r}")
     label = f"axes[{name!r}]"
@@ -241,7 +268,9 @@ def _axis(task: LinearRegression, name: str, values: Any, allowed: Sequence[str]
         else:
             raise ValueError(f"{label} must be a list of whole numbers from 1 to 16, got {values!r}")
     else:
-        if name in ("noise", "ridge"):
+        if name == "margin":
+            array = np.asarray(_checks.finite(label, values))
+        elif name in ("noise", "ridge"):
             array = np.asarray(_checks.nonnegative(label, values))
         else:
             array = np.asarray(_checks.positive(label, values, infinite=name == "beta"))

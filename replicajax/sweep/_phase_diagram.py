@@ -14,9 +14,9 @@ from jaxtyping import ArrayLike
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.models import LinearRegression
+from replicajax.models import Task
 from replicajax.replica import Device
-from replicajax.sweep._grid import LONG_NAMES, Grid, grid
+from replicajax.sweep._grid import Grid, described, grid
 from replicajax.sweep._optimum import optimum_along
 from replicajax.sweep._progress import Progress
 from replicajax.sweep._store import Store
@@ -57,7 +57,7 @@ class Chunk(NamedTuple):
 
 
 def phase_diagram(
-    task: LinearRegression,
+    task: Task,
     bits: int | None = None,
     beta: ArrayLike | None = None,
     *,
@@ -206,12 +206,12 @@ def _template(sweep: Grid, names: Sequence[str], gradients: Sequence[str], optim
     }
     variables: dict[str, Any] = {n: (dims, blank(dims, kinds.get(n, real)), attributes(*OBSERVABLES[n])) for n in names}
     for name in gradients:
-        unit = f"label^2/({LONG_NAMES[name][1]})"
+        unit = f"label^2/({described(name)[1]})"
         label = f"derivative of the generalization error in {name}"
         variables[_GRADIENT.format(name)] = (dims, blank(dims, real), attributes(label, unit))
     if optimum is not None:
         rest = tuple(d for d in dims if d != optimum)
-        what, unit = LONG_NAMES[optimum]
+        what, unit = described(optimum)
         variables[f"optimal_{optimum}"] = (
             rest,
             blank(rest, real),
@@ -221,7 +221,7 @@ def _template(sweep: Grid, names: Sequence[str], gradients: Sequence[str], optim
         variables["optimal_generalization_error"] = (rest, blank(rest, real), least)
         inside = attributes("the optimum is not an end of the axis", "")
         variables["optimum_inside"] = (rest, blank(rest, np.dtype(bool)), inside)
-    coords = {name: (name, values, attributes(*LONG_NAMES[name])) for name, values in sweep.axes.items()}
+    coords = {name: (name, values, attributes(*described(name))) for name, values in sweep.axes.items()}
     book = {} if sweep.levels is None else {"levels_relative_to_width": list(sweep.levels)}
     attrs = {"title": "replica-symmetric theory of quantized learning", **sweep.constants(), **book}
     return xr.Dataset(variables, coords, attrs)

@@ -148,7 +148,7 @@ def test_bad_values(make, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: rj.solve("task", BOOK, 1.0), "task must be a LinearRegression such as .*, got str"),
+        (lambda: rj.solve("task", BOOK, 1.0), "task must be a Task such as .*, got str"),
         (lambda: rj.solve(TASK, [0.0, 1.0], 1.0), "codebook must be a Codebook such as uniform.*, got list"),
         (lambda: rj.LinearRegression("two"), "alpha must be a real number .*, got 'two'"),
         (lambda: rj.LinearRegression(1.0, noise=1j), "noise must be a real number .*, got 1j"),

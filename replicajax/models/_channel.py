@@ -1,0 +1,240 @@
+"""The channel: what the labels make of the predictions.  theory 7.1
+
+With v ~ N(0, q) the mean prediction of a row, u0 | v ~ N(m v/q, rho − m²/q) its truth, y its label and phi the tilted loss
+(`Loss.tilted`),
+
+    channel = alpha E phi(y, v),    L = alpha E phi'',    chi_hat = alpha E phi'²,    m_hat = −alpha E d/du0 phi',        (1)
+
+where d/du0 acts on the law of the label.  The second and third hold since Z solves the heat equation, dZ/dV = ½ d²Z/dv², and
+Gaussian integrals may be taken by parts.  Of a regression whose loss knows y − u only, R = rho − 2 m + q + noise is all that
+matters, and m_hat = L.
+
+What (1) changes with follows in the same way: d/dm is E d/du0 d/dv, d/dq is ½ E d²/dv², and dphi/dchi = ½ (phi''/beta − phi'²).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtr
+from jaxtyping import Array, Float
+
+from replicajax.models._losses import Loss, MarginLoss, ResidualLoss
+from replicajax.numerics import Tilted, normal_nodes
+
+Scalar = Float[Array, ""]
+
+_HERMITE, _HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
+_HERMITE_WEIGHTS = _HERMITE_WEIGHTS / _HERMITE_WEIGHTS.sum()
+
+
+class Slopes(NamedTuple):
+    """Derivatives of (1) in an order parameter."""
+
+    m_hat: Scalar
+    chi_hat: Scalar
+    L: Scalar
+
+
+class Channel(NamedTuple):
+    """(1), per weight."""
+
+    potential: Scalar
+    m_hat: Scalar
+    chi_hat: Scalar
+    L: Scalar
+    energy: Scalar
+    """alpha E <ell>, of a Gibbs sample on its own training rows."""
+    entropy: Scalar
+    """beta (energy − potential + ½ chi chi_hat): what the rows add to that of a weight in its field, in nats."""
+    replicon: tuple[Scalar, Scalar]
+    """(r0, r1) of the replicon r0 − r1 E(beta Var)²."""
+    slopes: tuple[Slopes, Slopes, Slopes] | None = None
+    """In m, q and chi; None where they are left to JAX."""
+
+
+def _average(
+    alpha: Scalar, weight: Array, tilted: Tilted, chi: Scalar, beta: Scalar, m_hat: Scalar | None = None
+) -> Channel:
+    """From the tilted loss at nodes of the given weights; m_hat = L if None.  Replicon 1 − C E(beta Var)² (theory 7.2)."""
+
+    def mean(x: Array) -> Scalar:
+        return alpha * (weight * x).sum()
+
+    L = mean(tilted.curvature)
+    return Channel(
+        potential=-mean(tilted.log_partition) / beta,
+        m_hat=L if m_hat is None else m_hat,
+        chi_hat=mean(tilted.slope**2),
+        L=L,
+        energy=mean(tilted.loss),
+        entropy=mean(tilted.log_partition + beta * (tilted.loss + chi * tilted.slope**2 / 2)),
+        replicon=(jnp.ones_like(L), mean(tilted.curvature**2)),
+    )
+
+
+def _along_q(tilted: Tilted) -> tuple[Array, Array]:
+    """½ d²/dv² of phi'² and of phi''."""
+    _, first, second, third, fourth, _ = tilted
+    return second**2 + first * third, fourth / 2
+
+
+def _along_chi(tilted: Tilted, beta: Scalar) -> tuple[Array, Array, Array]:
+    """d/dchi of phi', phi'² and phi''."""
+    _, first, second, third, fourth, _ = tilted
+    slope = third / (2 * beta) - first * second
+    return slope, 2 * first * slope, fourth / (2 * beta) - second**2 - first * third
+
+
+def _breaks(loss: Loss, y: Scalar, chi: Scalar, beta: Scalar) -> tuple[Array, Array]:
+    """Where the tilted loss bends, and how sharply."""
+    at = jnp.asarray([*loss.bends(y, chi)], jnp.result_type(chi))
+    return at, jnp.full_like(at, 1.0) * jnp.sqrt(chi / beta)
+
+
+def residual_channel(loss: ResidualLoss, alpha: Scalar, R: Scalar, chi: Scalar, beta: Scalar) -> Channel:
+    """Of labels that differ from the mean prediction by N(0, R)."""
+    zero, root = jnp.zeros_like(R), jnp.sqrt(R)
+    at, width = _breaks(loss, zero, chi, beta)
+    x, weight = normal_nodes(jnp.append(at, 0.0) / root, jnp.append(width, root) / root)
+    tilted = jax.vmap(lambda v: loss.tilted(zero, v, chi, beta))(root * x)
+
+    def slopes(chi_hat: Array, L: Array) -> Slopes:
+        of_L = alpha * (weight @ L)
+        return Slopes(of_L, alpha * (weight @ chi_hat), of_L)
+
+    by_R = slopes(*_along_q(tilted))
+    by_m, by_chi = Slopes(*(-2 * x for x in by_R)), slopes(*_along_chi(tilted, beta)[1:])
+    return _average(alpha, weight, tilted, chi, beta)._replace(slopes=(by_m, by_R, by_chi))
+
+
+def regression_channel(
+    loss: Loss, alpha: Scalar, m: Scalar, q: Scalar, rho: Scalar, noise: Scalar, chi: Scalar, beta: Scalar
+) -> Channel:
+    """y = u0 + N(0, noise), for any loss: over y ~ N(0, rho + noise), and v given y."""
+    if isinstance(loss, ResidualLoss):
+        return residual_channel(loss, alpha, rho - 2 * m + q + noise, chi, beta)
+    total = rho + noise
+    spread = q - m**2 / total  # of v given y
+    deviation = jnp.sqrt(_positive(spread, q))
+
+    def of_label(x):
+        y = jnp.sqrt(total) * x
+        at, width = _breaks(loss, y, chi, beta)
+        z, weight = normal_nodes(
+            jnp.append(at - m / total * y, 0.0) / deviation, jnp.append(width, deviation) / deviation
+        )
+        return jax.vmap(lambda v: loss.tilted(y, v, chi, beta))(m / total * y + deviation * z), weight, z
+
+    nodes = jnp.asarray(_HERMITE, m.dtype)
+    tilted, weight, z = jax.vmap(of_label)(nodes)
+    weight = jnp.asarray(_HERMITE_WEIGHTS, m.dtype)[:, None] * weight
+    # −d/du0: y − m v/q = sqrt(total) x − m/q v, of variance total − m²/q = total spread/q.
+    y, v = jnp.sqrt(total) * nodes[:, None], m / total * jnp.sqrt(total) * nodes[:, None] + deviation * z
+    score = (y - m / q * v) / _positive(total - m**2 / q, total)
+    return _average(alpha, weight, tilted, chi, beta, -alpha * (weight * score * tilted.slope).sum())
+
+
+class Labels(NamedTuple):
+    """P(y | u0): "probit", sign(u0 + N(0, noise)); "logit", 1/(1 + exp(−y u0)); "random", tossed."""
+
+    kind: str
+    noise: Scalar
+
+    def chance(self, y: float, mean: Array, variance: Scalar) -> tuple[Array, Array, Array]:
+        """P(y) for u0 ~ N(mean, variance), and its first and second derivative in the mean."""
+        if self.kind == "random":
+            return jnp.full_like(mean, 0.5), jnp.zeros_like(mean), jnp.zeros_like(mean)
+        if self.kind == "probit":
+            root = jnp.sqrt(variance + self.noise)
+            z = y * mean / root
+            density = jnp.exp(-(z**2) / 2) / (jnp.sqrt(2 * jnp.pi) * root)
+            return ndtr(z), y * density, -z / root * density
+        u = mean[:, None] + jnp.sqrt(variance) * jnp.asarray(_HERMITE, mean.dtype)
+        p, weight = jax.nn.sigmoid(y * u), jnp.asarray(_HERMITE_WEIGHTS, mean.dtype)
+        rise = p * (1 - p)
+        return p @ weight, y * rise @ weight, rise * (1 - 2 * p) @ weight
+
+
+def classification_channel(
+    loss: Loss, labels: Labels, alpha: Scalar, m: Scalar, q: Scalar, rho: Scalar, chi: Scalar, beta: Scalar
+) -> Channel:
+    """Labels ±1."""
+    each = [_of_class(loss, labels, y, m, q, rho, chi, beta) for y in _classes(loss)]
+    (weight, rise, bend), tilted = jax.tree.map(lambda *x: jnp.concatenate(x), *each)
+
+    def mean(weight: Array, x: Array) -> Scalar:
+        return alpha * (weight @ x)
+
+    _, first, second, third, *_ = tilted
+    by_m = Slopes(-mean(bend, second), mean(rise, 2 * first * second), mean(rise, third))
+    by_q = Slopes(-mean(rise, third) / 2, *(mean(weight, x) for x in _along_q(tilted)))
+    slope, *rest = _along_chi(tilted, beta)
+    by_chi = Slopes(-mean(rise, slope), *(mean(weight, x) for x in rest))
+    return _average(alpha, weight, tilted, chi, beta, -mean(rise, first))._replace(slopes=(by_m, by_q, by_chi))
+
+
+def _classes(loss: Loss) -> tuple[tuple[float, float], ...]:
+    """Labels to look at, and for how many each stands."""
+    return ((1.0, 2.0),) if isinstance(loss, MarginLoss) else ((1.0, 1.0), (-1.0, 1.0))
+
+
+def _of_class(loss: Loss, labels: Labels, y: tuple[float, float], m, q, rho, chi, beta):
+    """Weights of the nodes with P(y) and its derivatives in u0, and the tilted loss there."""
+    (label, share), root = y, jnp.sqrt(q)
+    here = jnp.asarray(label, q.dtype)
+    spread = _positive(rho - m**2 / q, rho)
+    at, width = _breaks(loss, here, chi, beta)
+    sharp = jnp.minimum(
+        jnp.sqrt(spread + labels.noise) * q / jnp.maximum(jnp.abs(m), 1e-300), root
+    )  # of the truth's sign
+    x, weight = normal_nodes(jnp.append(at, 0.0) / root, jnp.append(width, sharp) / root)
+    v = root * x
+    chances = labels.chance(label, m / q * v, spread)
+    tilted = jax.vmap(lambda v: loss.tilted(here, v, chi, beta))(v)
+    return tuple(share * weight * x for x in chances), tilted
+
+
+def _positive(x: Scalar, of: Scalar) -> Scalar:
+    """Not below a trifle, where a search strays."""
+    return jnp.maximum(x, 1e-12 * of)
+
+
+def classification_error(labels: Labels, m: Scalar, q: Scalar, rho: Scalar) -> Scalar:
+    """Of the sign of the mean prediction: P(y v < 0)."""
+    if labels.kind == "random":
+        return jnp.full_like(m, 0.5)
+    if labels.kind == "probit":
+        return jnp.arccos(jnp.clip(m / jnp.sqrt(q * (rho + labels.noise)), -1.0, 1.0)) / jnp.pi
+    x, weight = normal_nodes(jnp.zeros((1,), q.dtype), jnp.ones((1,), q.dtype))
+    v = jnp.sqrt(q) * x
+    wrong, *_ = labels.chance(-1.0, m / q * v, _positive(rho - m**2 / q, rho))
+    return (weight * jnp.where(v > 0, wrong, 1 - wrong)).sum()
+
+
+def regression_loss(loss: Loss, m: Scalar, q: Scalar, rho: Scalar, noise: Scalar) -> Scalar:
+    """E ell(y, v) on fresh labels."""
+    total, none = rho + noise, jnp.zeros((), q.dtype)
+
+    def of_label(y, mean, deviation):
+        at = jnp.asarray([*loss.kinks(y)], q.dtype)
+        z, weight = normal_nodes((jnp.append(at, mean) - mean) / deviation, jnp.zeros(at.size + 1, q.dtype))
+        return weight @ jax.vmap(lambda v: loss(y, v))(mean + deviation * z)
+
+    if isinstance(loss, ResidualLoss):
+        return of_label(none, none, jnp.sqrt(rho - 2 * m + q + noise))
+    y, deviation = jnp.sqrt(total) * jnp.asarray(_HERMITE, q.dtype), jnp.sqrt(_positive(q - m**2 / total, q))
+    return jnp.asarray(_HERMITE_WEIGHTS, q.dtype) @ jax.vmap(lambda y: of_label(y, m / total * y, deviation))(y)
+
+
+def classification_loss(loss: Loss, labels: Labels, m: Scalar, q: Scalar, rho: Scalar) -> Scalar:
+    """E ell(y, v) on fresh labels."""
+    total, root = jnp.zeros_like(q), jnp.sqrt(q)
+    for label, share in _classes(loss):
+        here = jnp.asarray(label, q.dtype)
+        at = jnp.asarray([*loss.kinks(here)], q.dtype)
+        x, weight = normal_nodes(jnp.append(at, 0.0) / root, jnp.zeros(at.size + 1, q.dtype))
+        chance, *_ = labels.chance(label, m / q * root * x, _positive(rho - m**2 / q, rho))
+        total += share * (weight * chance) @ jax.vmap(lambda v, here=here: loss(here, v))(root * x)
+    return total

@@ -1,0 +1,97 @@
+"""Labels ±1 of a linear teacher.  theory 7.1"""
+
+from typing import Literal
+
+import equinox as eqx
+from jaxtyping import Array, ArrayLike, Float
+
+from replicajax import _checks
+from replicajax.distributions import Distribution, Normal
+from replicajax.models._channel import Labels, classification_channel, classification_error, classification_loss
+from replicajax.models._losses import Logistic, Loss
+from replicajax.models._task import Task, loss_named
+
+LABELS = ("probit", "logit", "random")
+
+
+class Classification(Task):
+    """Labels ±1 of u0 = x·w0 with M = alpha N rows x ~ N(0, I_N/N), fitted under H(w) = sum ell(y, x·w) + ½ ridge |w|².
+
+    Errors are the share of fresh labels that the sign of the prediction misses.
+
+    Attributes:
+      alpha: rows per weight, > 0.
+      signal: second moment of a teacher weight, > 0.
+      noise: variance of what is added to u0 before its sign is taken, >= 0 ("probit" only).
+      ridge: coefficient of |w|²/2, >= 0.
+      teacher: law of w0_i, up to the scale that `signal` sets.
+      loss: ell, one of `rj.losses` or your own.
+      labels: "probit", y = sign(u0 + sqrt(noise) xi); "logit", P(y) = 1/(1 + exp(−y u0)); "random", tossed (capacity).
+    """
+
+    alpha: Float[Array, ""]
+    signal: Float[Array, ""]
+    noise: Float[Array, ""]
+    ridge: Float[Array, ""]
+    teacher: Distribution
+    loss: Loss
+    labels: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        alpha: ArrayLike,
+        signal: ArrayLike | None = None,
+        noise: ArrayLike = 0.0,
+        ridge: ArrayLike = 0.0,
+        teacher: Distribution | None = None,
+        loss: Loss | None = None,
+        labels: Literal["probit", "logit", "random"] = "probit",
+    ):
+        """A Gaussian teacher if None, of its own scale (1) if `signal` is None; logistic loss if None.
+
+        Raises:
+          ValueError: alpha <= 0, signal <= 0, noise < 0, ridge < 0, NaN or inf; noise with labels other than "probit".
+        """
+        self.teacher = Normal() if teacher is None else teacher
+        _checks.instance("teacher", self.teacher, Distribution, "rj.distributions.Laplace()")
+        self.alpha = _checks.positive("alpha", alpha)
+        self.signal = _checks.variance("signal", self.teacher.second_moment() if signal is None else signal)
+        self.noise = _checks.variance("noise", noise, zero=True)
+        self.ridge = _checks.nonnegative("ridge", ridge)
+        self.loss = loss_named(loss, Logistic())
+        self.labels = _checks.choice("labels", labels, LABELS)
+        if labels != "probit" and not _checks.is_traced(self.noise) and _checks.known(self.noise).any():
+            raise ValueError(f"noise must be 0 for labels {labels!r}, got {_checks.brief(self.noise)}")
+
+    @property
+    def closed(self) -> bool:
+        return False
+
+    @property
+    def matched(self) -> bool:
+        return False
+
+    @property
+    def adds_noise(self) -> bool:
+        return False
+
+    @property
+    def _law(self) -> Labels:
+        return Labels(self.labels, self.noise)
+
+    def channel(self, m, q, chi, beta):
+        return classification_channel(self.loss, self._law, self.alpha, m, q, self.signal, chi, beta)
+
+    def error(self, m, q):
+        """arccos(m / sqrt(q (signal + noise)))/pi for "probit"."""
+        return classification_error(self._law, m, q, self.signal)
+
+    def fresh_loss(self, m, q):
+        return classification_loss(self.loss, self._law, m, q, self.signal)
+
+    def __str__(self) -> str:
+        teacher = "" if isinstance(self.teacher, Normal) else f", teacher {self.teacher}"
+        return (
+            f"classification, {self.labels} labels, {self.loss}, alpha {self.alpha:.6g}, signal {self.signal:.6g}, "
+            f"noise {self.noise:.6g}, ridge {self.ridge:.6g}{teacher}"
+        )
