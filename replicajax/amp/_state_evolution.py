@@ -18,7 +18,14 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 from replicajax import _checks
 from replicajax.amp._amp import START
 from replicajax.codebooks import Codebook
-from replicajax.models import LinearRegression, Order, fields_from_order, order_from_averages, weight_averages
+from replicajax.models import (
+    LinearRegression,
+    Order,
+    fields_from_order,
+    order_from_averages,
+    square_only,
+    weight_averages,
+)
 from replicajax.numerics import (
     NUMPY,
     Levels,
@@ -111,6 +118,7 @@ def state_evolution(
       TypeError, ValueError: bad arguments.  Failure to converge raises nothing.
     """
     _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
+    square_only(task, "state evolution")
     _checks.instance("codebook", codebook, Codebook, "uniform(bits=2, width=1.5)")
     beta = _checks.positive("beta", beta, infinite=True)
     if beta.ndim:

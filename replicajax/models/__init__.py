@@ -21,3 +21,5 @@ from replicajax.models._potentials import rounded_averages as rounded_averages
 from replicajax.models._potentials import weight_averages as weight_averages
 from replicajax.models._task import LinearRegression as LinearRegression
 from replicajax.models._task import Task as Task
+from replicajax.models._task import square_only as square_only
+from replicajax.models._task import with_limit as with_limit

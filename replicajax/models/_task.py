@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
@@ -64,6 +65,20 @@ class Task(eqx.Module):
         weight, mean, variance = (jnp.asarray(x, self.signal.dtype) for x in self.teacher.mixture())
         scale = self.teacher_scale
         return Mixture(weight, scale * mean, scale**2 * variance)
+
+
+def with_limit(task: Task, beta: Any) -> None:
+    """Raises ValueError where beta = inf is asked of a channel whose limit is not known."""
+    if not task.closed and not _checks.is_traced(beta) and np.isinf(np.asarray(beta)).any():
+        raise ValueError(
+            f"beta must be finite for a task with {task.loss}, got inf (only the square loss has its limit)"
+        )
+
+
+def square_only(task: Task, what: str) -> None:
+    """Raises ValueError where `what` knows the square loss only."""
+    if not task.closed:
+        raise ValueError(f"task must have the square loss for {what}, got {task.loss}")
 
 
 def loss_named(loss: Any, default: Loss) -> Loss:

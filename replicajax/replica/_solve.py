@@ -6,7 +6,7 @@ from jaxtyping import ArrayLike
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.models import Task
+from replicajax.models import Task, with_limit
 from replicajax.replica._batch import solve_many
 from replicajax.replica._saddle import solution
 from replicajax.replica._solution import Solution
@@ -37,10 +37,7 @@ def solve(task: Task, codebook: Codebook, beta: ArrayLike, *, max_steps: int = 1
     beta = _checks.positive("beta", beta, infinite=True)
     if beta.ndim:
         raise ValueError(f"beta must be a single number (use jax.vmap for many), got shape {beta.shape}")
-    if not task.closed and not _checks.is_traced(beta) and np.isinf(beta):
-        raise ValueError(
-            f"beta must be finite for a task with {task.loss}, got inf (only the square loss has its limit)"
-        )
+    with_limit(task, beta)
     most = _checks.integer("max_steps", max_steps, 1, 10**6)
     problem = task, codebook, beta
     if _checks.is_traced(problem):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from replicajax import _checks
-from replicajax.models import LinearRegression
+from replicajax.models import LinearRegression, square_only
 from replicajax.replica import optimal_ridge, ridge_regression
 from replicajax.search._width import OptimalWidth, optimal_width
 
@@ -64,8 +64,7 @@ def optimal_bits(
       TypeError, ValueError: bad arguments, or no bits to try.
     """
     _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
-    if not task.closed:
-        raise ValueError(f"task must have the square loss, whose unquantized error is known, got {task.loss}")
+    square_only(task, "a comparison with unquantized weights")
     if not float(_checks.positive("factor", factor)) >= 1:
         raise ValueError(f"factor must be at least 1, got {factor}")
     tried = sorted({_checks.integer("bits", b, 1, 8) for b in bits})

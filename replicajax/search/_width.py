@@ -18,7 +18,7 @@ from jaxtyping import ArrayLike, Bool, Float, Int
 
 from replicajax import _checks
 from replicajax.codebooks import uniform
-from replicajax.models import Task
+from replicajax.models import Task, with_limit
 from replicajax.numerics import JAX, NUMPY, Backend, implicit_root
 from replicajax.replica import Solution, solve, solve_with_slopes
 
@@ -78,6 +78,7 @@ def optimal_width(task: Task, bits: int, beta: ArrayLike, *, require_stable: boo
     """
     _checks.instance("task", task, Task, "LinearRegression(alpha=2.0)")
     beta = _checks.positive("beta", beta, infinite=True)
+    with_limit(task, beta)
     bits, require_stable = _checks.integer("bits", bits, 1, 8), bool(require_stable)
     search = eqx.Partial(_search, bits=bits, require_stable=require_stable)
     (x,), found = implicit_root(search, eqx.Partial(_condition, bits=bits), (task, beta))

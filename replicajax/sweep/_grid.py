@@ -16,7 +16,7 @@ import numpy as np
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook, power
-from replicajax.models import Task
+from replicajax.models import Task, with_limit
 from replicajax.replica import AT_ONCE, Device, Direction, Solution, slopes_many, solve_with_slopes
 
 _SCALES = ("rms",)
@@ -247,6 +247,7 @@ def grid(
                 "beta must be given, as an argument or as an axis (jnp.inf is empirical risk minimisation)"
             )
         fixed["beta"] = _checks.positive("beta", beta, infinite=True)
+    with_limit(task, checked["beta"] if "beta" in checked else fixed["beta"])
     for name, value in fixed.items():
         if np.ndim(value):
             raise ValueError(f"{name} must be a single number (many belong in axes), got shape {np.shape(value)}")

@@ -195,6 +195,31 @@ def test_heat_bath(name, task, beta):
         assert abs(z) < 3, (z, np.mean(values), theory)
 
 
-def test_cold_is_refused():
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda task: rj.solve(task, rj.uniform(2, 1.0), np.inf),
+        lambda task: rj.optimal_width(task, 2, np.inf),
+        lambda task: rj.phase_diagram(task, 2, width=1.0, axes={"beta": [1.0, np.inf]}),
+    ],
+)
+def test_cold_is_refused(ask):
     with pytest.raises(ValueError, match="beta must be finite for a task with hinge loss"):
-        rj.solve(rj.Classification(2.0, loss=rj.losses.Hinge()), rj.uniform(2, 1.0), np.inf)
+        ask(rj.Classification(2.0, loss=rj.losses.Hinge()))
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda task: rj.state_evolution(task, rj.uniform(2, 1.0), 1.0), lambda task: rj.optimal_bits(task, 1.0)]
+)
+def test_what_knows_the_square_loss_only_says_so(ask):
+    with pytest.raises(ValueError, match="task must have the square loss for .*, got huber loss"):
+        ask(rj.LinearRegression(2.0, loss=rj.losses.Huber(0.5)))
+
+
+def test_state_evolution_of_blurred_levels_ends_at_the_saddle_point():
+    """256 levels closer than the thermal width: no nearest thirty are enough."""
+    task, book = rj.LinearRegression(1.0, noise=0.1), rj.uniform(8, 3.0)
+    limit = rj.state_evolution(task, book, 20.0).limit
+    assert float(limit.generalization_error) == pytest.approx(
+        float(rj.solve(task, book, 20.0).generalization_error), rel=1e-9
+    )
