@@ -90,7 +90,7 @@ def _along_chi(tilted: Tilted, beta: Scalar) -> tuple[Array, Array, Array]:
 def _breaks(loss: Loss, y: Scalar, chi: Scalar, beta: Scalar) -> tuple[Array, Array]:
     """Where the tilted loss bends, and how sharply."""
     at = jnp.asarray([*loss.bends(y, chi)], jnp.result_type(chi))
-    return at, jnp.full_like(at, 1.0) * jnp.sqrt(chi / beta)
+    return at, jnp.broadcast_to(jnp.sqrt(chi / beta), at.shape)
 
 
 def residual_channel(loss: ResidualLoss, alpha: Scalar, R: Scalar, chi: Scalar, beta: Scalar) -> Channel:
