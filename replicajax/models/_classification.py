@@ -9,7 +9,7 @@ from replicajax import _checks
 from replicajax.distributions import Distribution, Normal
 from replicajax.models._channel import Labels, classification_channel, classification_error, classification_loss
 from replicajax.models._losses import Logistic, Loss
-from replicajax.models._task import Task, loss_named
+from replicajax.models._task import Task, checked, loss_named
 
 LABELS = ("probit", "logit", "random")
 
@@ -52,12 +52,7 @@ class Classification(Task):
         Raises:
           ValueError: alpha <= 0, signal <= 0, noise < 0, ridge < 0, NaN or inf; noise with labels other than "probit".
         """
-        self.teacher = Normal() if teacher is None else teacher
-        _checks.instance("teacher", self.teacher, Distribution, "rj.distributions.Laplace()")
-        self.alpha = _checks.positive("alpha", alpha)
-        self.signal = _checks.variance("signal", self.teacher.second_moment() if signal is None else signal)
-        self.noise = _checks.variance("noise", noise, zero=True)
-        self.ridge = _checks.nonnegative("ridge", ridge)
+        self.teacher, self.alpha, self.signal, self.noise, self.ridge = checked(teacher, alpha, signal, noise, ridge)
         self.loss = loss_named(loss, Logistic())
         self.labels = _checks.choice("labels", labels, LABELS)
         if labels != "probit" and not _checks.is_traced(self.noise) and _checks.known(self.noise).any():

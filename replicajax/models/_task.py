@@ -81,6 +81,21 @@ def square_only(task: Task, what: str) -> None:
         raise ValueError(f"task must have the square loss for {what}, got {task.loss}")
 
 
+def checked(
+    teacher: Distribution | None, alpha: ArrayLike, signal: ArrayLike | None, noise: ArrayLike, ridge: ArrayLike
+) -> tuple[Distribution, Array, Array, Array, Array]:
+    """What every task is made of; a Gaussian teacher if None, of its own scale if `signal` is None."""
+    law = Normal() if teacher is None else teacher
+    _checks.instance("teacher", law, Distribution, "rj.distributions.Laplace()")
+    return (
+        law,
+        _checks.positive("alpha", alpha),
+        _checks.variance("signal", law.second_moment() if signal is None else signal),
+        _checks.variance("noise", noise, zero=True),
+        _checks.nonnegative("ridge", ridge),
+    )
+
+
 def loss_named(loss: Any, default: Loss) -> Loss:
     """`loss` checked, or `default` for None."""
     if loss is None:
@@ -123,12 +138,7 @@ class LinearRegression(Task):
 
         Raises ValueError on alpha <= 0, signal <= 0, noise < 0, ridge < 0, NaN or inf.
         """
-        self.teacher = Normal() if teacher is None else teacher
-        _checks.instance("teacher", self.teacher, Distribution, "rj.distributions.Laplace()")
-        self.alpha = _checks.positive("alpha", alpha)
-        self.signal = _checks.variance("signal", self.teacher.second_moment() if signal is None else signal)
-        self.noise = _checks.variance("noise", noise, zero=True)
-        self.ridge = _checks.nonnegative("ridge", ridge)
+        self.teacher, self.alpha, self.signal, self.noise, self.ridge = checked(teacher, alpha, signal, noise, ridge)
         self.loss = loss_named(loss, Square())
 
     @classmethod
