@@ -143,6 +143,10 @@ class _Integral(NamedTuple):
     density: Fields
     z: Fields
     """Of the threshold."""
+    gap: Fields
+    """Between its levels."""
+    stiffness: Fields
+    """½ beta curvature."""
     index: Int[Any, " others"]
     rise: Float[Any, "others fields"]
     fixed: Float[Any, "others fields"]
@@ -155,30 +159,35 @@ class _Integral(NamedTuple):
 
     def moments(self, x: Fields) -> tuple[Fields, ...]:
         """Sum of the weights of all but the winner; averages of the rise above it and of its square; and how the logarithm
-        of the partition sum and these two change with the logarithm of the curvature."""
+        of the partition sum and these two change with the logarithm of the curvature.
+
+        The logarithm of a weight changes by −½ beta curvature rise (rise + gap): 0 exactly for the loser.
+        """
 
         def of_level(rise, fixed, slope):
-            term, out = self.on.xp.exp(fixed + slope * x), []
-            for factor in (1.0, fixed):
-                for _ in range(3):
-                    out.append(factor * term)
-                    factor = factor * rise
-            return tuple(out)
+            term = self.on.xp.exp(fixed + slope * x)
+            first = rise * term
+            beyond = (rise + self.gap) * first
+            return term, first, beyond, rise * beyond, rise * (rise * beyond)
 
-        tables, zeros = (self.rise, self.fixed, self.slope), (self.on.xp.zeros_like(x),) * 6
+        tables, zeros = (self.rise, self.fixed, self.slope), (self.on.xp.zeros_like(x),) * 5
         others, *M = self.on.over_rows(of_level, self.rows, tables, x, zeros)
-        shift, second, log, first, square = (m / (1 + others) for m in M)
+        per_sum = 1 / (1 + others)
+        shift, beyond, first, square = (m * per_sum for m in M)
+        log, first, square = (-self.stiffness * m for m in (beyond, first, square))
+        second = beyond - self.gap * shift
         return others, shift, second, log, first - shift * log, square - second * log
 
     def over_nodes(self, deviation: Fields, nodes: Nodes, integrands: Callable, zeros):
         """Integrals of integrands(sums, x, z, measure), which adds itself to the sums."""
         xp = self.on.xp
+        per_deviation = 1 / deviation
 
         def add(unit, weight, sums):
             grow = xp.exp(self.start + self.half * (1 + unit))
             shrink = 1 / grow
             x = self.scale * (grow - shrink) / 2
-            z = self.z + x / deviation
+            z = self.z + x * per_deviation
             return integrands(sums, x, z, weight * self.density * (grow + shrink) / 2 * xp.exp(-(z**2) / 2))
 
         unit, weight = (xp.asarray(a, deviation.dtype) for a in nodes[:2])
@@ -209,7 +218,8 @@ def _integral(on: Backend, side: _Side, curvature: Fields, beta: Fields, mean: F
     start, stop = (xp.log(x + xp.sqrt(1 + x**2)) for x in (low / scale, high / scale))  # arcsinh, for x >= 0
     half = (stop - start) / 2
     density = half * scale / (deviation * math.sqrt(2 * math.pi)) * side.share
-    return _Integral(on, end, start, half, scale, density, distance / deviation, index, rise, fixed, slope, rows)
+    z, stiffness = distance / deviation, beta * curvature / 2
+    return _Integral(on, end, start, half, scale, density, z, side.gap, stiffness, index, rise, fixed, slope, rows)
 
 
 class Averages(NamedTuple):
@@ -257,11 +267,11 @@ def staircase_averages(
                 log_partition = xp.log1p(others)
                 # An energy above the winner's is −beta r (x − ½ curvature gap) + ½ beta curvature r² at the rise r.
                 energy = beta * (curvature * second / 2 - (x - curvature * side.gap / 2) * shift)
-                return log_partition, variance**2, log_partition + energy
+                return log_partition, variance**2, log_partition + energy, others / (1 + others)
 
             new = shift * (shift + 2 * side.winner), a * variance, z * a * variance, a * bend
             new += variance, z * variance, z**2 * variance, square - 2 * shift * bend
-            new += on.either(everything, energies, lambda: (xp.zeros_like(x),) * 3)
+            new += on.either(everything, energies, lambda: (xp.zeros_like(x),) * 4)
             if not centred:
                 new += shift, bend
             scale = measure / (1 + others)
@@ -269,11 +279,10 @@ def staircase_averages(
             def use(i, usage):
                 return on.add_row(usage, integral.index[i], scale * integral.weight(i, x))
 
-            usage = on.add_row(usage, side.winner_index, -scale * others)
             usage = on.loop(xp.where(everything, integral.rows, 0), use, usage)
             return tuple(on.add(s, measure * value) for s, value in zip(values, new, strict=True)), usage
 
-        zeros = (xp.zeros_like(deviation),) * (11 if centred else 13), usage
+        zeros = (xp.zeros_like(deviation),) * (12 if centred else 14), usage
         (q, q_h, q_z, q_c, v, v_h, v_z, v_c, *rest), usage = integral.over_nodes(deviation, nodes, integrands, zeros)
         # By parts on this side alone; what is left at the threshold its other side takes away.
         end = xp.where(side.last, 0.0, integral.end)
@@ -282,14 +291,14 @@ def staircase_averages(
         at_end = at_end / deviation
         tail = side.right * _tail(on, integral.z)
         jump = side.right * side.gap * _density(xp, integral.z)
-        usage = on.add_row(on.add_row(usage, side.winner_index, tail), side.loser_index, -tail)
+        usage = on.add_row(on.add_row(usage, side.winner_index, tail - rest[3]), side.loser_index, -tail)
         of_side = q, 2 * beta * q_z, 2 * (q_c / curvature - beta * side.middle * q_h)
         by_mean = beta * (v_h / deviation + at_end)
         of_side += beta * v, beta * (v_z - v) / deviation, beta * v_c / curvature - side.middle * by_mean
         of_side += rest[0] / beta, beta**2 * rest[1], rest[2]
         of_side += side.gap * tail, 2 * side.middle * side.gap * tail, jump
         if not centred:
-            m, m_c = rest[3:]
+            m, m_c = rest[4:]
             odd = 2 * beta * q_h, by_mean, m, beta * v_h, m_c / curvature - beta * side.middle * v
             of_side += tuple(side.odd * x for x in odd)
         return tuple(map(xp.add, values, of_side)), usage

@@ -132,6 +132,6 @@ def _block(
     if not frozen:
         return outcome(xp, p, search(p, constrained(xp, p, start), rule, patience), interpolates)
     ice = freeze(p, start, rule)
-    found = search(p, ice.state, rule, Patience(0, 0, 12, 1.0))
+    found = search(p, ice.state, rule, Patience(0, 0, 24, 1.0))
     found = found._replace(converged=found.converged & ice.sound, steps=found.steps + ice.steps)
     return outcome(xp, p, found, ice.interpolates, hard_usage(on, p, found.state, shared.count))

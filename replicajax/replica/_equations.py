@@ -39,9 +39,9 @@ from replicajax.numerics import (
 
 Points = Float[Any, " points"]
 
-_FEW, _MORE = 8, 12
-"""Quadrature nodes of the first steps, and of those that follow."""
-FINEST = 2
+_COARSE = (8, 1e-5), (12, 1e-8)
+"""Quadrature nodes of the first steps, and of those that follow, and the errors of averages that they are about as good as."""
+FINEST = len(_COARSE)
 _MOST = 40
 _FEWEST_LEVELS = 16
 """Of a program."""
@@ -175,12 +175,12 @@ class Rule(NamedTuple):
             return Averages(hard_staircase_slopes(*arguments, **flags), None, None)
         if self.at_once:
             return soft_averages(*arguments)
-        xp, rules = self.on.xp, (gauss_legendre(_FEW, _MOST), gauss_legendre(_MORE, _MOST), self.shared.nodes)
+        xp, rules = self.on.xp, (*(gauss_legendre(n, _MOST) for n, _ in _COARSE), self.shared.nodes)
         nodes = jax.tree.map(lambda *each: xp.stack([xp.asarray(x) for x in each])[self.fineness], *rules)
         flags |= {
             "everything": self.everything,
             "nodes": nodes,
-            "error": xp.asarray([1e-5, 1e-8, 1e-16])[self.fineness],
+            "error": xp.asarray([*(error for _, error in _COARSE), 1e-16])[self.fineness],
         }
         return rounding_averages(*arguments, **flags)
 

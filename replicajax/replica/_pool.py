@@ -20,7 +20,7 @@ _RESIDENT = 2**19
 """The same for an accelerator, which wants many at once."""
 _AT_ONCE = 64
 """Fields of a block in NumPy."""
-_BATCH = 1024
+_BATCH = 4096
 """Points of one call on a CPU: enough to hide the call, few enough that threads share the work evenly."""
 
 

@@ -56,7 +56,7 @@ class Patience(NamedTuple):
     """Longest step in log L or log t."""
 
 
-HASTY, PATIENT, STUBBORN = Patience(0, 10, 4, 1.0), Patience(200, 0, 40, 0.5), Patience(5000, 0, 80, 0.5)
+HASTY, PATIENT, STUBBORN = Patience(0, 14, 4, 2.0), Patience(200, 0, 40, 0.5), Patience(5000, 0, 80, 0.5)
 _EVOLVING, _SCOUTING, _REFINING, _SETTLING, _REPORTING = range(5)
 _REFINEMENTS = 2
 """Steps on more nodes at most: mostly one, so that on all nodes one step will do."""
@@ -76,6 +76,8 @@ class _Search(NamedTuple):
     state: State
     size: Points
     """Largest change of log L or log t in the last step, before it was shortened."""
+    lost: Bool[Any, " points"]
+    """It did not settle in the steps of a phase, and waits for nobody and nobody for it."""
     upright: Bool[Any, " points"]
     """det > 0 all along Newton's way: it crossed to no other branch, and state evolution does not leave where it ended."""
     steps: Int[Any, " points"]
@@ -93,13 +95,16 @@ def search(p: Problems, start: State, rule: Rule, patience: Patience) -> Found:
     settled = eps ** (0.45 if rule.cold else 0.36)  # a step later the residual is of its square
     evolutions, scouting, settling, _ = patience
     refining = xp.where(scouting > 0, _REFINEMENTS, 0)
-    budget = xp.stack([xp.asarray(n) for n in (evolutions, scouting, refining, settling, _REPORTS, 0)])
+    budget = xp.stack([xp.asarray(n) for n in (evolutions, scouting, refining, settling, _REPORTS, 1)])
     goal = xp.array([1e-7, 1e-2, 1e-2, settled, settled, xp.inf], dtype)
     never = xp.full_like(start.log_L, xp.inf)
 
     def evaluate(state: State, phase) -> Equations:
         fineness = xp.clip(phase - _SCOUTING, 0, FINEST)
         return equations(p, state, rule._replace(fineness=fineness, everything=phase == _REPORTING))
+
+    def next_phase(phase):
+        return xp.argmax((budget > 0) & (xp.arange(budget.size) > phase))
 
     def step(s: _Search) -> _Search:
         evolving, reporting = s.phase == _EVOLVING, s.phase == _REPORTING
@@ -112,16 +117,17 @@ def search(p: Problems, start: State, rule: Rule, patience: Patience) -> Found:
         scale = xp.minimum(scale, patience.stride / size)  # 0 where the step is not finite
         # A Jacobian that is not exact leaves a residual: such points go on while they are reported.
         solved = _solved(xp, p, s.state, at.residual)
-        moves = xp.where(reporting, ~solved & (s.left > 1), s.size > goal[s.phase]) & (scale > 0)
+        lost = s.lost | (scale == 0)
+        moves = xp.where(reporting, ~solved & (s.left > 1), s.size > goal[s.phase]) & ~lost
         state = jax.tree.map(lambda x, d: xp.where(moves, x + scale * d, x), s.state, change)
-        size = xp.where(moves | (scale == 0), size, s.size)
-        left = s.left - 1
-        over = (left <= 0) | xp.where(reporting, ~moves, size <= goal[s.phase]).all()
-        phase = s.phase + over
-        phase = xp.where(over & (phase == _REFINING) & (refining == 0), _SETTLING, phase)
+        size = xp.where(moves, size, s.size)
+        left, done = s.left - 1, lost | xp.where(reporting, ~moves, size <= goal[s.phase])
+        over = (left <= 0) | done.all()
+        phase = xp.where(over, next_phase(s.phase), s.phase)
         return _Search(
             state,
             xp.where(over & (phase < _REPORTING), never, size),
+            lost | (over & ~evolving & ~done),
             s.upright & (evolving | ~moves | (determinant > 0)),
             s.steps + moves,
             phase,
@@ -130,11 +136,11 @@ def search(p: Problems, start: State, rule: Rule, patience: Patience) -> Found:
         )
 
     none = xp.zeros(start.log_L.shape, int)
-    first = xp.where(budget[0] > 0, _EVOLVING, _SCOUTING)
-    begun = _Search(start, never, none == 0, none, first, budget[first], on.blank(evaluate, start, first))
+    first = next_phase(-1)
+    begun = _Search(start, never, none > 0, none == 0, none, first, budget[first], on.blank(evaluate, start, first))
     end = on.repeat(lambda s: s.phase <= _REPORTING, step, begun)
     solved = _solved(xp, p, end.state, end.at.residual)
-    return Found(end.state, (end.size < 10 * settled) & end.upright & solved, end.steps, end.at)
+    return Found(end.state, (end.size < 10 * settled) & ~end.lost & end.upright & solved, end.steps, end.at)
 
 
 def _solved(xp: Any, p: Problems, state: State, residual: tuple[Points, ...]) -> Bool[Any, " points"]:
