@@ -94,13 +94,11 @@ class Symmetric(Distribution):
 
     def log_pdf(self, x: ArrayLike) -> Array:
         """Log density at x, in nats."""
-        return self._log_density(jnp.abs(self._real(x)) / self.scale) - jnp.log(self.scale)
+        return _log_pdf(self, self._real(x))
 
     def cdf(self, x: ArrayLike) -> Array:
         """P(X <= x)."""
-        x = self._real(x)
-        tail = self.beyond(x)
-        return jnp.where(x < 0, tail, 1 - tail)
+        return _cdf(self, self._real(x))
 
     def quantile(self, probability: ArrayLike) -> Array:
         """x with P(X <= x) = probability, for 0 < probability < 1."""
@@ -124,8 +122,7 @@ class Symmetric(Distribution):
 
     def partial_moments(self, low: ArrayLike, high: ArrayLike) -> Moments:
         """int_low^high x^k p(x) dx for k = 0, 1, 2 (low <= high, infinite ends allowed)."""
-        low, high = jnp.broadcast_arrays(self._real(low), self._real(high))
-        return tuple(m[..., 0] for m in self.cell_moments(jnp.stack([low, high], -1)))  # type: ignore[return-value]
+        return _partial_moments(self, self._real(low), self._real(high))
 
     def cell_moments(self, edges: Float[Array, "... cells+1"], tails: Moments | None = None) -> Moments:
         """`partial_moments` between neighbouring edges, which do not decrease; `tails` if they are known."""
@@ -148,6 +145,7 @@ class Symmetric(Distribution):
         tail = self._tail(jnp.where(x < 0, -x, x) / self.scale)
         return tuple(jnp.where(infinite, 0.0, m) for m in tail)  # type: ignore[return-value]
 
+    @eqx.filter_jit
     def beyond(self, x: Array) -> Array:
         """P(X > |x|)."""
         infinite = jnp.isinf(x)
@@ -168,6 +166,23 @@ class Symmetric(Distribution):
 
     def _real(self, x: ArrayLike) -> Array:
         return _checks.real("x", x).astype(self.dtype)
+
+
+@eqx.filter_jit
+def _log_pdf(law: Symmetric, x: Array) -> Array:
+    return law._log_density(jnp.abs(x) / law.scale) - jnp.log(law.scale)
+
+
+@eqx.filter_jit
+def _cdf(law: Symmetric, x: Array) -> Array:
+    tail = law.beyond(x)
+    return jnp.where(x < 0, tail, 1 - tail)
+
+
+@eqx.filter_jit
+def _partial_moments(law: Symmetric, low: Array, high: Array) -> Moments:
+    ends = jnp.stack(jnp.broadcast_arrays(low, high), -1)
+    return tuple(m[..., 0] for m in law.cell_moments(ends))  # type: ignore[return-value]
 
 
 @eqx.filter_jit

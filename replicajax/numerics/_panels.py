@@ -41,13 +41,20 @@ def _legendre(ends: Float[Array, " panels+1"], rule: tuple[np.ndarray, np.ndarra
     return (middle[:, None] + half[:, None] * unit).ravel(), (half[:, None] * weight).ravel()
 
 
+def _in_order(x: Float[Array, " few"]) -> Array:
+    """x sorted, by rank: of a few numbers that compiles many times faster than a sort."""
+    i = np.arange(x.size)
+    before = (x < x[:, None]) | ((x == x[:, None]) & (i < i[:, None]))
+    return jnp.where(before.sum(1) == i[:, None], x, 0.0).sum(1)
+
+
 def normal_nodes(breaks: Float[Array, " breaks"], width: Float[Array, " breaks"]) -> tuple[Array, Array]:
     """Nodes x and weights of E f(x), x ~ N(0, 1), for f with steps at `breaks`, each as wide as a Gaussian of deviation
     `width`.  No derivative goes through the nodes."""
     breaks, width = jax.lax.stop_gradient((breaks, width))
     ends = jnp.concatenate([breaks - _STEP * width, breaks, breaks + _STEP * width])
     end = jnp.full((1,), REACH, breaks.dtype)
-    x, weight = _legendre(jnp.concatenate([-end, jnp.sort(jnp.clip(ends, -REACH, REACH)), end]), _OUTER)
+    x, weight = _legendre(jnp.concatenate([-end, _in_order(jnp.clip(ends, -REACH, REACH)), end]), _OUTER)
     return x, weight * jnp.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
 
 
@@ -92,7 +99,7 @@ def tilted_gaussian(
     def exponent(u):
         return -((u - v) ** 2) / (2 * V) - beta * loss(u)
 
-    def edge(side: float) -> Scalar:
+    def edge(side: Scalar) -> Scalar:
         """Where the weight has fallen to exp(−FALL)."""
         wide, peak = REACH * jnp.sqrt(V), exponent(best)
 
@@ -105,8 +112,8 @@ def tilted_gaussian(
         zero = jnp.zeros_like(V)
         return best + side * wide * jnp.exp(jax.lax.fori_loop(0, _EDGE, halve, (zero - 40, zero))[1])
 
-    low, high = fixed((edge(-1.0), edge(1.0)))
-    inside = jnp.sort(jnp.clip(fixed(jnp.concatenate([best[None], kinks])), low, high))
+    low, high = fixed(jax.vmap(edge)(jnp.asarray([-1.0, 1.0], V.dtype)))
+    inside = _in_order(jnp.clip(fixed(jnp.concatenate([best[None], kinks])), low, high))
     u, weight = _legendre(jnp.concatenate([low[None], inside, high[None]]), _INNER)
 
     each, power = jax.vmap(loss)(u), jax.vmap(exponent)(u)

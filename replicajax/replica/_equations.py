@@ -209,6 +209,8 @@ class Equations(NamedTuple):
     soft: SoftRounding | None
     rounded: tuple[Points, Points]
     """m and q of every weight at its most probable level."""
+    heard: "Heard | None"
+    """From the channel; None for the square loss of a regression."""
 
 
 def equations(p: Problems, state: State, rule: Rule) -> Equations:
@@ -254,7 +256,8 @@ def equations(p: Problems, state: State, rule: Rule) -> Equations:
         soft = jax.tree.map(lambda x: _mixed(p.weight, x), soft)
         stein = p.mean * hard.mean.reshape(shape) + p.variance * L * gain * hard.response.reshape(shape)
         rounded = (p.weight * stein).sum(0), _mixed(p.weight, hard.square)
-    residual, jacobian = _square(xp, p, state, m, q, chi) if p.tasks is None else _channel(p, state, m, q, chi)
+    of_channel = partial(_square, xp) if p.tasks is None else _channel
+    residual, jacobian, said = of_channel(p, state, m, q, chi)
     return Equations(
         residual=residual,
         jacobian=jacobian,
@@ -263,47 +266,52 @@ def equations(p: Problems, state: State, rule: Rule) -> Equations:
         chi=chi,
         soft=soft,
         rounded=rounded,
+        heard=said,
     )
 
 
 def _square(xp: Any, p: Problems, state: State, m: Sloped, q: Sloped, chi: Sloped):
-    """(1) and its Jacobian."""
+    """(1), its Jacobian, and nothing."""
     R, spread = 1 - 2 * m.value + q.value + p.noise, p.unit + chi.value
     R_L, R_t = q.log_L - 2 * m.log_L, q.log_t - 2 * m.log_t
     residual = state.log_L + xp.log(spread / p.alpha), state.log_t - xp.log(R / p.alpha)
-    return residual, ((1 + chi.log_L / spread, chi.log_t / spread), (-R_L / R, 1 - R_t / R))
+    return residual, ((1 + chi.log_L / spread, chi.log_t / spread), (-R_L / R, 1 - R_t / R)), None
 
 
-def _unknowns(c: Channel, signal: Array) -> tuple[Array, Array, Array]:
-    return jnp.log(c.L), jnp.log(c.chi_hat / (c.L**2 * signal)), c.m_hat / c.L
+class Heard(NamedTuple):
+    """What a channel makes of m, q and chi; all but the channel itself in units of the signal."""
+
+    channel: Channel
+    unknowns: Float[Any, " unknowns"]
+    """log L, log t and, unless the channel is matched, gain."""
+    slopes: Float[Any, "unknowns 3"] | None
+    """Of the unknowns in m, q and chi, if asked for."""
 
 
-def channel_map(task: Task, signal: Array, order: Array, beta: Array) -> Array:
-    """log L, log t and gain that m, q and chi lead to, all in units of the signal; for one point."""
-    m, q, chi = order
-    unknowns = _unknowns(task.channel(signal * m, signal * q, chi, beta / signal), signal)
-    return jnp.stack(unknowns[: 2 if task.matched else 3])
-
-
-def channel_map_with_slopes(task: Task, signal: Array, order: Array, beta: Array) -> tuple[Array, Array]:
-    """The same, and its Jacobian in the order parameters."""
+def heard(task: Task, signal: Array, order: Array, beta: Array, slopes: bool = False) -> Heard:
+    """For one point; m, q, chi and beta in units of the signal."""
     m, q, chi = order
     c, count = task.channel(signal * m, signal * q, chi, beta / signal), 2 if task.matched else 3
+    unknowns = jnp.stack([jnp.log(c.L), jnp.log(c.chi_hat / (c.L**2 * signal)), c.m_hat / c.L])[:count]
+    if not slopes:
+        return Heard(c, unknowns, None)
     if c.slopes is None:
-        return channel_map(task, signal, order, beta), jax.jacfwd(partial(channel_map, task, signal, beta=beta))(order)
+        return Heard(c, unknowns, jax.jacfwd(lambda order: heard(task, signal, order, beta).unknowns)(order))
     columns = []
     for by, unit in zip(c.slopes, (signal, signal, 1.0), strict=True):
         of_L = by.L / c.L
         change = of_L, by.chi_hat / c.chi_hat - 2 * of_L, (by.m_hat - c.m_hat * of_L) / c.L
         columns.append(unit * jnp.stack(change))
-    return jnp.stack(_unknowns(c, signal)[:count]), jnp.stack(columns, -1)[:count]
+    return Heard(c, unknowns, jnp.stack(columns, -1)[:count])
 
 
 def _channel(p: Problems, state: State, m: Sloped, q: Sloped, chi: Sloped):
-    """The like of (1) for any channel, and its Jacobian by the chain rule."""
-    assert p.tasks is not None
+    """The like of (1) for any channel, its Jacobian by the chain rule, and what the channel said."""
     order = jnp.stack([m.value, q.value, chi.value], -1)
-    reached, slopes = jax.vmap(channel_map_with_slopes)(p.tasks, p.signal, order, p.beta)
+    assert p.tasks is not None
+    said = jax.vmap(partial(heard, slopes=True))(p.tasks, p.signal, order, p.beta)
+    reached, slopes = said.unknowns, said.slopes
+    assert slopes is not None
     names = State._fields[: reached.shape[-1]]
 
     def entry(row: int, name: str) -> Points:
@@ -311,7 +319,7 @@ def _channel(p: Problems, state: State, m: Sloped, q: Sloped, chi: Sloped):
         return own - sum(slopes[:, row, k] * getattr(x, name) for k, x in enumerate((m, q, chi)))
 
     residual = tuple(getattr(state, name) - reached[:, row] for row, name in enumerate(names))
-    return residual, tuple(tuple(entry(row, name) for name in names) for row in range(len(names)))
+    return residual, tuple(tuple(entry(row, name) for name in names) for row in range(len(names))), said
 
 
 def _mixed(weight: Float[Any, "components points"], x: Array) -> Array:

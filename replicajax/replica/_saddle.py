@@ -24,7 +24,7 @@ from replicajax.distributions import Mixture
 from replicajax.models import Fields, Task, order_from_averages, rounded_averages, weight_averages
 from replicajax.numerics import JAX, NUMPY, Nearby, gauss_legendre, slope_of_root
 from replicajax.replica._batch import outcomes
-from replicajax.replica._equations import Numbers, Problems, Rule, Shared, Sloped, State, channel_map, problems
+from replicajax.replica._equations import Numbers, Problems, Rule, Shared, Sloped, State, heard, problems
 from replicajax.replica._search import (
     HASTY,
     PATIENT,
@@ -144,8 +144,9 @@ def _at(
         R = 1 - 2 * m + q + scaled.noise
         reached = jnp.stack([jnp.log(task.alpha / (p.unit[0] + chi)), jnp.log(R / task.alpha)])
     else:
-        reached = channel_map(task, task.signal, jnp.stack([m, q, chi]), p.beta[0])
-        said = report(task, task.signal, p.beta[0], m, q, chi, rounded.m, rounded.q)
+        of_channel = heard(task, task.signal, jnp.stack([m, q, chi]), p.beta[0])
+        reached = of_channel.unknowns
+        said = report(task, task.signal, p.beta[0], m, q, chi, rounded.m, rounded.q, of_channel)
     residual = place.y - reached
     nothing = (jnp.zeros_like(m),) * 5
     found = Outcome(

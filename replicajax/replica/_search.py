@@ -14,21 +14,20 @@ from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from replicajax.models import Channel, Task
+from replicajax.models import Channel
 from replicajax.numerics import SoftRounding
 from replicajax.replica._equations import (
     FINEST,
     Equations,
+    Heard,
     Points,
     Problems,
     Rule,
     Sloped,
     State,
-    channel_map_with_slopes,
     equations,
     newton_step,
 )
@@ -255,23 +254,24 @@ class Report(NamedTuple):
     rounded_error: Points
     loss: Points
     """Of the mean predictor on fresh labels."""
-    by_order: Float[Any, "points unknowns 3"]
-    """What the unknowns of the channel change with: m, q and chi, in units of the signal."""
-    error_by_order: tuple[Points, Points]
-    """`error` in m and q, in units of the signal."""
+    by_order: Float[Any, "points unknowns 3"] | None
+    """What the unknowns of the channel change with: m, q and chi, in units of the signal; None where JAX says it."""
+    error_by_order: tuple[Points, Points] | None
+    """`error` in m and q, in units of the signal; likewise."""
 
 
-def report(task: Task, signal, heat, m, q, chi, rounded_m, rounded_q) -> Report:
+def report(task: Any, signal, heat, m, q, chi, rounded_m, rounded_q, said: Heard) -> Report:
     """For one point; order parameters and beta in units of the signal."""
-    error, order = task.error, jnp.stack([m, q, chi])
+    error = task.error
+    slopes = jax.grad(lambda m, q: error(signal * m, signal * q), (0, 1))
     return Report(
-        task.channel(signal * m, signal * q, chi, heat / signal),
+        said.channel,
         error(signal * m, signal * q),
         error(signal * m, signal * (q + chi / heat)),
         error(signal * rounded_m, signal * rounded_q),
         task.fresh_loss(signal * m, signal * q),
-        channel_map_with_slopes(task, signal, order, heat)[1],
-        jax.grad(lambda m, q: error(signal * m, signal * q), (0, 1))(m, q),
+        said.slopes,
+        None if said.slopes is None else slopes(m, q),
     )
 
 
@@ -297,6 +297,6 @@ def outcome(xp: Any, p: Problems, found: Found, interpolates, usage: Array | Non
         entropy=soft.entropy,
         usage=soft.usage.T,
         report=None
-        if p.tasks is None
-        else jax.vmap(report)(p.tasks, p.signal, p.beta, at.m.value, at.q.value, at.chi.value, *at.rounded),
+        if at.heard is None
+        else jax.vmap(report)(p.tasks, p.signal, p.beta, at.m.value, at.q.value, at.chi.value, *at.rounded, at.heard),
     )

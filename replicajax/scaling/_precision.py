@@ -98,7 +98,7 @@ def codebook_variance(law: Symmetric, codebook: Codebook, rounding: str = "stoch
     _checks.instance("law", law, Symmetric, "distributions.Normal()")
     _checks.instance("codebook", codebook, Codebook, "rj.uniform(4, 3.0)")
     exact = stochastic_distortion if _checks.choice("rounding", rounding, ROUNDINGS) == "stochastic" else distortion
-    return exact(law, codebook.levels)
+    return eqx.filter_jit(exact)(law, codebook.levels)
 
 
 def of_bits(

@@ -145,7 +145,7 @@ def test_zero_temperature(on):
         return jnp.stack([r.mean, r.square, r.response])
 
     args = mean, deviation, curvature, book.T
-    values, derivatives = jax.vmap(three)(*args), jax.vmap(jax.jacfwd(three, (0, 1, 2)))(*args)
+    values, derivatives = (jax.jit(jax.vmap(f))(*args) for f in (three, jax.jacfwd(three, (0, 1, 2))))
     call = partial(hard_staircase_slopes, on=BACKENDS[on])
     slopes = (jax.jit(call) if on == "jax" else call)(Levels(book, 5, False), curvature, beta, mean, deviation)
     for i, slope in enumerate(slopes):
