@@ -11,6 +11,7 @@ the residual on a fresh row.  Its mean square is therefore an estimate of the te
 Rows of unequal length l = |x|² (1 in the theory) put V l in the place of V, and sum l/(1 + V l)/N in that of A.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -191,10 +192,14 @@ def _shape(X) -> tuple[int, int]:
 
 
 def _products(X):
-    """w → X w and g → Xᵀ g; for an array the latter as g X, since XLA would copy Xᵀ."""
+    """w → X w and g → Xᵀ g; for an array the latter as g X, since XLA would copy Xᵀ.
+
+    At full precision: of float32 an accelerator would by default multiply the first three digits.
+    """
     if isinstance(X, lx.AbstractLinearOperator):
         return X.mv, X.transpose().mv
-    return lambda w: X @ w, lambda g: g @ X
+    product = partial(jnp.matmul, precision="highest")
+    return lambda w: product(X, w), lambda g: product(g, X)
 
 
 class _State(NamedTuple):

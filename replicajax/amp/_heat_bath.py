@@ -29,7 +29,7 @@ class Energy(NamedTuple):
 
     @classmethod
     def of(cls, X, y, levels, ridge):
-        return cls(X.T @ X, X.T @ y, y @ y / 2, ridge, levels)
+        return cls(jnp.matmul(X.T, X, precision="highest"), X.T @ y, y @ y / 2, ridge, levels)
 
     def field(self, w):
         return self.b - self.J @ w

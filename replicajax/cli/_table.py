@@ -53,6 +53,8 @@ def read_csv(path: Path) -> "pd.DataFrame":
             frame = read(",")  # as where 1,5 is one and a half; mixed with 1.5 it stays words
     except pd.errors.ParserWarning:
         raise ProblemError(f"{path}: rows have more fields than the header, {listed(columns)}, has names") from None
+    except OverflowError:  # of pandas 3.0
+        raise ProblemError(f"{path}: fields must be numbers, and one of them is too large to be one") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, OSError) as error:
         raise ProblemError(f"{path} is not readable as CSV: {' '.join(str(error).split())}") from None
     if not len(frame):

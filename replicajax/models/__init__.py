@@ -1,11 +1,13 @@
 """What is learned: the task, its potentials, and actual data of either kind (read or drawn)."""
 
 from replicajax.models._channel import Channel as Channel
+from replicajax.models._channel import Effective as Effective
 from replicajax.models._classification import Classification as Classification
 from replicajax.models._draw import DESIGNS as DESIGNS
 from replicajax.models._draw import Design as Design
 from replicajax.models._draw import Instance as Instance
 from replicajax.models._draw import draw as draw
+from replicajax.models._given_data import GivenData as GivenData
 from replicajax.models._moments import Whitening as Whitening
 from replicajax.models._moments import whitening as whitening
 from replicajax.models._potentials import Fields as Fields
@@ -19,7 +21,9 @@ from replicajax.models._potentials import free_energy as free_energy
 from replicajax.models._potentials import order_from_averages as order_from_averages
 from replicajax.models._potentials import rounded_averages as rounded_averages
 from replicajax.models._potentials import weight_averages as weight_averages
+from replicajax.models._rows import Deployed as Deployed
 from replicajax.models._task import LinearRegression as LinearRegression
 from replicajax.models._task import Task as Task
+from replicajax.models._task import Taught as Taught
 from replicajax.models._task import square_only as square_only
 from replicajax.models._task import with_limit as with_limit

@@ -37,6 +37,18 @@ class Slopes(NamedTuple):
     L: Scalar
 
 
+class Effective(NamedTuple):
+    """Ridge regression with isotropic noise, which quantized learning on given rows comes to (theory 9)."""
+
+    ridge: Array
+    """z."""
+    noise: Array
+    """kappa."""
+    ridge_by_chi: Array
+    noise_by_q: Array
+    noise_by_chi: Array
+
+
 class Channel(NamedTuple):
     """(1), per weight."""
 
@@ -52,6 +64,8 @@ class Channel(NamedTuple):
     """(r0, r1) of the replicon r0 − r1 E(beta Var)²."""
     slopes: tuple[Slopes, Slopes, Slopes] | None = None
     """In m, q and chi; None where they are left to JAX."""
+    effective: "Effective | None" = None
+    """Of given data: what the error on actual rows follows from."""
 
 
 def _average(

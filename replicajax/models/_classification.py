@@ -9,12 +9,12 @@ from replicajax import _checks
 from replicajax.distributions import Distribution, Normal
 from replicajax.models._channel import Labels, classification_channel, classification_error, classification_loss
 from replicajax.models._losses import Logistic, Loss
-from replicajax.models._task import Task, checked, loss_named
+from replicajax.models._task import Taught, checked, loss_named
 
 LABELS = ("probit", "logit", "random")
 
 
-class Classification(Task):
+class Classification(Taught):
     """Labels ±1 of u0 = x·w0 with M = alpha N rows x ~ N(0, I_N/N), fitted under H(w) = sum ell(y, x·w) + ½ ridge |w|².
 
     Errors are the share of fresh labels that the sign of the prediction misses.
@@ -69,6 +69,10 @@ class Classification(Task):
     @property
     def adds_noise(self) -> bool:
         return False
+
+    @property
+    def error_is(self) -> str:
+        return "share of fresh labels that the mean predictor misses"
 
     @property
     def _law(self) -> Labels:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from replicajax.codebooks import Codebook
-from replicajax.models._task import Task
+from replicajax.models._task import Task, Taught
 from replicajax.numerics import Nearby, SoftRounding, hard_rounding, soft_rounding
 
 Scalar = Float[Array, ""]
@@ -43,6 +43,7 @@ def energetic(task: Task, order: Order, beta: Scalar, unit: Scalar | float = 1.0
     """
     if not task.closed:
         return task.channel(*order, beta).potential
+    assert isinstance(task, Taught)
     R = task.error(order.m, order.q) + task.noise
     return task.alpha / 2 * (jnp.log(unit + order.chi) / beta + R / (unit + order.chi))
 

@@ -4,6 +4,7 @@ import abc
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
@@ -16,16 +17,13 @@ from replicajax.models._moments import moments_of_data
 
 
 class Task(eqx.Module):
-    """M = alpha N rows x ~ N(0, I_N/N), labels of u0 = x·w0, and weights fitted under H(w) = sum ell(y, x·w) + ½ ridge |w|².
-
-    A kind of task says what its labels are by a few methods; all take order parameters in the units of the weights.
-    """
+    """Weights fitted under H(w) = sum of losses + ½ ridge |w|², in whose theory the labels play their part by a channel."""
 
     alpha: eqx.AbstractVar[Float[Array, ""]]
     signal: eqx.AbstractVar[Float[Array, ""]]
+    """Mean square of a weight, the unit of the theory."""
     noise: eqx.AbstractVar[Float[Array, ""]]
     ridge: eqx.AbstractVar[Float[Array, ""]]
-    teacher: eqx.AbstractVar[Distribution]
     loss: eqx.AbstractVar[Loss]
 
     @property
@@ -39,13 +37,40 @@ class Task(eqx.Module):
         """Whether m_hat = L, as where the loss knows y − u only."""
 
     @property
+    def kind(self) -> str:
+        """What its numbers alone do not tell: two tasks are the same if this and those are."""
+        return repr(jax.tree.structure(self))
+
+    @property
     @abc.abstractmethod
-    def adds_noise(self) -> bool:
-        """Whether labels are u0 + N(0, noise), so that `error` leaves out what no predictor can know."""
+    def error_is(self) -> str:
+        """What the generalisation error is, in few words."""
 
     @abc.abstractmethod
     def channel(self, m: Array, q: Array, chi: Array, beta: Array) -> Channel:
-        """What labels and loss make of the predictions: (1) of `_channel`."""
+        """What labels and loss make of the predictions, of one point: (1) of `_channel`.  In the units of the weights."""
+
+    @abc.abstractmethod
+    def weights(self) -> Mixture:
+        """The law of the teacher's weights as a mixture of Gaussians."""
+
+    @abc.abstractmethod
+    def rescaled(self, noise: Array, ridge: Array) -> "Task":
+        """With weights in units of their own scale; signal 1."""
+
+
+class Taught(Task):
+    """M = alpha N rows x ~ N(0, I_N/N), labels of u0 = x·w0.
+
+    A kind of task says what its labels are by a few methods; all take order parameters in the units of the weights.
+    """
+
+    teacher: eqx.AbstractVar[Distribution]
+
+    @property
+    @abc.abstractmethod
+    def adds_noise(self) -> bool:
+        """Whether labels are u0 + N(0, noise), so that `error` leaves out what no predictor can know."""
 
     @abc.abstractmethod
     def error(self, m: Array, q: Array) -> Array:
@@ -61,10 +86,13 @@ class Task(eqx.Module):
         return jnp.sqrt(self.signal / self.teacher.second_moment().astype(self.signal.dtype))
 
     def weights(self) -> Mixture:
-        """The law of w0_i as a mixture of Gaussians of second moment `signal`."""
+        """Of second moment `signal`."""
         weight, mean, variance = (jnp.asarray(x, self.signal.dtype) for x in self.teacher.mixture())
         scale = self.teacher_scale
         return Mixture(weight, scale * mean, scale**2 * variance)
+
+    def rescaled(self, noise, ridge):
+        return eqx.tree_at(lambda t: (t.signal, t.noise, t.ridge), self, (jnp.ones_like(self.signal), noise, ridge))
 
 
 def with_limit(task: Task, beta: Any) -> None:
@@ -104,7 +132,7 @@ def loss_named(loss: Any, default: Loss) -> Loss:
     return loss
 
 
-class LinearRegression(Task):
+class LinearRegression(Taught):
     """y = X w0 + xi with M = alpha N rows x ~ N(0, I_N / N), w0_i of variance `signal`, xi ~ N(0, noise).
 
     The weights are fitted under H(w) = sum ell(y, x·w) + ½ ridge |w|²; ell is ½ (y − x·w)² unless told.
@@ -177,6 +205,10 @@ class LinearRegression(Task):
     @property
     def adds_noise(self) -> bool:
         return True
+
+    @property
+    def error_is(self) -> str:
+        return "mean square of the mean predictor, noise excluded"
 
     def channel(self, m, q, chi, beta):
         return regression_channel(self.loss, self.alpha, m, q, self.signal, self.noise, chi, beta)

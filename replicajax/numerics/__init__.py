@@ -3,6 +3,7 @@
 from replicajax.numerics._backend import JAX as JAX
 from replicajax.numerics._backend import NUMPY as NUMPY
 from replicajax.numerics._backend import Backend as Backend
+from replicajax.numerics._backend import backend_of as backend_of
 from replicajax.numerics._bisect import bisect as bisect
 from replicajax.numerics._gamma_nodes import gamma_nodes as gamma_nodes
 from replicajax.numerics._implicit import implicit_root as implicit_root
@@ -14,6 +15,7 @@ from replicajax.numerics._roots import bracketed_roots as bracketed_roots
 from replicajax.numerics._rounding_grid import grid_averages as grid_averages
 from replicajax.numerics._rounding_grid import rounding_averages as rounding_averages
 from replicajax.numerics._soft_rounding import Nearby as Nearby
+from replicajax.numerics._soft_rounding import crossed_rounding as crossed_rounding
 from replicajax.numerics._soft_rounding import default_nodes as default_nodes
 from replicajax.numerics._soft_rounding import hard_rounding as hard_rounding
 from replicajax.numerics._soft_rounding import soft_averages as soft_averages

@@ -161,6 +161,11 @@ class _JAX:
         return jax.lax.stop_gradient(x)
 
 
+def backend_of(*arrays: Any) -> Backend:
+    """JAX if one of the arrays is its own (traced or not), else NumPy."""
+    return JAX if any(isinstance(x, jax.Array) for x in arrays) else NUMPY
+
+
 _ERFC = np.frompyfunc(math.erfc, 1, 1)
 NUMPY: Backend = _NumPy()
 JAX: Backend = _JAX()

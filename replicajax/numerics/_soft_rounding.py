@@ -103,6 +103,36 @@ def hard_rounding(
     )
 
 
+def crossed_rounding(levels: Vector, curvature: Scalar, beta: Scalar, mean: Scalar, deviation: Scalar) -> Scalar:
+    """E of <a> times the most probable level, as `soft_rounding` has its averages; derivatives are those of the quadrature."""
+    K = levels.shape[0]
+    up, down = np.arange(1, K), np.arange(K - 1)
+    winner, loser = np.concatenate([up, down]), np.concatenate([down, up])
+    step = np.repeat([1, -1], K - 1)
+    sign, after = jnp.asarray(step, levels.dtype), np.clip(winner + step, 0, K - 1)
+    won, lost = levels[winner], levels[loser]
+    gap, last = sign * (won - lost), after == winner
+    next_gap = jnp.where(last, jnp.inf, sign * (levels[after] - won))
+    distance = curvature * sign * (won + lost) / 2 - sign * mean
+    end = jnp.where(last, jnp.inf, curvature * (gap + jnp.where(last, gap, next_gap)) / 4)
+    low, high = window(jnp, -distance, beta * jnp.minimum(gap, next_gap), end, deviation)
+    rise = sign[:, None] * (levels - won[:, None])
+    offset = curvature * sign[:, None] * (lost[:, None] - levels) / 2
+    below = rise < 0
+    zeros = offset**2 + (jnp.pi / (beta * jnp.where(below, rise, 1.0))) ** 2
+    scale = jnp.minimum(jnp.sqrt(jnp.where(below, zeros, jnp.inf).min(1)), LARGE * high)
+    unit, weight = (jnp.asarray(a, levels.dtype) for a in np.polynomial.legendre.leggauss(default_nodes(K)))
+    start, stop = jnp.arcsinh(low / scale), jnp.arcsinh(high / scale)
+    tau = start[:, None] + (half := ((stop - start) / 2)[:, None]) * (1 + unit)
+    x = scale[:, None] * jnp.sinh(tau)
+    z = (distance[:, None] + x) / deviation
+    density = jnp.exp(-(z**2) / 2) / (deviation * math.sqrt(2 * math.pi))
+    boltzmann = jnp.exp(beta * rise[:, None] * (offset[:, None] + x[..., None]))
+    shift = (boltzmann * rise[:, None]).sum(-1) / boltzmann.sum(-1)
+    change = weight * half * scale[:, None] * jnp.cosh(tau) * density * sign[:, None] * won[:, None] * shift
+    return hard_rounding(levels, curvature, mean, deviation).square + change.sum()
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _warm(nodes: int, levels, curvature, beta, mean, deviation) -> SoftRounding:
     """At finite beta; its derivatives are averages too (`_with_slopes`)."""

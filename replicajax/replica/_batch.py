@@ -13,10 +13,10 @@ import numpy as np
 
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Mixture
-from replicajax.models import Task
+from replicajax.models import GivenData, Task
 from replicajax.numerics import JAX, NUMPY, Backend
 from replicajax.replica._equations import Numbers, Points, Rule, Shared, hard_usage, padded, problems
-from replicajax.replica._pool import Device, Here, Pool
+from replicajax.replica._pool import CHANNEL, Device, Here, Pool
 from replicajax.replica._search import (
     HASTY,
     PATIENT,
@@ -25,6 +25,7 @@ from replicajax.replica._search import (
     Patience,
     constrained,
     freeze,
+    judged,
     outcome,
     ridge_start,
     search,
@@ -35,9 +36,6 @@ from replicajax.replica._teacher import mixtures, traits_of
 
 AT_ONCE = 512
 """Fields up to which NumPy answers before JAX would have compiled."""
-
-_CHANNEL = 64
-"""Fields that the quadrature of a channel is worth."""
 
 
 def solve_many(
@@ -81,8 +79,13 @@ def outcomes(
     channels = None if tasks.closed else jax.tree.map(lambda x: np.asarray(x, np.float64), tasks)
     if compiled is None:
         compiled = betas.size * law.components > AT_ONCE or bool(devices)
-    compiled = compiled or channels is not None
-    work = law.components if channels is None else max(law.components, _CHANNEL)
+    compiled = compiled or not (tasks.closed or isinstance(tasks, GivenData))
+    work = law.components
+    if isinstance(channels, GivenData):
+        channels = channels.bare()
+        work = max(1, channels.eigenvalues.shape[-1] // CHANNEL)
+    elif channels is not None:
+        work = max(law.components, CHANNEL)
     on, pool = (JAX, Pool(work, devices)) if compiled else (NUMPY, Here(work))
     cold, interpolates = np.isinf(betas), np.zeros(betas.shape, bool)
     inputs = numbers, mixtures(tasks), padded(levels), betas, interpolates, channels
@@ -97,6 +100,8 @@ def outcomes(
         if channels is not None:
             run(~found.converged, PATIENT)
             run(~found.converged, STUBBORN)
+            if isinstance(tasks, GivenData):
+                found = judged(tasks, numbers.signal, betas * numbers.signal, found)
             return found
         found = run(cold, HASTY, frozen=True)
         interpolates |= cold & found.interpolates

@@ -17,12 +17,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from replicajax.distributions import Mixture
-from replicajax.models import Channel, Task
+from replicajax.models import Channel, GivenData, Task
 from replicajax.numerics import (
     Averages,
     Backend,
@@ -30,6 +29,7 @@ from replicajax.numerics import (
     Nodes,
     Slope,
     SoftRounding,
+    backend_of,
     default_nodes,
     gauss_legendre,
     hard_staircase_slopes,
@@ -198,6 +198,17 @@ class Sloped(NamedTuple):
     gain: Points | None = None
 
 
+class Rounded(NamedTuple):
+    """Of every weight at its most probable level."""
+
+    m: Points
+    q: Points
+    response: Points
+    """Of its mean to the field."""
+    crossed: Points
+    """Its mean product with <a>."""
+
+
 class Equations(NamedTuple):
     residual: tuple[Points, ...]
     """Of (1), or of its like for another channel: an unknown less what the others make of it."""
@@ -207,8 +218,7 @@ class Equations(NamedTuple):
     q: Sloped
     chi: Sloped
     soft: SoftRounding | None
-    rounded: tuple[Points, Points]
-    """m and q of every weight at its most probable level."""
+    rounded: "Rounded"
     heard: "Heard | None"
     """From the channel; None for the square loss of a regression."""
 
@@ -223,7 +233,7 @@ def equations(p: Problems, state: State, rule: Rule) -> Equations:
     mean, deviation = L * gain * p.mean, L * root
     arguments = [xp.broadcast_to(x, shape).reshape(-1) for x in (L + p.ridge, p.beta, mean, deviation)]
     columns = xp.broadcast_to(p.levels[:, None], (levels, *shape)).reshape(levels, -1)
-    slopes, soft, hard = rule(Levels(columns, rule.shared.count, rule.shared.symmetric), *arguments)
+    slopes, soft, hard, crossed = rule(Levels(columns, rule.shared.count, rule.shared.symmetric), *arguments)
 
     def along(slope: Slope, degree: int, of_beta: int = 0) -> Sloped:
         """Scaling the levels by s is scaling (h, curvature) by (s, s²) but for a factor s^degree; beta by s, by (s, s)."""
@@ -251,11 +261,12 @@ def equations(p: Problems, state: State, rule: Rule) -> Equations:
     m, q, chi = jax.tree.map(lambda x: (p.weight * x).sum(0), each)
 
     if soft is None or hard is None:
-        rounded = m.value, q.value
+        rounded = Rounded(m.value, q.value, chi.value, q.value)
     else:
         soft = jax.tree.map(lambda x: _mixed(p.weight, x), soft)
         stein = p.mean * hard.mean.reshape(shape) + p.variance * L * gain * hard.response.reshape(shape)
-        rounded = (p.weight * stein).sum(0), _mixed(p.weight, hard.square)
+        each = hard.square, hard.response, hard.square if crossed is None else crossed
+        rounded = Rounded((p.weight * stein).sum(0), *(_mixed(p.weight, x) for x in each))
     of_channel = partial(_square, xp) if p.tasks is None else _channel
     residual, jacobian, said = of_channel(p, state, m, q, chi)
     return Equations(
@@ -288,11 +299,15 @@ class Heard(NamedTuple):
     """Of the unknowns in m, q and chi, if asked for."""
 
 
-def heard(task: Task, signal: Array, order: Array, beta: Array, slopes: bool = False) -> Heard:
-    """For one point; m, q, chi and beta in units of the signal."""
+Order = tuple[Array, Array, Array]
+
+
+def heard(task: Task, signal: Array, order: Order, beta: Array, slopes: bool = False) -> Heard:
+    """For one point, or for many of `GivenData`; m, q, chi and beta in units of the signal."""
     m, q, chi = order
     c, count = task.channel(signal * m, signal * q, chi, beta / signal), 2 if task.matched else 3
-    unknowns = jnp.stack([jnp.log(c.L), jnp.log(c.chi_hat / (c.L**2 * signal)), c.m_hat / c.L])[:count]
+    xp = backend_of(c.L).xp
+    unknowns = xp.stack([xp.log(c.L), xp.log(c.chi_hat / (c.L**2 * signal)), c.m_hat / c.L], -1)[..., :count]
     if not slopes:
         return Heard(c, unknowns, None)
     if c.slopes is None:
@@ -301,15 +316,16 @@ def heard(task: Task, signal: Array, order: Array, beta: Array, slopes: bool = F
     for by, unit in zip(c.slopes, (signal, signal, 1.0), strict=True):
         of_L = by.L / c.L
         change = of_L, by.chi_hat / c.chi_hat - 2 * of_L, (by.m_hat - c.m_hat * of_L) / c.L
-        columns.append(unit * jnp.stack(change))
-    return Heard(c, unknowns, jnp.stack(columns, -1)[:count])
+        columns.append(xp.stack([unit * x for x in change], -1))
+    return Heard(c, unknowns, xp.stack(columns, -1)[..., :count, :])
 
 
 def _channel(p: Problems, state: State, m: Sloped, q: Sloped, chi: Sloped):
     """The like of (1) for any channel, its Jacobian by the chain rule, and what the channel said."""
-    order = jnp.stack([m.value, q.value, chi.value], -1)
     assert p.tasks is not None
-    said = jax.vmap(partial(heard, slopes=True))(p.tasks, p.signal, order, p.beta)
+    hear = partial(heard, slopes=True)
+    hear = hear if isinstance(p.tasks, GivenData) else jax.vmap(hear)
+    said = hear(p.tasks, p.signal, (m.value, q.value, chi.value), p.beta)
     reached, slopes = said.unknowns, said.slopes
     assert slopes is not None
     names = State._fields[: reached.shape[-1]]

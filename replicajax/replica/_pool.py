@@ -18,8 +18,12 @@ _CACHED = 512
 """Fields of a block that keeps its working set in a core's cache."""
 _RESIDENT = 2**19
 """The same for an accelerator, which wants many at once."""
+_LAUNCHED, _GROWTH = 2**13, 8
+"""Fields below which an accelerator is no faster, and by how much the next larger program is."""
 _AT_ONCE = 64
 """Fields of a block in NumPy."""
+CHANNEL = 64
+"""Fields that the quadrature of a channel is worth."""
 _BATCH = 4096
 """Points of one call on a CPU: enough to hide the call, few enough that threads share the work evenly."""
 
@@ -36,31 +40,40 @@ class Pool:
         """`fields` are those of one point, or as many as its work is worth; all local devices if none are given."""
         self.devices = list(devices) or jax.local_devices()
         self.mesh = Mesh(np.array(self.devices), ("points",)) if len(self.devices) > 1 else None
-        on_cpu = self.devices[0].platform == "cpu"
-        self.block = max(1, (_CACHED if on_cpu else _RESIDENT) // fields)
-        self.batch = len(self.devices) * self.block * (max(1, _BATCH // self.block) if on_cpu else 1)
-        self.threads = (os.cpu_count() or 1) if on_cpu and self.mesh is None else 1
+        self.fields, self.on_cpu = fields, self.devices[0].platform == "cpu"
+        self.threads = (os.cpu_count() or 1) if self.on_cpu and self.mesh is None else 1
+
+    def sizes(self, points: int) -> tuple[int, int]:
+        """Of a block and of a batch, for so many points; few different ones, since each is a program."""
+        if self.on_cpu:
+            block = max(1, _CACHED // self.fields)
+            return block, len(self.devices) * block * max(1, _BATCH // block)
+        resident, each = _LAUNCHED, -(-points // len(self.devices)) * self.fields
+        while resident < min(each, _RESIDENT):
+            resident *= _GROWTH
+        block = max(1, resident // self.fields)
+        return block, len(self.devices) * block
 
     def run(self, kernel: Callable, inputs, which: np.ndarray, into: Any = None) -> Any:
         """kernel on the points where `which`, written into the arrays `into` (new ones if None), which are returned."""
         chosen = np.flatnonzero(which)
+        block, batch_size = self.sizes(chosen.size)
         out = [] if into is None else [into]
         writing, precision = Lock(), jax.config.read("jax_enable_x64")  # which may be set for the calling thread alone
 
         def one(part: np.ndarray) -> None:
-            padded = np.concatenate([part, np.full(self.batch - part.size, part[0])])
+            padded = np.concatenate([part, np.full(batch_size - part.size, part[0])])
             batch = jax.tree.map(lambda x: x[padded], inputs)
             with jax.enable_x64(precision):
                 if self.mesh is None:
                     batch = jax.device_put(batch, self.devices[0])
-                found = jax.tree.map(np.asarray, _blocks(kernel, batch, np.int32(part.size), self.block, self.mesh))
+                found = jax.tree.map(np.asarray, _blocks(kernel, batch, np.int32(part.size), block, self.mesh))
             with writing:
                 if not out:
                     out.append(jax.tree.map(lambda x: np.zeros((which.size, *x.shape[1:]), x.dtype), found))
                 jax.tree.map(partial(put, part), out[0], found)
 
-        blocks = -(-chosen.size // self.block)
-        calls = max(-(-chosen.size // self.batch), min(self.threads, blocks))
+        calls = max(-(-chosen.size // batch_size), min(self.threads, -(-chosen.size // block)))
         parts = np.array_split(chosen, calls) if calls else []
         with ThreadPoolExecutor(self.threads) as pool:
             for _ in pool.map(one, parts):

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
-from replicajax.models import LinearRegression
+from replicajax.models import Deployed, Effective, GivenData, LinearRegression, Task
 
 
 class Unquantized(eqx.Module):
-    """Typical case of the ridge estimator; symbols as in `Solution`."""
+    """Typical case of the ridge estimator, or what it comes to on given data; symbols as in `Solution`."""
 
     ridge: Float[Array, ""]
     overlap: Float[Array, ""]
@@ -23,19 +23,24 @@ class Unquantized(eqx.Module):
     test_error: Float[Array, ""]
 
 
-def ridge_regression(task: LinearRegression, ridge: ArrayLike | None = None) -> Unquantized:
+def ridge_regression(task: Task, ridge: ArrayLike | None = None) -> Unquantized:
     """Typical generalisation error of argmin ½|y − Xw|² + ½ ridge |w|² over real w.
 
     With a = 1/(1 + chi), the fixed point chi = 1/(alpha/(1+chi) + ridge) is alpha a² − (alpha − 1 − ridge) a − ridge = 0,
     and  m = signal alpha (1−a),  R = ((signal−m)²/signal + noise) / (1 − alpha (1−a)²),  q = m²/signal + alpha (1−a)² R.
 
     Args:
-      task: the learning problem.
+      task: the learning problem: a LinearRegression, or GivenData (then the fit itself, on the rows that errors are of).
       ridge: coefficient of |w|²/2; the task's own if None.  0 gives the minimum-norm solution below alpha = 1
         and an infinite error at alpha = 1.
+
+    Raises:
+      TypeError: a task of another kind.
     """
-    _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
     ridge = task.ridge if ridge is None else _checks.nonnegative("ridge", ridge)
+    if isinstance(task, GivenData):
+        return _given(task, ridge)
+    _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
     numbers = task.alpha, task.signal, task.noise, ridge
     if _checks.is_traced(numbers):
         return _closed_form(jnp, *numbers)
@@ -55,8 +60,24 @@ def _closed_form(xp: Any, alpha, signal, noise, ridge) -> Unquantized:
     return Unquantized(ridge, m, q, 1 / a - 1, error, R)
 
 
-def optimal_ridge(task: LinearRegression) -> Float[Array, ""]:
-    """noise/signal: Bayes-optimal for a Gaussian teacher, so the least error any unquantized linear fit can have."""
+def _given(task: GivenData, ridge: Array) -> Unquantized:
+    """w = V b/(lambda + ridge), and no more than the minimum-norm solution at ridge 0."""
+    D = task.eigenvalues + ridge
+    inverse = jnp.where(D > 0, 1 / jnp.where(D > 0, D, 1.0), 0.0)
+    q, chi = ((task.share * x).sum() for x in ((task.projections * inverse) ** 2, inverse))
+    z, nothing = jnp.maximum(ridge, jnp.finfo(D.dtype).tiny), jnp.zeros_like(chi)
+    at = Effective(z, *[nothing] * 4)
+    error = task.error(at, Deployed(jnp.ones_like(chi), nothing, nothing)).value
+    return Unquantized(ridge, jnp.nan * q, q, chi, error, error)
+
+
+def optimal_ridge(task: Task) -> Float[Array, ""]:
+    """noise/signal: Bayes-optimal for a Gaussian teacher, so the least error any unquantized linear fit can have.
+
+    Of given data that with the least error on training rows left out one by one.
+    """
+    if isinstance(task, GivenData) and task.rows is not None:
+        return jnp.asarray(task.rows.ridge)
     if _checks.is_traced((task.noise, task.signal)):
         return task.noise / task.signal
     return jnp.asarray(np.asarray(task.noise) / np.asarray(task.signal))

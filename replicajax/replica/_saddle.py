@@ -21,10 +21,10 @@ from jaxtyping import Bool, Float, Int
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Mixture
-from replicajax.models import Fields, Task, order_from_averages, rounded_averages, weight_averages
-from replicajax.numerics import JAX, NUMPY, Nearby, gauss_legendre, slope_of_root
+from replicajax.models import Fields, GivenData, Task, order_from_averages, rounded_averages, weight_averages
+from replicajax.numerics import JAX, NUMPY, Nearby, crossed_rounding, gauss_legendre, slope_of_root
 from replicajax.replica._batch import outcomes
-from replicajax.replica._equations import Numbers, Problems, Rule, Shared, Sloped, State, heard, problems
+from replicajax.replica._equations import Numbers, Problems, Rounded, Rule, Shared, Sloped, State, heard, problems
 from replicajax.replica._search import (
     HASTY,
     PATIENT,
@@ -131,22 +131,24 @@ def _at(
     state = State(*place.y)
     L, t, gain = jnp.exp(state.log_L), jnp.exp(state.log_t), 1.0 if state.gain is None else state.gain
     p = _problems(problem, place.interpolates)
-    scaled = eqx.tree_at(
-        lambda task: (task.signal, task.noise, task.ridge), task, (jnp.ones_like(L), p.noise[0], p.ridge[0])
-    )
+    scaled = task.rescaled(p.noise[0], p.ridge[0])
     levels = eqx.tree_at(lambda book: book.levels, book, p.levels[:, 0])
     fields = Fields(L * gain, L**2 * t, L)
     averages = weight_averages(scaled, levels, fields, p.beta[0], cold=False if hot else None, nearby=nearby)
     soft, (m, q, chi) = averages.rounding, order_from_averages(averages)
-    rounded = order_from_averages(rounded_averages(scaled, levels, fields, nearby))
+    hard = order_from_averages(rounded_averages(scaled, levels, fields, nearby))
+    crossed = hard.q
+    if isinstance(task, GivenData):
+        crossed = crossed_rounding(levels.levels, L + p.ridge[0], p.beta[0], 0 * L, L * jnp.sqrt(t))
+    rounded = Rounded(*hard, crossed)
     said = None
     if task.closed:
         R = 1 - 2 * m + q + scaled.noise
         reached = jnp.stack([jnp.log(task.alpha / (p.unit[0] + chi)), jnp.log(R / task.alpha)])
     else:
-        of_channel = heard(task, task.signal, jnp.stack([m, q, chi]), p.beta[0])
+        of_channel = heard(task, task.signal, (m, q, chi), p.beta[0])
         reached = of_channel.unknowns
-        said = report(task, task.signal, p.beta[0], m, q, chi, rounded.m, rounded.q, of_channel)
+        said = report(task, task.signal, p.beta[0], m, q, chi, rounded, of_channel)
     residual = place.y - reached
     nothing = (jnp.zeros_like(m),) * 5
     found = Outcome(
@@ -158,7 +160,7 @@ def _at(
         q=Sloped(q, *nothing),
         chi=Sloped(chi, *nothing),
         jacobian=((m, m), (m, m)),  # which nobody asks for
-        rounded=(rounded.m, rounded.q),
+        rounded=rounded,
         potential=soft.potential,
         response_square=soft.response_square,
         entropy=soft.entropy,

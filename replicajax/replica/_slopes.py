@@ -18,7 +18,7 @@ from replicajax.codebooks import Codebook
 from replicajax.models import Task
 from replicajax.replica._batch import outcomes
 from replicajax.replica._equations import Points, newton_step
-from replicajax.replica._pool import Device, Pool
+from replicajax.replica._pool import CHANNEL, Device, Pool
 from replicajax.replica._saddle import Place, solution
 from replicajax.replica._search import Outcome
 from replicajax.replica._solution import Solution, observe
@@ -88,7 +88,7 @@ def _channel_slopes(at: Outcome) -> Slopes:
         def total(x):
             return getattr(x, name) + sum(getattr(x, y) * d for y, d in change._asdict().items() if d is not None)
 
-        return by[0] * total(at.m) + by[1] * total(at.q)
+        return sum(slope * total(x) for slope, x in zip(by, (at.m, at.q, at.chi), strict=True))
 
     return Slopes(log_width=along("log_scale"), ridge=along("ridge"))
 
@@ -118,7 +118,7 @@ def slopes_many(
 
     `of` is any observable of a Solution.
     """
-    pool = Pool(found.codebook.levels.shape[-1], devices)
+    pool = Pool(max(found.codebook.levels.shape[-1], 1 if found.task.closed else CHANNEL), devices)
     problem = found.task, found.codebook, found.beta
     interpolates = np.asarray(found.interpolates)
     signal = np.asarray(found.task.signal)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.models import Fields, Task
+from replicajax.models import Classification, Fields, Task, Taught
 from replicajax.replica._search import Outcome
 
 _ROUNDING = 1e-9
@@ -28,7 +28,7 @@ class Solution(eqx.Module):
     beta: Float[Array, ""]
 
     overlap: Float[Array, ""]
-    """m = w0·<w>/N, overlap with the teacher."""
+    """m = w0·<w>/N, overlap with the teacher; NaN where nobody knows one."""
     self_overlap: Float[Array, ""]
     """Q = <w²>/N, of one Gibbs sample."""
     replica_overlap: Float[Array, ""]
@@ -38,7 +38,7 @@ class Solution(eqx.Module):
     fields: Fields
     """Conjugate fields (m_hat, chi_hat, L); in units of 1/beta, 1/beta², 1/beta where `interpolates`."""
     generalization_error: Float[Array, ""]
-    """eg = signal − 2 m + q, of the mean predictor <w>, label noise excluded."""
+    """Of the mean predictor <w>: eg = signal − 2 m + q of a regression, label noise excluded; see `Task.error_is`."""
     gibbs_error: Float[Array, ""]
     """eg + Q − q, of one Gibbs sample, label noise excluded."""
     rounded_error: Float[Array, ""]
@@ -73,7 +73,7 @@ class Solution(eqx.Module):
 
         Raises ValueError for a regression.
         """
-        if self.task.adds_noise:
+        if not isinstance(self.task, Classification):
             raise ValueError(f"classification_error is that of a Classification, got {type(self.task).__name__}")
         return self.generalization_error
 
@@ -109,9 +109,9 @@ class Solution(eqx.Module):
             converged = np.asarray(self.converged)
             return f"Solution of shape {converged.shape}: {int(converged.sum())} of {converged.size} converged"
         rows = [
-            ("generalization error", self.generalization_error, "eg, mean predictor, noise excluded"),
-            ("test error", self.test_error, "eg + noise"),
-            ("rounded error", self.rounded_error, "of the most probable levels, noise excluded"),
+            ("generalization error", self.generalization_error, self.task.error_is),
+            ("test error", self.test_error, "on fresh labels"),
+            ("rounded error", self.rounded_error, "of the most probable levels"),
             ("training error", self.training_error, "energy per weight"),
             ("overlap", self.overlap, "m, with the teacher"),
             ("self-overlap", self.self_overlap, "Q"),
@@ -130,7 +130,9 @@ class Solution(eqx.Module):
         if self.interpolates:
             state += ", interpolates the training labels"
         head = f"{self.task}\n{self.codebook}, beta {self.beta:.6g}: {state}"
-        return "\n".join([head, *(f"  {name:<21}{float(value):>15.9g}   {note}" for name, value, note in rows)])
+        return "\n".join(
+            [head, *(f"  {name:<21}{float(value):>15.9g}   {note}" for name, value, note in rows if value == value)]
+        )
 
 
 @np.errstate(all="ignore")
@@ -147,7 +149,8 @@ def observe(xp: Any, task: Task, book: Codebook, beta, at: Outcome) -> Solution:
     R = eg + noise
     cold, warm = xp.isinf(beta), xp.isinf(heat) < 1
 
-    gain = 1.0 if at.state.gain is None else at.state.gain
+    taught = isinstance(task, Taught)
+    gain = at.state.gain if at.state.gain is not None else 1.0 if taught else 0.0  # nobody's weights are felt by none
     if at.report is None:
         # e = (alpha/2) [chi/(beta (1+chi)) + R/(1+chi)²] + ½ ridge Q, of which only the last survives interpolation.
         loss = unit * alpha / 2 * (chi / (1 + chi) / heat + R / (1 + chi) ** 2)
@@ -155,14 +158,14 @@ def observe(xp: Any, task: Task, book: Codebook, beta, at: Outcome) -> Solution:
         # beta (e − f) with everything that cancels left out.
         entropy = at.entropy - alpha / 2 * (xp.log1p(chi) - chi / (1 + chi))
         level, stiffness = 1.0, alpha / (unit + chi) ** 2
-        rounded_m, rounded_q = at.rounded
+        rounded_m, rounded_q, *_ = at.rounded
         errors = tuple(signal * x for x in (eg, eg + spread, 1 - 2 * rounded_m + rounded_q))
         test_error, test_loss = signal * R, signal * R / 2
     else:
         c, *errors, test_loss = at.report[:5]
         loss, energetic, (level, stiffness) = c.energy / signal, c.potential / signal, c.replicon
         entropy = at.entropy + c.entropy
-        test_error = errors[0] + task.noise if task.adds_noise else errors[0]
+        test_error = errors[0] + task.noise if taught and task.adds_noise else errors[0]
     energy = loss + ridge * Q / 2
     coupling = L * gain * m - L * (q + chi / heat) / 2 + L**2 * t * chi / 2
     f = xp.where(cold, energy, energetic + coupling - at.potential)  # at beta = inf there is nothing but energy
@@ -180,7 +183,7 @@ def observe(xp: Any, task: Task, book: Codebook, beta, at: Outcome) -> Solution:
         task=task,
         codebook=book,
         beta=real(beta),
-        overlap=real(signal * m),
+        overlap=real(signal * m if taught else xp.nan * m),
         self_overlap=real(signal * Q),
         replica_overlap=real(signal * q),
         susceptibility=real(xp.where(at.interpolates, xp.inf, chi)),

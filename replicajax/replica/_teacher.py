@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from replicajax.distributions import GaussBernoulli, Mixture, Normal, Symmetric
-from replicajax.models import Task
+from replicajax.models import Task, Taught
 
 
 class Law(NamedTuple):
@@ -19,6 +19,8 @@ class Law(NamedTuple):
 
 
 def traits_of(tasks: Task) -> Law:
+    if not isinstance(tasks, Taught):
+        return Law(True, 1)
     teacher = tasks.teacher
     centred = isinstance(teacher, (Symmetric, GaussBernoulli))
     if isinstance(teacher, Normal):
@@ -28,8 +30,11 @@ def traits_of(tasks: Task) -> Law:
 
 
 def mixtures(tasks: Task) -> Mixture:
-    """(points, components), scaled to second moment `signal`."""
-    teacher, signal = tasks.teacher, np.asarray(tasks.signal, np.float64)
+    """(points, components), scaled to second moment `signal`; weights that nobody knows are 0."""
+    signal = np.asarray(tasks.signal, np.float64)
+    if not isinstance(tasks, Taught):
+        return Mixture(np.ones((signal.size, 1)), np.zeros((signal.size, 1)), np.zeros((signal.size, 1)))
+    teacher = tasks.teacher
     if isinstance(teacher, Normal):
         return Mixture(np.ones((signal.size, 1)), np.zeros((signal.size, 1)), signal[:, None])
     leaves = [np.asarray(leaf, np.float64).reshape(signal.size, -1) for leaf in jax.tree.leaves(teacher)]

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from replicajax import _checks
-from replicajax.models import LinearRegression, square_only
+from replicajax.models import GivenData, LinearRegression, Task, square_only
 from replicajax.replica import optimal_ridge, ridge_regression
 from replicajax.search._width import OptimalWidth, optimal_width
 
@@ -24,7 +24,7 @@ class BitsCurve(eqx.Module):
     stable: Bool[Array, " n"]
     converged: Bool[Array, " n"]
     unquantized_error: Float[Array, ""]
-    """eg of optimally regularised ridge regression, ridge = noise/signal."""
+    """eg of optimally regularised ridge regression (`optimal_ridge`)."""
     factor: float = eqx.field(static=True)
     best: int | None = eqx.field(static=True)
     """The fewest bits whose ratio is at most `factor`; None if none of them is."""
@@ -44,7 +44,7 @@ class BitsCurve(eqx.Module):
 
 
 def optimal_bits(
-    task: LinearRegression,
+    task: Task,
     beta: ArrayLike,
     *,
     factor: float = 1.1,
@@ -63,8 +63,9 @@ def optimal_bits(
     Raises:
       TypeError, ValueError: bad arguments, or no bits to try.
     """
-    _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
-    square_only(task, "a comparison with unquantized weights")
+    if not isinstance(task, GivenData):
+        _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
+        square_only(task, "a comparison with unquantized weights")
     if not float(_checks.positive("factor", factor)) >= 1:
         raise ValueError(f"factor must be at least 1, got {factor}")
     tried = sorted({_checks.integer("bits", b, 1, 8) for b in bits})

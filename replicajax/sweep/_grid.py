@@ -16,11 +16,11 @@ import numpy as np
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook, power
-from replicajax.models import Task, with_limit
+from replicajax.models import Task, Taught, with_limit
 from replicajax.replica import AT_ONCE, Device, Direction, Solution, slopes_many, solve_with_slopes
 
-_SCALES = ("rms",)
-"""Numbers of a law that change nothing here, since `signal` sets its scale."""
+_SCALES = ("rms", "power")
+"""Numbers that change no error: of a law, since `signal` sets its scale; of given labels."""
 BOOK = ("bits", "width", "exponent")
 Problem = tuple[Task, Codebook, np.ndarray]
 
@@ -75,7 +75,7 @@ class Grid:
 
     def problem(self, values: Mapping[str, np.ndarray]) -> Problem:
         """Tasks, codebooks and betas with a leading axis of points, all of the same number of bits."""
-        size = values["alpha"].size
+        size = values["beta"].size
         task = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (size, *np.shape(x))), self.task)
         for name in numbers_of(self.task):
             task = _with(task, name, self._float(values[name]))
@@ -124,7 +124,7 @@ class Grid:
         """Everything that is no axis, as attributes of a dataset."""
         values = self.values([np.zeros(1, int)] * len(self.axes))
         numbers = {name: np.asarray(v[0]).item() for name, v in values.items() if name not in self.axes}
-        known = {"teacher": _named(self.task.teacher, self.axes)}
+        known = {"teacher": _named(self.task.teacher, self.axes)} if isinstance(self.task, Taught) else {}
         if not self.task.closed:
             known |= {"task": type(self.task).__name__, "loss": _named(self.task.loss, self.axes)}
         return known | numbers
@@ -144,7 +144,7 @@ class Grid:
 
     def batches(self, values: Mapping[str, np.ndarray]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
         """Positions and values of points that share a number of bits."""
-        bits = np.zeros(values["alpha"].size) if self.levels is not None else values["bits"]
+        bits = np.zeros(values["beta"].size) if self.levels is not None else values["bits"]
         for each in np.unique(bits):
             where = np.flatnonzero(bits == each)
             yield where, {name: array[where] for name, array in values.items()}
@@ -152,12 +152,13 @@ class Grid:
     def configuration(self) -> dict[str, Any]:
         """All that the numbers depend on, in plain types."""
         numbers = {name: float(v) for name, v in numbers_of(self.task).items() if name not in self.axes}
-        kind = {} if self.task.closed else {"kind": repr(jax.tree.structure(self.task))}
-        leaves = [np.asarray(x).tolist() for x in jax.tree.leaves(self.task.teacher)]
-        varied = any(hasattr(self.task.teacher, name) for name in self.axes)
+        kind = {} if self.task.closed else {"kind": self.task.kind}
+        teacher = self.task.teacher if isinstance(self.task, Taught) else None
+        leaves = [np.asarray(x).tolist() for x in jax.tree.leaves(teacher)]
+        varied = any(hasattr(teacher, name) for name in self.axes)
         return {
             "task": numbers | kind,
-            "teacher": [type(self.task.teacher).__name__, *([] if varied else leaves)],
+            "teacher": [type(teacher).__name__, *([] if varied else leaves)],
             "levels": None if self.levels is None else list(self.levels),
             "fixed": {name: float(value) for name, value in self.fixed.items()},
             "axes": {name: values.tolist() for name, values in self.axes.items()},
@@ -172,7 +173,7 @@ def _log_size(levels: np.ndarray) -> np.ndarray:
 
 
 def _parts(task: Task) -> tuple[Any, ...]:
-    return task, task.teacher, task.loss
+    return (task, task.teacher, task.loss) if isinstance(task, Taught) else (task, task.loss)
 
 
 def numbers_of(task: Task) -> dict[str, np.ndarray]:
@@ -181,7 +182,7 @@ def numbers_of(task: Task) -> dict[str, np.ndarray]:
     for part in _parts(task):
         for name in part.__dataclass_fields__:
             value = getattr(part, name)
-            if eqx.is_array_like(value) and not np.ndim(value) and name not in _SCALES:
+            if name not in _SCALES and eqx.is_array_like(value) and not np.ndim(value):
                 found.setdefault(name, np.asarray(value))
     return found
 

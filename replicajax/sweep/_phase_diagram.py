@@ -254,7 +254,7 @@ def _compute(
     def put(name: str, where: np.ndarray, array: np.ndarray) -> None:
         if name not in out:
             dtype = np.dtype("i4") if name == "steps" else array.dtype
-            out[name] = np.zeros(values["alpha"].size, dtype)
+            out[name] = np.zeros(values["beta"].size, dtype)
         out[name][where] = array
 
     for where, part in sweep.batches(values):

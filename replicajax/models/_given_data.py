@@ -1,0 +1,252 @@
+"""Given data: the rows as they are, quantized in axes turned at random against them.  theory 9
+
+With lambda, V the eigen-decomposition of XᵀX, b = VᵀXᵀy, D = lambda + z, and means over eigenvalues, the share of the data
+is stationary in the ridge z and the noise kappa:
+
+    G = mean[log D/(2 beta) − (b² + kappa)/(2D)] + (log chi + 1 − z chi)/(2 beta) + q/(2 chi) − z q/2 + kappa chi/2 + |y|²/2N
+
+    mean 1/D = chi,     mean (b² + kappa)/D² = q;     L = 1/chi − z,     chi_hat = q/chi² − kappa.                     (1)
+
+**Quantized learning is ridge regression with the effective ridge z plus isotropic noise of variance kappa**:
+<w> = V b/D + V N(0, kappa)/D, from which the error on any rows follows, and that of a row left out from its leverage.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from replicajax import _checks
+from replicajax.distributions import Mixture
+from replicajax.models._channel import Channel, Effective, Slopes
+from replicajax.models._losses import Loss, Square
+from replicajax.models._rows import Deployed, RowError, Rows, Spectrum, Standard, rows_of, tested
+from replicajax.models._task import Task
+from replicajax.numerics import JAX, NUMPY, backend_of
+
+_NEWTON = 100
+"""Steps for z at most; some five will do, a few dozen where eigenvalues span many decades."""
+_POLISH = 2
+"""Steps that carry derivatives: so many of them are exact."""
+
+
+class GivenData(Task):
+    """Weights w of y ≈ X w, fitted under H(w) = ½ |y − X w|² + ½ ridge |w|² to these very rows, in randomly turned axes.
+
+    Nothing is assumed of the rows: they may be few, correlated, of unequal length, not Gaussian.  What is averaged over is
+    the rotation between their principal axes and those in which weights are quantized (`axes` gives one).  Errors are mean
+    squares on the held-out rows, label noise included; without those, leave-one-out on the rows themselves.
+
+    Differentiable in eigenvalues, projections and ridge; for the rows to play their part a task must not be stacked with
+    one of other rows.
+
+    Attributes:
+      eigenvalues: (eigenvalues,) of XᵀX; one 0 stands for all where there are fewer rows than columns.
+      projections: (eigenvalues,) b.
+      share: (eigenvalues,) of the columns, 1/N each but for that.
+      power: |y|²/N.
+      ridge: coefficient of |w|²/2, >= 0.
+    """
+
+    eigenvalues: Float[Array, " eigenvalues"]
+    projections: Float[Array, " eigenvalues"]
+    share: Float[Array, " eigenvalues"]
+    power: Float[Array, ""]
+    ridge: Float[Array, ""]
+    rows: Rows | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        ridge: ArrayLike = 0.0,
+        X_test: ArrayLike | None = None,
+        y_test: ArrayLike | None = None,
+    ):
+        """The rows as they are: see `standardized` for tables.
+
+        Args:
+          X: (rows, columns), y: (rows,): what is trained on.
+          ridge: coefficient of |w|²/2.
+          X_test: (test rows, columns), y_test: (test rows,): what errors are measured on; leave-one-out if None.
+
+        Raises:
+          ValueError: shapes that disagree, NaN or inf, X all zeros, y all zeros, fewer than 2 rows.
+        """
+        spectrum, self.rows = rows_of(X, y, X_test, y_test)
+        self.eigenvalues, self.projections, self.share, self.power = map(jnp.asarray, spectrum)
+        self.ridge = _checks.nonnegative("ridge", ridge)
+
+    @classmethod
+    def standardized(
+        cls,
+        X: ArrayLike,
+        y: ArrayLike,
+        ridge: ArrayLike = 0.0,
+        X_test: ArrayLike | None = None,
+        y_test: ArrayLike | None = None,
+    ) -> "GivenData":
+        """Columns of X less their mean and over deviation times sqrt(columns), y less its mean and over its deviation.
+
+        Means and deviations are those of the training rows alone; columns that do not vary there are left out.
+        """
+        standard = Standard.of(X, y)
+        X_test, y_test = tested(X, X_test, y_test)
+        if X_test is not None and y_test is not None:
+            X_test, y_test = standard.features(X_test), standard.labels(y_test)
+        return cls(standard.features(X), standard.labels(y), ridge, X_test, y_test)
+
+    @property
+    def closed(self) -> bool:
+        return False
+
+    @property
+    def matched(self) -> bool:
+        return True
+
+    @property
+    def loss(self) -> Loss:
+        return Square()
+
+    def _same(self, number: float) -> Any:
+        on = backend_of(self.ridge)
+        return on.xp.full(np.shape(self.ridge), number, self.ridge.dtype)
+
+    @property
+    def alpha(self):
+        """Rows per column."""
+        return self._same(1.0 if self.rows is None else self.rows.alpha)
+
+    @property
+    def signal(self):
+        """Mean square of a weight, by what cross-validated ridge regression explains; a unit, no part of the theory."""
+        return self._same(1.0 if self.rows is None else self.rows.signal)
+
+    @property
+    def noise(self):
+        """Variance of what it does not explain; likewise."""
+        return self._same(0.0 if self.rows is None else self.rows.noise)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether errors are those of held-out rows."""
+        return self.rows is not None and self.rows.held_out
+
+    @property
+    def error_is(self) -> str:
+        return "mean square on " + ("held-out rows" if self.held_out else "rows left out one by one")
+
+    @property
+    def kind(self) -> str:
+        return f"given data {'' if self.rows is None else self.rows.digest}"
+
+    def bare(self) -> "GivenData":
+        """Without rows, padded to one of few sizes: one program for many tables."""
+        size = self.eigenvalues.shape[-1]
+        extra = [(0, 0)] * (self.eigenvalues.ndim - 1) + [(0, -size % 64)]
+        padded = (
+            np.pad(self.eigenvalues, extra, mode="edge"),
+            np.pad(self.projections, extra),
+            np.pad(self.share, extra),
+        )
+        bare = eqx.tree_at(lambda t: (t.eigenvalues, t.projections, t.share), self, padded)
+        object.__setattr__(bare, "rows", None)
+        return bare
+
+    def start(self, precision):
+        """(L, chi_hat) as if weights were Gaussian, of that precision over beta: z is its own."""
+        on = backend_of(precision)
+        z = on.xp.maximum(precision, 1e-6 * (self.share * self.eigenvalues).sum(-1))
+        D = self.eigenvalues + z[..., None]
+        chi, q = self._mean(1 / D), self._mean((self.projections / D) ** 2)
+        return 1 / chi - z, q / chi**2
+
+    def _mean(self, x):
+        return (self.share * x).sum(-1)
+
+    def channel(self, m, q, chi, beta) -> Channel:
+        """(1); of points in NumPy or JAX, eigenvalues last."""
+        on = backend_of(q, chi)
+        xp, mean, b2 = on.xp, self._mean, self.projections**2
+        z = self._ridge(on, chi)
+        D = self.eigenvalues + z[..., None]
+        S1, S2, S3 = (mean(D**-k) for k in (1, 2, 3))
+        del S1
+        kappa = (q - mean(b2 / D**2)) / S2
+        by_z = 2 * (mean(b2 / D**3) + kappa * S3) / S2
+        z_chi, kappa_q = -1 / S2, 1 / S2
+        kappa_chi = by_z * z_chi
+        L, chi_hat = 1 / chi - z, q / chi**2 - kappa
+        zero = xp.zeros_like(q)
+        log_D, filled = mean(xp.log(D)), mean((b2 + kappa[..., None]) / D)
+        thermal = mean(self.eigenvalues / D) / (2 * beta)
+        potential = (log_D + xp.log(chi) + 1 - z * chi) / (2 * beta) - filled / 2
+        potential += q / (2 * chi) - z * q / 2 + kappa * chi / 2 + self.power / 2
+        energy = self.power / 2 + mean(self.eigenvalues * (b2 + kappa[..., None]) / D**2) / 2 + thermal - mean(b2 / D)
+        return Channel(
+            potential=potential,
+            m_hat=L,
+            chi_hat=chi_hat,
+            L=L,
+            energy=energy,
+            entropy=-(log_D + xp.log(chi)) / 2,
+            replicon=(S2 / chi**2, (S2 / chi**2 - 1) / chi**2),
+            slopes=(
+                Slopes(zero, zero, zero),
+                Slopes(zero, 1 / chi**2 - kappa_q, zero),
+                Slopes(-(chi**-2) - z_chi, -2 * q / chi**3 - kappa_chi, -(chi**-2) - z_chi),
+            ),
+            effective=Effective(z, kappa, z_chi, kappa_q, kappa_chi),
+        )
+
+    def _ridge(self, on, chi):
+        """z of mean 1/D = chi, by Newton's method on its harmonic mean, which is concave: from the left it never overshoots."""
+        xp, constant = on.xp, on.constant
+        share, eigenvalues, target = (constant(x) for x in (self.share, self.eigenvalues, 1 / chi))
+        least = xp.where(share > 0, eigenvalues, xp.inf).min(-1)
+        at_least = xp.where((share > 0) & (eigenvalues <= least[..., None]), share, 0.0).sum(-1)
+        start = xp.maximum(target - (share * eigenvalues).sum(-1), at_least * target - least)
+
+        def step(share, eigenvalues, target, z):
+            inverse = 1 / (eigenvalues + z[..., None])
+            first, second = (share * inverse).sum(-1), (share * inverse**2).sum(-1)
+            return z + first * (first * target - 1) / second
+
+        def body(carry):
+            z, _, left = carry
+            new = step(share, eigenvalues, target, z)
+            return xp.maximum(new, z), new - z, left - 1
+
+        tolerance = 1e-9  # a step later the error is of its square
+
+        def going(carry):
+            z, change, left = carry
+            return (left > 0) & (change > tolerance * (z + least)).any()
+
+        z, *_ = on.repeat(going, body, (start, xp.full_like(start, xp.inf), _NEWTON))
+        z = constant(z)
+        for _ in range(_POLISH if on is JAX else 1):
+            z = step(self.share, self.eigenvalues, 1 / chi, z)
+        return z
+
+    def error(self, at: Effective, deployed: Deployed) -> RowError:
+        """On rows, or NaN without; of points or of one."""
+        if self.rows is None:
+            return RowError(*[np.nan * at.noise] * len(RowError._fields))
+        spectrum, on = Spectrum(self.eigenvalues, self.projections, self.share, self.power), backend_of(at.noise)
+        judge = self.rows.errors if np.ndim(at.noise) and on is NUMPY else self.rows.error
+        return judge(on, spectrum, at.ridge, at.noise, deployed)
+
+    def rescaled(self, noise, ridge):
+        del noise
+        return eqx.tree_at(lambda t: t.ridge, self, ridge)
+
+    def weights(self) -> Mixture:
+        """Nobody knows a teacher."""
+        return Mixture(*(self._same(x)[None] for x in (1.0, 0.0, 0.0)))
+
+    def __str__(self) -> str:
+        rows = "bare" if self.rows is None else str(self.rows)
+        return f"given data, {rows}, ridge {float(np.max(self.ridge)):.6g}"

@@ -1,0 +1,223 @@
+"""Rows of a table as ridge regression sees them: their spectrum, and what it predicts on rows held or left out.  theory 9"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from replicajax import _checks
+from replicajax.numerics import Backend
+
+_FLAT = 1e-10
+"""Variance of a column relative to the largest, or to its mean's square, below which it does not vary."""
+_NULL = 1e-14
+"""Eigenvalue relative to the largest that is 0."""
+_CHUNK = 2**22
+
+
+class Spectrum(NamedTuple):
+    """Of XᵀX, as `GivenData` has it."""
+
+    eigenvalues: Float[Any, "... eigenvalues"]
+    projections: Float[Any, "... eigenvalues"]
+    share: Float[Any, "... eigenvalues"]
+    power: Float[Any, "..."]
+
+
+class Deployed(NamedTuple):
+    """Weights rounded to their most probable level: gain <w> + share r + N(0, noise), with D <w> = V b + r, r ~ N(0, kappa)."""
+
+    gain: Array
+    share: Array
+    noise: Array
+
+
+class RowError(NamedTuple):
+    """Mean square of what is missed, label noise included."""
+
+    value: Any
+    by_ridge: Any
+    by_noise: Any
+    thermal: Any
+    """A Gibbs sample's is larger by this over beta."""
+    deployed: Any
+    """Of the rounded weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What errors are measured on, in principal axes.  Two are equal only if they are the same."""
+
+    axes: Float[np.ndarray, "columns eigenvalues"]
+    """V, but for directions in which no training row has a part."""
+    projected: Float[np.ndarray, "rows eigenvalues"]
+    squares: Float[np.ndarray, "rows eigenvalues"]
+    """Of `projected`; of all null directions together in the last column, if there are any."""
+    y: Float[np.ndarray, " rows"]
+    training: int
+    """Rows trained on."""
+    held_out: bool
+    """Whether these are others."""
+    ridge: float
+    """Of least error on training rows left out."""
+    noise: float
+    """Variance that ridge regression with it does not explain."""
+    signal: float
+    """Mean square of a weight that would explain the rest."""
+
+    @property
+    def alpha(self) -> float:
+        return self.training / self.axes.shape[0]
+
+    @property
+    def digest(self) -> str:
+        """Of all numbers."""
+        every = (self.axes, self.projected, self.squares, self.y)
+        return hashlib.sha256(b"".join(np.ascontiguousarray(x).tobytes() for x in every)).hexdigest()
+
+    def __str__(self) -> str:
+        columns = self.axes.shape[0]
+        how = f"{len(self.y)} to test on" if self.held_out else "each left out once"
+        return f"{self.training} rows of {columns} columns, {how}"
+
+    def error(self, on: Backend, spectrum: Spectrum, z, kappa, deployed: Deployed) -> RowError:
+        """Of weights V b/D + V N(0, kappa)/D, D = eigenvalues + z.
+
+        Held out: mean (y − A b/D)² + kappa mean A²/D².  Left out: leverage h = A²/D, and
+
+            mean ((y − A b/D)² + kappa A²/D²)/(1 − h)².
+
+        Rounded weights hear of a row left out by their gain, so that their prediction moves by gain h/(1−h) of its residual.
+        """
+        xp = on.xp
+        A, squares, y = (xp.asarray(x) for x in (self.projected, self.squares, self.y))
+        inverse = 1 / (spectrum.eigenvalues + z[..., None])
+        u = spectrum.projections * inverse
+        r, r_z = y - u @ A.T, (u * inverse) @ A.T
+        gain, share, noise = (x[..., None] for x in deployed)
+        if self.held_out:
+            d = squares.mean(0)
+            rounded = ((y - gain * (y - r)) ** 2).mean(-1)
+            rounded += (kappa[..., None] * (gain * inverse + share) ** 2 + noise) @ d
+            spread, spread_z = (inverse**2) @ d, -2 * (inverse**3) @ d
+            by_ridge = 2 * (r * r_z).mean(-1) + kappa * spread_z
+            return RowError((r**2).mean(-1) + kappa * spread, by_ridge, spread, inverse @ d, rounded)
+        h, s, s_z = inverse @ squares.T, inverse**2 @ squares.T, -2 * inverse**3 @ squares.T
+        kept = 1 - h
+        missed = r**2 + kappa[..., None] * s
+        by_ridge = ((2 * r * r_z + kappa[..., None] * s_z) / kept**2 - 2 * missed * s / kept**3).mean(-1)
+        length, of_noise = squares.sum(1), (gain / kept) ** 2 * s + 2 * gain / kept * share * h
+        left = (y - gain * (y - r / kept)) ** 2 + kappa[..., None] * (of_noise + share**2 * length) + noise * length
+        return RowError(
+            (missed / kept**2).mean(-1), by_ridge, (s / kept**2).mean(-1), (h / kept).mean(-1), left.mean(-1)
+        )
+
+    def errors(self, on: Backend, spectrum: Spectrum, z, kappa, deployed: Deployed) -> RowError:
+        """Of many points, in NumPy, a few at a time."""
+        size = max(1, _CHUNK // self.squares.size)
+        parts = [slice(i, i + size) for i in range(0, z.shape[0], size)]
+        inputs = spectrum, z, kappa, deployed
+        each = [self.error(on, *jax.tree.map(lambda x, part=part: x[part], inputs)) for part in parts]
+        return RowError(*(np.concatenate(x) for x in zip(*each, strict=True)))
+
+
+def rows_of(X: ArrayLike, y: ArrayLike, X_test: ArrayLike | None, y_test: ArrayLike | None) -> tuple[Spectrum, Rows]:
+    """Checked, in principal axes."""
+    X, y = _table("X", X, "y", y)
+    if X.shape[0] < 2:
+        raise ValueError(f"X must have at least 2 rows, got {X.shape[0]}")
+    for name, values in ("X", X), ("y", y):
+        if not values.any():
+            raise ValueError(f"{name} must not be all zeros: there is nothing to learn")
+    Z, target = tested(X, X_test, y_test)
+    rows, columns = X.shape
+    U, singular, Vt = np.linalg.svd(X, full_matrices=False)
+    kept = singular**2 > _NULL * singular[0] ** 2
+    U, singular, axes = U[:, kept], singular[kept], Vt[kept].T
+    null = columns - singular.size
+    extra = (0, min(null, 1))
+    spectrum = Spectrum(
+        np.pad(singular**2, extra),
+        np.pad(singular * (U.T @ y), extra),
+        np.append(np.full(singular.size, 1 / columns), [null / columns][:null]),
+        (y @ y) / columns,
+    )
+    if Z is None or target is None:
+        projected, target, length = U * singular, y, 0.0
+    else:
+        projected, length = Z @ axes, (Z**2).sum(1)
+    squares = projected**2
+    if null:
+        beyond = np.maximum(length - squares.sum(1), 0.0)
+        squares, projected = np.column_stack([squares, beyond]), np.pad(projected, ((0, 0), extra))
+    ridge, noise = _cross_validated(U, singular, y)
+    explained = max(y @ y / rows - noise, 1e-3 * (y @ y) / rows)
+    signal = float(explained * rows / (singular**2).sum())
+    return spectrum, Rows(axes, projected, squares, target, rows, Z is not None, ridge, noise, signal)
+
+
+def tested(
+    X: ArrayLike, X_test: ArrayLike | None, y_test: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """Rows to test on, if there are any; checked against those to train on."""
+    if X_test is None and y_test is None:
+        return None, None
+    if X_test is None or y_test is None:
+        raise ValueError(f"X_test and y_test go together, got {'X_test' if y_test is None else 'y_test'} alone")
+    X_test, y_test = _table("X_test", X_test, "y_test", y_test)
+    columns = np.shape(X)[1]
+    if X_test.shape[1] != columns:
+        raise ValueError(f"X_test must have the {columns} columns of X, got {X_test.shape[1]}")
+    return X_test, y_test
+
+
+def _table(name: str, X: ArrayLike, of: str, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    X = np.asarray(_checks.matrix(name, X), float)
+    return X, np.asarray(_checks.vector(of, y, X.shape[0], f"row of {name}"), float)
+
+
+def _cross_validated(U, singular, y) -> tuple[float, float]:
+    """The ridge of least leave-one-out error, and the noise variance |r|²/(n − trace) that it leaves.
+
+    Rows left out: r_mu/(1 − h_mu) for r = y − U s²/(s² + ridge) Uᵀy, h = diag of the same.
+    """
+    squares, inside = singular**2, U.T @ y
+    best = (np.inf, 0.0, 0.0)
+    for ridge in np.geomspace(1e-6, 1e3, 91) * squares.mean():
+        shrunk = squares / (squares + ridge)
+        r, h = y - U @ (shrunk * inside), U**2 @ shrunk
+        best = min(best, (np.mean((r / (1 - h)) ** 2), ridge, r @ r / (len(y) - shrunk.sum())))
+    return float(best[1]), float(best[2])
+
+
+class Standard(NamedTuple):
+    """Columns less their mean, over deviation times sqrt(columns); labels less theirs, over their deviation."""
+
+    kept: np.ndarray
+    """Columns that vary."""
+    mean: np.ndarray
+    spread: np.ndarray
+    """Deviation times sqrt(columns), so that rows have variance 1/columns."""
+    centre: float
+    scale: float
+
+    @classmethod
+    def of(cls, X: ArrayLike, y: ArrayLike) -> "Standard":
+        """Of these rows.  Raises ValueError where no column varies, or y does not."""
+        X, y = _table("X", X, "y", y)
+        mean, spread, centre, scale = X.mean(0), X.std(0), float(y.mean()), float(y.std())
+        kept = np.flatnonzero(spread > np.sqrt(_FLAT) * np.maximum(spread.max(), np.abs(mean) * 1e-3))
+        if not kept.size:
+            raise ValueError(f"X must have a column that varies, got {X.shape[1]} constant columns")
+        if scale <= 1e-12 * max(abs(centre), 1e-300):
+            raise ValueError(f"y must vary, got the constant label {centre:.6g} in all {len(y)} rows")
+        return cls(kept, mean[kept], spread[kept] * np.sqrt(kept.size), centre, scale)
+
+    def features(self, X: ArrayLike) -> np.ndarray:
+        return (np.asarray(X, float)[:, self.kept] - self.mean) / self.spread
+
+    def labels(self, y: ArrayLike) -> np.ndarray:
+        return (np.asarray(y, float) - self.centre) / self.scale
