@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from replicajax.amp import gibbs as gibbs
     from replicajax.amp import parallel_tempering as parallel_tempering
     from replicajax.amp import state_evolution as state_evolution
+    from replicajax.amp import vamp as vamp
     from replicajax.codebooks import Codebook as Codebook
     from replicajax.codebooks import codebook as codebook
     from replicajax.codebooks import power as power
@@ -67,7 +68,7 @@ _NAMES = {
     name: f"replicajax.{module}"
     for module, names in {
         "_cache": "enable_cache",
-        "amp": "AMPResult StateEvolution amp exhaustive gibbs parallel_tempering state_evolution",
+        "amp": "AMPResult StateEvolution amp exhaustive gibbs parallel_tempering state_evolution vamp",
         "codebooks": "Codebook codebook power uniform",
         "models": "Classification GivenData LinearRegression draw",
         "replica": "Solution optimal_ridge ridge_regression solve",

@@ -12,3 +12,4 @@ from replicajax.amp._state_evolution import StateEvolution as StateEvolution
 from replicajax.amp._state_evolution import state_evolution as state_evolution
 from replicajax.amp._tempering import TemperedSample as TemperedSample
 from replicajax.amp._tempering import parallel_tempering as parallel_tempering
+from replicajax.amp._vamp import vamp as vamp

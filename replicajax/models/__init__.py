@@ -22,6 +22,7 @@ from replicajax.models._potentials import order_from_averages as order_from_aver
 from replicajax.models._potentials import rounded_averages as rounded_averages
 from replicajax.models._potentials import weight_averages as weight_averages
 from replicajax.models._rows import Deployed as Deployed
+from replicajax.models._rows import Standard as Standard
 from replicajax.models._task import LinearRegression as LinearRegression
 from replicajax.models._task import Task as Task
 from replicajax.models._task import Taught as Taught

@@ -61,6 +61,8 @@ class Rows:
     """Rows trained on."""
     held_out: bool
     """Whether these are others."""
+    centred: bool
+    """Whether columns and labels trained on have mean 0, and hence every row a leverage 1/n on that."""
     ridge: float
     """Of least error on training rows left out."""
     noise: float
@@ -88,9 +90,10 @@ class Rows:
 
         Held out: mean (y − A b/D)² + kappa mean A²/D².  Left out: leverage h = A²/D, and
 
-            mean ((y − A b/D)² + kappa A²/D²)/(1 − h)².
+            mean ((y − A b/D)² + kappa A²/D²)/(1 − h)²,
 
-        Rounded weights hear of a row left out by their gain, so that their prediction moves by gain h/(1−h) of its residual.
+        with 1 − 1/n − h for rows that were centred: left out, one would have had its share in no mean, and been n/(n−1) times
+        as far from it.  Rounded weights hear of a row left out by their gain.
         """
         xp = on.xp
         A, squares, y = (xp.asarray(x) for x in (self.projected, self.squares, self.y))
@@ -106,13 +109,15 @@ class Rows:
             by_ridge = 2 * (r * r_z).mean(-1) + kappa * spread_z
             return RowError((r**2).mean(-1) + kappa * spread, by_ridge, spread, inverse @ d, rounded)
         h, s, s_z = inverse @ squares.T, inverse**2 @ squares.T, -2 * inverse**3 @ squares.T
-        kept = 1 - h
+        n = self.training
+        kept, far = (1 - 1 / n - h, n / (n - 1)) if self.centred else (1 - h, 1.0)
         missed = r**2 + kappa[..., None] * s
         by_ridge = ((2 * r * r_z + kappa[..., None] * s_z) / kept**2 - 2 * missed * s / kept**3).mean(-1)
-        length, of_noise = squares.sum(1), (gain / kept) ** 2 * s + 2 * gain / kept * share * h
-        left = (y - gain * (y - r / kept)) ** 2 + kappa[..., None] * (of_noise + share**2 * length) + noise * length
+        length, share = squares.sum(1), far * share
+        of_noise = (gain / kept) ** 2 * s + 2 * gain / kept * share * h + share**2 * length
+        left = (far * y - gain * (far * y - r / kept)) ** 2 + kappa[..., None] * of_noise + far**2 * noise * length
         return RowError(
-            (missed / kept**2).mean(-1), by_ridge, (s / kept**2).mean(-1), (h / kept).mean(-1), left.mean(-1)
+            (missed / kept**2).mean(-1), by_ridge, (s / kept**2).mean(-1), far * (h / kept).mean(-1), left.mean(-1)
         )
 
     def errors(self, on: Backend, spectrum: Spectrum, z, kappa, deployed: Deployed) -> RowError:
@@ -153,10 +158,12 @@ def rows_of(X: ArrayLike, y: ArrayLike, X_test: ArrayLike | None, y_test: ArrayL
     if null:
         beyond = np.maximum(length - squares.sum(1), 0.0)
         squares, projected = np.column_stack([squares, beyond]), np.pad(projected, ((0, 0), extra))
-    ridge, noise = _cross_validated(U, singular, y)
+    flat = 1e-8 * np.sqrt((X**2).sum(0).max())
+    centred = bool((np.abs(X.sum(0)) <= flat * rows).all() and abs(y.sum()) <= 1e-8 * rows * np.abs(y).max())
+    ridge, noise = _cross_validated(U, singular, y, 1.0 * centred)
     explained = max(y @ y / rows - noise, 1e-3 * (y @ y) / rows)
     signal = float(explained * rows / (singular**2).sum())
-    return spectrum, Rows(axes, projected, squares, target, rows, Z is not None, ridge, noise, signal)
+    return spectrum, Rows(axes, projected, squares, target, rows, Z is not None, centred, ridge, noise, signal)
 
 
 def tested(
@@ -179,17 +186,17 @@ def _table(name: str, X: ArrayLike, of: str, y: ArrayLike) -> tuple[np.ndarray, 
     return X, np.asarray(_checks.vector(of, y, X.shape[0], f"row of {name}"), float)
 
 
-def _cross_validated(U, singular, y) -> tuple[float, float]:
+def _cross_validated(U, singular, y, means: float) -> tuple[float, float]:
     """The ridge of least leave-one-out error, and the noise variance |r|²/(n − trace) that it leaves.
 
-    Rows left out: r_mu/(1 − h_mu) for r = y − U s²/(s² + ridge) Uᵀy, h = diag of the same.
+    Rows left out: r_mu/(1 − h_mu) for r = y − U s²/(s² + ridge) Uᵀy, h = diag of the same, and 1/n for a mean.
     """
     squares, inside = singular**2, U.T @ y
     best = (np.inf, 0.0, 0.0)
-    for ridge in np.geomspace(1e-6, 1e3, 91) * squares.mean():
+    for ridge in np.geomspace(1e-4, 1e3, 71) * squares.mean():
         shrunk = squares / (squares + ridge)
-        r, h = y - U @ (shrunk * inside), U**2 @ shrunk
-        best = min(best, (np.mean((r / (1 - h)) ** 2), ridge, r @ r / (len(y) - shrunk.sum())))
+        r, kept = y - U @ (shrunk * inside), 1 - means / len(y) - U**2 @ shrunk
+        best = min(best, (np.mean((r / kept) ** 2), ridge, r @ r / kept.sum()))
     return float(best[1]), float(best[2])
 
 

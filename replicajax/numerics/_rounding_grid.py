@@ -141,7 +141,7 @@ def grid_averages(
         potential = curvature * nearest * (best - nearest / 2) + log_partition / beta
         entropy = log_partition + beta * curvature * (second / 2 + shift * (nearest - best))
         new = a**2, z * a * variance, a * lean, variance, z * mu3, mu4 - variance**2 + 2 * a * mu3
-        new += potential, variance**2, entropy, nearest * a
+        new += potential, variance**2, entropy
         return (*new, *(() if centred else (a * variance, mu3, a, z * variance, lean))), usage
 
     first = xp.where(single, 0, count)  # nodes left of the mean
@@ -154,9 +154,9 @@ def grid_averages(
         new, usage = at(z, usage, measure)
         return tuple(total + measure * value for total, value in zip(values, new, strict=True)), usage
 
-    zeros = (xp.zeros_like(mean),) * (10 if centred else 15), xp.zeros_like(book.levels)
+    zeros = (xp.zeros_like(mean),) * (9 if centred else 14), xp.zeros_like(book.levels)
     values, usage = on.loop(count + 1 + first, add, zeros)
-    q, q_z, q_c, v, v_z, v_c, potential, v_square, entropy, crossed, *rest = (known * x for x in values)
+    q, q_z, q_c, v, v_z, v_c, potential, v_square, entropy, *rest = (known * x for x in values)
     q_h, v_h, m, m_z, m_c = (unless_symmetric(xp, book, x) for x in rest or (xp.zeros_like(mean),) * 5)
     response, zero = beta * v, xp.zeros_like(mean)
     soft = SoftRounding(
@@ -176,4 +176,4 @@ def grid_averages(
     first, second, jump = hard_staircase_slopes(book, curvature, beta, mean, deviation, on=on)
     assert first is not None
     hard = SoftRounding(zero, first.value, second.value, jump.value, zero + xp.inf, zero, zero)
-    return Averages(slopes, soft, hard, crossed)
+    return Averages(slopes, soft, hard, zero + xp.nan)

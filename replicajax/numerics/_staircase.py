@@ -229,7 +229,7 @@ class Averages(NamedTuple):
     hard: SoftRounding | None
     """At beta = inf; without usage."""
     crossed: Fields | None = None
-    """E of <a> times the most probable level, if everything was asked for."""
+    """E of <a> times the most probable level, if everything was asked for; NaN where levels blur, since it jumps."""
 
 
 def staircase_averages(

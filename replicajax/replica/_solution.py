@@ -42,7 +42,9 @@ class Solution(eqx.Module):
     gibbs_error: Float[Array, ""]
     """eg + Q − q, of one Gibbs sample, label noise excluded."""
     rounded_error: Float[Array, ""]
-    """Error of every weight at its most probable level, the model one would deploy; label noise excluded."""
+    """The same of every weight at its most probable level, the model one would deploy.
+
+    NaN for given data where more than 16 levels blur into one another."""
     test_error: Float[Array, ""]
     """On fresh labels: eg + noise of a regression, the classification error of a classification."""
     test_loss: Float[Array, ""]

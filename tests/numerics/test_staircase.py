@@ -14,6 +14,7 @@ from replicajax.numerics import (
     JAX,
     NUMPY,
     Levels,
+    crossed_rounding,
     gauss_legendre,
     grid_averages,
     hard_rounding,
@@ -77,7 +78,7 @@ def reference(book, curvature, beta, mean, deviation):
 
 
 def check(averages, values, derivatives, symmetric=False, tolerance=1e-9):
-    slopes, soft, _ = averages
+    slopes, soft = averages.slopes, averages.soft
     count = values.usage.shape[1]
     for name, got, want in zip(soft._fields, soft, values._replace(usage=values.usage.T), strict=True):
         if name == "mean" and slopes.mean is None:
@@ -105,6 +106,27 @@ def test_thresholds(case, on):
     hard = jax.vmap(hard_rounding)(book.T, rest[0], rest[2], rest[3])
     for name in ("mean", "square", "response", "potential"):
         np.testing.assert_allclose(getattr(averages.hard, name), getattr(hard, name), rtol=1e-12, atol=1e-13)
+    truth = [winner_times_mean(*(x[..., k] for x in (book, *rest))) for k in range(POINTS)]
+    np.testing.assert_allclose(averages.crossed, truth, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(jax.vmap(crossed_rounding)(book.T, *rest), truth, rtol=1e-9, atol=1e-9)
+
+
+def winner_times_mean(levels, curvature, beta, mean, deviation):
+    """E of <a> times the most probable level: cell by cell, in panels that shrink towards the thresholds."""
+    cuts = curvature * (levels[1:] + levels[:-1]) / 2
+    ends = np.concatenate([[min(cuts[0], mean) - 12 * deviation], cuts, [max(cuts[-1], mean) + 12 * deviation]])
+    unit, weight = np.polynomial.legendre.leggauss(30)
+    halving = np.concatenate([[0.0], 0.5 ** np.arange(16, 0, -1)])
+    edges = np.concatenate([halving, 1 - halving[-2::-1]])
+    total = 0.0
+    for level, low, high in zip(levels, ends[:-1], ends[1:], strict=True):
+        at = low + (high - low) * edges
+        h = ((at[1:] + at[:-1]) / 2)[:, None] + np.diff(at)[:, None] / 2 * unit
+        e = beta * (h[..., None] * levels - curvature * levels**2 / 2)
+        p = np.exp(e - e.max(-1, keepdims=True))
+        density = np.exp(-(((h - mean) / deviation) ** 2) / 2) / (np.sqrt(2 * np.pi) * deviation)
+        total += level * (np.diff(at)[:, None] / 2 * weight * density * (p @ levels) / p.sum(-1)).sum()
+    return total
 
 
 @pytest.mark.parametrize("on", BACKENDS)
