@@ -1,4 +1,4 @@
-"""The commands: solve, optimize, amp, phase-diagram, plot, formats, allocate, scaling.
+"""The commands: solve, optimize, amp, predict, phase-diagram, plot, formats, allocate, scaling.
 
 Every command has three parts: the request, checked whole in plain Python; `start`, which imports JAX; the answer.
 """
@@ -43,7 +43,12 @@ app.add_typer(scaling_app, name="scaling")
 Data = Annotated[str | None, typer.Option(help=f"CSV file, or one of {', '.join(BUNDLED)}.")]
 Target = Annotated[str | None, typer.Option(help="Label column of the CSV file.")]
 ProblemFile = Annotated[Path | None, typer.Option("--problem", help="TOML file with alpha, signal, noise, ...")]
-Alpha = Annotated[float | None, typer.Option(help="Training rows per feature. With data: 0.8 of what there is.")]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        help="Training rows per feature. With data: so many at random, errors on the rest (default: see above)."
+    ),
+]
 Signal = Annotated[float | None, typer.Option(help="Variance of a teacher weight (default 1).")]
 Noise = Annotated[float | None, typer.Option(help="Variance of the label noise (default 0.1).")]
 Ridge = Annotated[float | None, typer.Option(help="Coefficient of |w|²/2 (default 0).")]
@@ -87,6 +92,23 @@ def main() -> None:
     raise SystemExit(status)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"replicajax {version('replicajax')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and stop.")
+    ] = False,
+) -> None:
+    """Theory of learning with quantized weights: which width, how many bits."""
+
+
 @app.command("solve")
 def solve_command(
     data: Data = None,
@@ -103,7 +125,10 @@ def solve_command(
     levels: Levels = None,
     as_json: AsJson = False,
 ) -> None:
-    """Solve the theory at one codebook and print every observable."""
+    """Solve the theory at one codebook and print every observable.
+
+    Of data it is that of the rows themselves, each left out once where no --alpha is given.
+    """
     numbers = {"alpha": alpha, "signal": signal, "noise": noise, "ridge": ridge, "beta": beta}
     asked = ask(data, target, problem, **numbers, bits=bits, width=width, exponent=exponent)
     chosen = _levels(levels, asked)
@@ -147,7 +172,10 @@ def optimize(
     figure: Figure = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the quantization width, and the cheapest bits, that minimise generalisation error."""
+    """Find the quantization width, and the cheapest bits, that minimise generalisation error.
+
+    Of data: by every row, each left out once, where no --alpha is given; --measure trains on 4 of 5 rows then.
+    """
     if measure and data is None:
         raise ProblemError("--measure needs data: give --data FILE.csv --target COLUMN, or a bundled set")
     if measure and beta is not None and math.isinf(beta):
@@ -164,21 +192,25 @@ def optimize(
     from replicajax.cli._show import draw, print_json, print_measured, print_theory, report
     from replicajax.search import fewest_bits
 
-    found = pose(asked)
+    found = pose(asked, seed)
     task, heat = found.task, asked.get("beta", default_beta(float(found.task.noise)))
     if measure:
-        from replicajax.trials import check_rows
+        from replicajax.trials import training_rows
 
-        check_rows(found.X, found.y, task.alpha)
+        training_rows(found.X, found.y, alpha)
     unit = float(np.sqrt(task.signal))
-    baseline_ridge = float(optimal_ridge(task))
-    baseline = ridge_regression(task, baseline_ridge)
+    baseline = ridge_regression(task, optimal_ridge(task))
     measured: dict[int, Any] = {}
     with Progress(f"theory, {bits} bits"):
         best = _best_widths(task, tried, heat, require_stable)
-    cheapest = fewest_bits(best, factor * float(baseline.generalization_error))
+        limit = factor * float(baseline.generalization_error)
+        cheapest, enough = fewest_bits(best, limit), None
+        for more in range(max(tried) + 1, 9) if cheapest is None else ():
+            if fewest_bits(_best_widths(task, [more], heat, require_stable), limit):
+                enough = more
+                break
     if not as_json:
-        print_theory(out, found, heat, baseline, best, unit, factor, cheapest)
+        print_theory(out, found, heat, baseline, best, unit, factor, cheapest, enough)
     if measure:
         from replicajax.trials import measure_widths
 
@@ -191,9 +223,8 @@ def optimize(
                     b,
                     np.geomspace(0.4, 4.0, 9) * unit,
                     heat,
-                    alpha=float(task.alpha),
+                    alpha=alpha,
                     ridge=float(task.ridge),
-                    baseline_ridge=baseline_ridge,
                     splits=splits,
                     sweeps=sweeps,
                     seed=seed,
@@ -201,7 +232,7 @@ def optimize(
                     tick=progress.advance,
                 )
         if not as_json:
-            print_measured(out, measured, best, unit)
+            print_measured(out, measured, unit)
     if figure is not None:
         with Progress("figure"):
             draw(figure, found, heat, tried, best, measured, unit, float(baseline.test_error))
@@ -225,14 +256,17 @@ def amp_command(
     exponent: Exponent = None,
     levels: Levels = None,
     iterations: Annotated[int, typer.Option(help="Most iterations of AMP.", min=1, max=10**6)] = 500,
-    damping: Annotated[float, typer.Option(help="Fraction of the old weights AMP keeps, in [0, 1).")] = 0.0,
+    damping: Annotated[float, typer.Option(help="Fraction of the old fields AMP keeps, in [0, 1).")] = 0.3,
     sweeps: Sweeps = 1000,
     rotate: Rotate = True,
     seed: Seed = 0,
     file: Annotated[Path | None, typer.Option("--out", help="Write codes, levels and axes here (.npz).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train quantized weights on rows of data by message passing and by sampling, and compare with theory."""
+    """Train quantized weights on rows of data by message passing and by sampling, and compare with theory.
+
+    On 4 of 5 rows where no --alpha is given; errors are of the others.
+    """
     if data is None:
         raise ProblemError("amp needs data: give --data FILE.csv --target COLUMN, or a bundled set")
     if beta is not None and math.isinf(beta):
@@ -244,13 +278,16 @@ def amp_command(
     chosen = _levels(levels, asked)
 
     start()
-    from replicajax import solve
-    from replicajax.cli._show import print_expected, print_json, print_trained, trained_report
-    from replicajax.trials import check_rows, train
+    import numpy as np
 
-    found = pose(asked)
-    task, heat = found.task, asked.get("beta", default_beta(float(found.task.noise)))
-    check_rows(found.X, found.y, task.alpha)
+    from replicajax import GivenData, solve
+    from replicajax.cli._show import print_expected, print_json, print_trained, trained_report
+    from replicajax.trials import split, train, training_rows
+
+    found = pose(asked, seed)
+    rows = split(found.X, found.y, training_rows(found.X, found.y, alpha), np.random.default_rng(seed))
+    task = GivenData(rows.X, rows.y, asked.get("ridge", 0.0))  # of what is trained on: nothing else is known yet
+    heat = asked.get("beta", default_beta(float(task.noise)))
     with Progress("theory" if chosen is not None or width is not None else "best width"):
         book = _book(task, heat, asked, chosen)
         expected = solve(task, book, heat)
@@ -258,15 +295,39 @@ def amp_command(
         print_expected(out, found, expected)
     effort = {"iterations": iterations, "damping": damping, "sweeps": sweeps}
     with Progress("training"):
-        trained = train(found.X, found.y, book, heat, task=task, rotate=rotate, seed=seed, **effort)
+        trained = train(
+            found.X, found.y, book, heat, alpha=alpha, ridge=asked.get("ridge", 0.0), rotate=rotate, seed=seed, **effort
+        )
     if file is not None:
-        trained.save(file, found.y_scale, found.y_mean)
+        trained.save(file, found.columns, found.target)
     if as_json:
         print_json(trained_report(found, trained, file))
     else:
         print_trained(out, trained, file)
     if not (trained.amp.converged and trained.solution.converged):
         raise typer.Exit(1)
+
+
+@app.command("predict")
+def predict_command(
+    model: Annotated[Path, typer.Argument(help="What amp --out wrote (.npz).")],
+    table: Annotated[Path, typer.Argument(help="CSV file with the columns it was trained on, in any order.")],
+    file: Annotated[Path | None, typer.Option("--out", help="Write the predictions here (.csv).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict the label of every row of a table with quantized weights; their error too, if the label is there."""
+    from replicajax.cli import _predict
+
+    readable("model", model, (".npz",))
+    writable("--out", file, (".csv",), str(table), model)
+    saved = _predict.read_model(model)
+    predicted, error = _predict.predict(saved, table)
+    if file is not None:
+        _predict.write_csv(file, saved, predicted)
+    if as_json:
+        print(_predict.as_json(predicted, error))
+    else:
+        _predict.show(out, saved, predicted, error, file)
 
 
 @app.command("phase-diagram")

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from replicajax.cli._refusal import refused
 from replicajax.cli._request import ProblemError, check, read_toml
-from replicajax.cli._table import columns_of
+from replicajax.cli._table import columns_of, listed
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from replicajax import LinearRegression
+    from replicajax.models import Task
 
+_FEWEST_ROWS = 8
 BUNDLED = ("digits", "diabetes", "breast_cancer", "wine", "iris")
-TRAINING_FRACTION = 0.8
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class Asked:
     data: str | None = None
     rows: "tuple[np.ndarray, np.ndarray] | None" = None
     """Features and label of a CSV file."""
+    columns: "list[str] | None" = None
+    """Names of the features."""
+    target: str | None = None
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.numbers.get(name, default)
@@ -36,12 +39,11 @@ class Asked:
 @dataclass(frozen=True)
 class Problem:
     name: str
-    task: "LinearRegression"
+    task: "Task"
     X: Any = None
     y: Any = None
-    y_mean: float = 0.0
-    y_scale: float = 1.0
-    """Of the labels before they were standardised."""
+    columns: "list[str] | None" = None
+    target: str | None = None
 
 
 def ask(data: str | None, target: str | None, toml: Path | None, **flags: float | None) -> Asked:
@@ -70,43 +72,57 @@ def ask(data: str | None, target: str | None, toml: Path | None, **flags: float 
         flag = "" if str(error).startswith("--") else "--data "
         bundled = "" if Path(data).exists() else f", or one of {', '.join(BUNDLED)}"
         raise ProblemError(f"{flag}{error}{bundled}") from None
-    return Asked(given, data, (frame.drop(columns=target).to_numpy(), frame[target].to_numpy()))
+    features = frame.drop(columns=target)
+    return Asked(given, data, (features.to_numpy(), frame[target].to_numpy()), list(features.columns), target)
 
 
-def pose(asked: Asked) -> Problem:
-    """The task; of data, features and standardised labels too."""
-    from replicajax import LinearRegression
-
+def pose(asked: Asked, seed: int = 0) -> Problem:
+    """The task.  Of data the theory of the rows themselves: all of them, each left out once, or alpha per column, chosen at
+    random, with errors on the rest."""
     if asked.data is None:
+        from replicajax import LinearRegression
+
         task = LinearRegression(
             asked.get("alpha"), asked.get("signal", 1.0), asked.get("noise", 0.1), asked.get("ridge", 0.0)
         )
         return Problem("linear regression", task)
     import numpy as np
 
-    data, alpha = asked.data, asked.get("alpha")
+    from replicajax import GivenData
+    from replicajax.models import Standard
+
+    data, alpha, ridge = asked.data, asked.get("alpha"), asked.get("ridge", 0.0)
     X, y = _bundled(data) if asked.rows is None else asked.rows
+    if len(y) < _FEWEST_ROWS:
+        raise ProblemError(f"--data {data} must have at least {_FEWEST_ROWS} rows, got {len(y)}")
     size = np.abs(y).max() or 1.0
-    mean, spread = (y / size).mean(), (y / size).std()
-    if spread <= 1e-12:
+    if (y / size).std() <= 1e-12:
         raise ProblemError(f"--data {data}: the target is the constant {y[0]:.6g}; there is nothing to learn")
-    y = (y / size - mean) / spread
     try:
-        task = LinearRegression.from_data(X, y, ridge=asked.get("ridge", 0.0))
+        kept = Standard.of(X, y / size).kept
+        features = kept.size
+        available = len(y) / features
+        if alpha is not None and alpha > available:
+            raise ProblemError(
+                f"--data {data}: --alpha must be positive and at most rows/features = {available:.4g}, got {alpha:g}"
+            )
+        if alpha is None:
+            task = GivenData.standardized(X, y, ridge)
+        else:
+            from replicajax.trials import split, training_rows
+
+            rows = split(X, y, training_rows(X, y, alpha), np.random.default_rng(seed), rotate=False)
+            task = GivenData(rows.X, rows.y, ridge, rows.X_test, rows.y_test)
     except ValueError as error:
         if not refused(error):
             raise
         raise ProblemError(f"--data {data}: {error}") from None
-    available = float(task.alpha)
-    if alpha is not None and alpha > available:
-        raise ProblemError(
-            f"--data {data}: --alpha must be positive and at most rows/features = {available:.4g}, got {alpha:g}"
-        )
-    wanted = TRAINING_FRACTION * available if alpha is None else alpha
-    task = LinearRegression(wanted, task.signal, task.noise, task.ridge)
-    features = round(len(y) / available)
-    name = f"{data}: {len(y)} rows, {features} features after whitening, label standardised"
-    return Problem(name, task, X, y, float(mean * size), float(spread * size))
+    left_out = np.setdiff1d(np.arange(X.shape[1]), kept)
+    name = f"{data}: {len(y)} rows of {features} columns"
+    if left_out.size:
+        which = f": {listed([asked.columns[i] for i in left_out])}" if asked.columns else ""
+        name += f" ({left_out.size} more left out, which no two rows vary in{which})"
+    return Problem(f"{name}, standardised by the rows trained on", task, X, y, asked.columns, asked.target)
 
 
 def _bundled(name: str) -> "tuple[np.ndarray, np.ndarray]":

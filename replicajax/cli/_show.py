@@ -3,20 +3,17 @@
 import json
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from replicajax import uniform
+from replicajax import LinearRegression
 from replicajax._writing import whole
 from replicajax.cli._console import written
-from replicajax.replica import solve_many
 
 _GRID = np.geomspace(0.1, 8.0, 81)
 """Widths drawn, in units of the teacher's standard deviation."""
@@ -44,6 +41,7 @@ def report(found, beta, baseline, best, measured, factor, cheapest, figure) -> d
             m = measured[bits]
             row["measured"] = {"width": m.widths, "error": m.error, "standard_error": m.standard_error}
             row["measured"] |= {"best_width": m.best_width, "ridge_error": m.ridge_errors.mean()}
+            row["measured"] |= {"theory": m.theory.mean(0)}
         rows.append(row)
     return {
         "problem": found.name,
@@ -58,7 +56,7 @@ def report(found, beta, baseline, best, measured, factor, cheapest, figure) -> d
 
 
 def trained_report(found, trained, path) -> dict[str, Any]:
-    s, amp = trained.solution, trained.amp
+    s, amp, held, error = trained.solution, trained.amp, trained.held_out, trained.standard_errors
     return {
         "problem": found.name,
         "task": {"alpha": s.task.alpha, "signal": s.task.signal, "noise": s.task.noise, "ridge": s.task.ridge},
@@ -66,15 +64,18 @@ def trained_report(found, trained, path) -> dict[str, Any]:
         "levels": s.codebook.levels,
         "training_rows": trained.training_rows,
         "held_out_rows": trained.held_out_rows,
-        "theory": {"test_error": s.test_error, "rounded_test_error": s.rounded_error + s.task.noise}
-        | {"replicon": s.replicon, "stable": s.stable, "converged": s.converged},
+        "theory": {"test_error": s.test_error, "rounded_test_error": s.rounded_error}
+        | {"replicon": s.replicon, "stable": s.stable, "converged": s.converged}
+        | {"left_out_error": trained.left_out.test_error, "left_out_rounded_error": trained.left_out.rounded_error},
         "amp": {"converged": amp.converged, "steps": amp.steps, "last_change": amp.trajectory.residual[-1]}
         | {"replicon": amp.replicon}
         | {"estimated_test_error": amp.test_error, "estimated_rounded_test_error": amp.rounded_test_error}
-        | {"held_out_error": trained.held_out.amp, "held_out_rounded_error": trained.held_out.amp_rounded},
+        | {"held_out_error": held.amp, "held_out_rounded_error": held.amp_rounded}
+        | {"standard_error": error.amp, "rounded_standard_error": error.amp_rounded},
         "gibbs": {"energy": trained.gibbs.energy, "energy_spread": trained.gibbs.energy_spread}
-        | {"held_out_error": trained.held_out.gibbs, "held_out_rounded_error": trained.held_out.gibbs_rounded},
-        "constant": {"held_out_error": trained.held_out.constant},
+        | {"held_out_error": held.gibbs, "held_out_rounded_error": held.gibbs_rounded}
+        | {"standard_error": error.gibbs, "rounded_standard_error": error.gibbs_rounded},
+        "constant": {"held_out_error": held.constant, "standard_error": error.constant},
         "method": trained.method,
         "codes": trained.codes,
         "out": None if path is None else str(path),
@@ -86,39 +87,56 @@ def print_expected(out: Console, found, solution) -> None:
     print_name(out, found)
     out.print(f"{solution.codebook}, beta {solution.beta:.4g}", markup=False, highlight=False)
     out.print(
-        f"expected test error {solution.test_error:.4f}, of the most probable levels "
-        f"{solution.rounded_error + solution.task.noise:.4f}",
+        f"expected test error {solution.test_error:.4f}, of the most probable levels {solution.rounded_error:.4f} "
+        f"(training rows left out one by one)",
         highlight=False,
     )
 
 
 def print_trained(out: Console, trained, path) -> None:
     out.print(f"{trained.training_rows} rows to train on, {trained.held_out_rows} held out")
-    s, amp, held = trained.solution, trained.amp, trained.held_out
+    s, amp, held, error = trained.solution, trained.amp, trained.held_out, trained.standard_errors
     table = Table()
     table.add_column("")
     for head in ("mean weights", "most probable levels"):
         table.add_column(f"test error,\n{head}", justify="right")
     table.add_column("status")
     state = "stable" if s.stable else "unstable: AMP need not converge"
-    table.add_row("theory, from two moments", f"{s.test_error:.4f}", f"{s.rounded_error + s.task.noise:.4f}", state)
+    left = trained.left_out
+    table.add_row("theory, left out", f"{left.test_error:.4f}", f"{left.rounded_error:.4f}", state)
+    table.add_row("theory, held out", f"{s.test_error:.4f}", f"{s.rounded_error:.4f}", "")
     state = (
         f"converged in {int(amp.steps)} iterations"
         if amp.converged
         else f"NOT CONVERGED in {int(amp.steps)} iterations"
     )
     table.add_row("AMP, its own estimate", f"{amp.test_error:.4f}", f"{amp.rounded_test_error:.4f}", state)
-    table.add_row("AMP, held out", f"{held.amp:.4f}", f"{held.amp_rounded:.4f}", "")
-    spread = f"R-hat {float(trained.gibbs.energy_spread):.3f}"
-    table.add_row("Gibbs, held out", f"{held.gibbs:.4f}", f"{held.gibbs_rounded:.4f}", spread)
-    table.add_row("mean label, held out", f"{held.constant:.4f}", "", "")
+    measured = [
+        ("AMP, held out", (held.amp, error.amp), (held.amp_rounded, error.amp_rounded), ""),
+        (
+            "Gibbs, held out",
+            (held.gibbs, error.gibbs),
+            (held.gibbs_rounded, error.gibbs_rounded),
+            f"R-hat {float(trained.gibbs.energy_spread):.3f}",
+        ),
+        ("mean label, held out", (held.constant, error.constant), None, ""),
+    ]
+    for name, mean, rounded, status in measured:
+        each = ("" if x is None else f"{x[0]:.4f} ± {x[1]:.4f}" for x in (mean, rounded))
+        table.add_row(name, *each, status)
     out.print(table)
     if amp.converged and amp.replicon <= 0:
         out.print("AMP's fixed point is unstable (replicon below 0): its estimates are not to be trusted.")
     if not amp.converged:
-        out.print("AMP did not converge: try --damping 0.5; its numbers mean nothing, the codes are the sampler's.")
+        out.print("AMP did not converge: try --damping 0.7; its numbers mean nothing, the codes are the sampler's.")
     if path is not None:
         written(f"Codes of {'AMP' if trained.method == 'amp' else 'the sampler'}", path)
+        features, bits = len(trained.codes), s.codebook.bits
+        out.print(
+            f"{features} codes of {bits:.3g} bits, {math.ceil(features * bits / 8)} bytes, and a map of "
+            f"{trained.map.nbytes:,} bytes to their axes: for a single label quantization saves no memory.",
+            highlight=False,
+        )
 
 
 def print_json(value: Any) -> None:
@@ -141,36 +159,45 @@ def print_name(out: Console, found) -> None:
     out.print(found.name, style="bold", markup=False, highlight=False)
 
 
-def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheapest) -> None:
+def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheapest, enough) -> None:
     task = found.task
     print_name(out, found)
-    out.print(
-        f"alpha {task.alpha:.4g} rows per feature, signal {task.signal:.4g}, noise {task.noise:.4g}, "
-        f"ridge {task.ridge:.4g}, beta {beta:.4g}",
-        highlight=False,
-    )
-    table = _plain_table("bits", "width", "width/σ", "error", "ratio", "replicon", "phase")
+    known = isinstance(task, LinearRegression)
+    numbers = f"noise {task.noise:.4g}, beta {beta:.4g}"
+    if known:
+        numbers = (
+            f"alpha {task.alpha:.4g} rows per feature, signal {task.signal:.4g}, ridge {task.ridge:.4g}, {numbers}"
+        )
+    else:
+        numbers = f"{task}, {numbers}"
+    out.print(numbers, highlight=False)
+    table = _plain_table("bits", "width", "width/σ", "error", "increase", "ratio", "rounded", "replicon", "phase")
+    ratio_of = float(baseline.generalization_error)
+    noise = float(task.noise) if known else 0.0
     for bits, b in best.items():
         s = b.solution
         if not b.converged:
             reason = "no stable width" if jnp.isnan(b.width) else "not converged"
-            table.add_row(str(bits), "–", "–", "–", "–", "–", reason)
+            table.add_row(str(bits), *["–"] * 7, reason)
             continue
         phase = "stable" if s.stable else "unstable"
         phase += ", limit" if b.at_stability_limit else ", at range end" if b.at_edge else ""
-        ratio = float(b.generalization_error) / float(baseline.generalization_error)
-        row = [str(bits), f"{b.width:.4f}", f"{b.width / unit:.2f}", f"{s.test_error:.4f}", f"{ratio:.3f}"]
+        increase = 100 * (float(s.test_error) / float(baseline.test_error) - 1)
+        row = [str(bits), f"{b.width:.4f}", f"{b.width / unit:.2f}", f"{s.test_error:.4f}", f"{increase:+.1f} %"]
+        row += [f"{float(b.generalization_error) / ratio_of:.3f}", f"{s.rounded_error + noise:.4f}"]
         table.add_row(*row, f"{s.replicon:.3f}", phase, style="bold green" if bits == cheapest else None)
-    table.add_row("real", "–", "–", f"{baseline.test_error:.4f}", "1.000", "", "ridge")
+    table.add_row("real", "–", "–", f"{baseline.test_error:.4f}", "", "1.000", "", "", "ridge")
     out.print(table)
+    what = "error less noise over ridge's" if known else "error over ridge's"
     out.print(
-        "error: mean squared test error; ratio: error less noise, over that of the best unquantized (ridge) fit; "
-        "σ = √signal.",
+        f"error: mean squared test error{'' if known else f' ({task.error_is})'}; increase: over the best unquantized "
+        f"(ridge) fit; ratio: {what}; rounded: of the most probable levels; σ = √signal.",
         style="dim",
         highlight=False,
     )
     if cheapest is None:
-        out.print(f"No bit width tried comes within {factor:g} × the unquantized error.", highlight=False)
+        more = f": {enough} would" if enough else ", nor would 8" if max(best) < 8 else ""
+        out.print(f"No bit width tried comes within {factor:g} × the unquantized error{more}.", highlight=False)
     else:
         b = best[cheapest]
         out.print(
@@ -179,15 +206,19 @@ def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheape
         )
 
 
-def print_measured(out: Console, measured, best, unit) -> None:
-    """Held-out rows beside the theory above them."""
+def print_measured(out: Console, measured, unit) -> None:
+    """Held-out rows beside the theory of the same splits."""
     table = _plain_table("bits", "best/σ", "measured", "theory")
     for bits, m in measured.items():
-        i, b = int(jnp.argmin(m.error)), best[bits]
-        theory = f"{b.solution.test_error:.3f}" if b.converged else "–"
-        table.add_row(str(bits), f"{m.best_width / unit:.2f}", f"{m.error[i]:.3f} ± {m.standard_error[i]:.3f}", theory)
+        i = int(np.argmin(m.error))
+        row = (
+            f"{m.best_width / unit:.2f}",
+            f"{m.error[i]:.3f} ± {m.standard_error[i]:.3f}",
+            f"{m.theory.mean(0)[i]:.3f}",
+        )
+        table.add_row(str(bits), *row)
     m = next(iter(measured.values()))
-    errors = np.asarray(m.ridge_errors)
+    errors = m.ridge_errors
     table.add_row("real", "", f"{errors.mean():.3f} ± {errors.std(ddof=1) / math.sqrt(len(errors)):.3f}", "")
     out.print(table)
     out.print(
@@ -205,23 +236,33 @@ def _plain_table(*heads: str) -> Table:
 
 
 def draw(path: Path, found, beta, tried: Sequence[int], best, measured, unit: float, baseline: float) -> None:
+    """Theory over widths; of measured splits their mean, optimum included."""
     from matplotlib.figure import Figure
 
     from replicajax.plot import WidthCurve, plot_widths
+    from replicajax.trials import predict_widths
 
-    task, widths = found.task, _GRID * unit
-    tasks, betas = jax.tree.map(lambda x: np.broadcast_to(x, (len(widths), *np.shape(x))), (task, np.asarray(beta)))
-    curves = []
+    widths, curves = _GRID * unit, []
     for bits in tried:
-        s = solve_many(tasks, jax.jit(jax.vmap(partial(uniform, bits)))(widths), betas)
-        width, error = float(best[bits].width), float(best[bits].solution.test_error)
-        errors = np.where(np.asarray(s.converged), np.asarray(s.test_error), np.nan)
-        curves.append(WidthCurve(bits, widths.tolist(), errors.tolist(), np.asarray(s.stable).tolist(), width, error))
+        tasks = measured[bits].tasks if measured else [found.task]
+        each = [predict_widths(task, bits, widths, beta) for task in tasks]
+        error = np.mean([np.where(s.converged, s.test_error, np.nan) for s in each], 0)
+        stable = np.mean([s.stable for s in each], 0) > 0.5
+        width = float(best[bits].width)
+        lowest = float(best[bits].solution.test_error)
+        if measured:
+            k = int(np.nanargmin(error))
+            width, lowest = float(widths[k]), float(error[k])
+        curves.append(WidthCurve(bits, widths.tolist(), error.tolist(), stable.tolist(), width, lowest))
+    if measured:
+        baseline = float(np.mean(measured[tried[0]].ridge_errors))
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     plot_widths(axes, curves, unit=unit, baseline=baseline, measured=measured)
     name = found.name.replace("$", r"\$")  # matplotlib would take it for mathematics
-    numbers = f"alpha {task.alpha:.3g}, signal {task.signal:.3g}, noise {task.noise:.3g}, beta {beta:.3g}"
+    numbers = (
+        f"alpha {found.task.alpha:.3g}, signal {found.task.signal:.3g}, noise {found.task.noise:.3g}, beta {beta:.3g}"
+    )
     axes.set_title(f"{name}\n{numbers}", fontsize=9)
     save(figure, path, 160)
 

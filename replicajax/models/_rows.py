@@ -204,7 +204,7 @@ class Standard(NamedTuple):
     """Columns less their mean, over deviation times sqrt(columns); labels less theirs, over their deviation."""
 
     kept: np.ndarray
-    """Columns that vary."""
+    """Columns that vary, also without any one row: of another nothing can be learnt that would hold for the next row."""
     mean: np.ndarray
     spread: np.ndarray
     """Deviation times sqrt(columns), so that rows have variance 1/columns."""
@@ -216,9 +216,12 @@ class Standard(NamedTuple):
         """Of these rows.  Raises ValueError where no column varies, or y does not."""
         X, y = _table("X", X, "y", y)
         mean, spread, centre, scale = X.mean(0), X.std(0), float(y.mean()), float(y.std())
-        kept = np.flatnonzero(spread > np.sqrt(_FLAT) * np.maximum(spread.max(), np.abs(mean) * 1e-3))
+        varies = spread > np.sqrt(_FLAT) * np.maximum(spread.max(), np.abs(mean) * 1e-3)
+        n, most = len(y), np.abs(X - mean).max(0)
+        left = spread**2 - most**2 / max(n - 1, 1)  # of the variance, times n/(n−1), without the row that is farthest
+        kept = np.flatnonzero(varies & (left > 1e-6 * spread**2))
         if not kept.size:
-            raise ValueError(f"X must have a column that varies, got {X.shape[1]} constant columns")
+            raise ValueError(f"X must have a column that varies in two rows or more, got none of {X.shape[1]}")
         if scale <= 1e-12 * max(abs(centre), 1e-300):
             raise ValueError(f"y must vary, got the constant label {centre:.6g} in all {len(y)} rows")
         return cls(kept, mean[kept], spread[kept] * np.sqrt(kept.size), centre, scale)

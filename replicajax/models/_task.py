@@ -98,9 +98,8 @@ class Taught(Task):
 def with_limit(task: Task, beta: Any) -> None:
     """Raises ValueError where beta = inf is asked of a channel whose limit is not known."""
     if not task.closed and not _checks.is_traced(beta) and np.isinf(np.asarray(beta)).any():
-        raise ValueError(
-            f"beta must be finite for a task with {task.loss}, got inf (only the square loss has its limit)"
-        )
+        what = f"a {type(task).__name__} with {task.loss}"
+        raise ValueError(f"beta must be finite for {what}, got inf (LinearRegression with square loss has its limit)")
 
 
 def square_only(task: Task, what: str) -> None:

@@ -80,7 +80,7 @@ def plot_widths(
     if measured:
         keys.append(axes.errorbar([], [], [], fmt="ko", ms=4, capsize=2, label="measured, held-out rows (±1 s.e.)"))
     if baseline is not None:
-        keys.append(axes.plot([], [], color="0.5", ls="--", lw=1, label="unquantized (theory)")[0])
+        keys.append(axes.plot([], [], color="0.5", ls="--", lw=1, label="unquantized (ridge)")[0])
     axes.legend(
         handles + keys,
         labels + [k.get_label() for k in keys],

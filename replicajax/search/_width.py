@@ -165,7 +165,7 @@ def _best(on: Backend, probe, unit, require_stable: bool):
     here, there = jax.tree.map(lambda a: a[:-1], scan), jax.tree.map(lambda a: a[1:], scan)
     lower = xp.minimum(eg[:-1], eg[1:])
     dips = (here.slope < 0) & (there.slope >= 0) & here.sound & there.sound & xp.isfinite(lower)
-    brackets = _lowest(xp, dips, lower, here, there)
+    brackets = _lowest(xp, dips & (_depth(xp, here, there) <= eg.min()), lower, here, there)
     is_limit = np.zeros(_REFINED, bool)
     if require_stable:
         stable, unstable = scan.sound & (scan.replicon > 0), scan.sound & ~(scan.replicon > 0)
@@ -191,6 +191,21 @@ def _best(on: Backend, probe, unit, require_stable: bool):
     return candidates.x[winner][None], found
 
 
+_DEEPER = 10
+"""How many times deeper than its tangents say a dip may be."""
+
+
+def _depth(xp: Any, here: _Probe, there: _Probe):
+    """What a minimum between two probes can be at best.
+
+    Where eg jumps from branch to branch there is none, and a search for it would be long; mostly it could not win.
+    """
+    bend = there.slope - here.slope
+    fall = here.slope * (here.eg - there.eg + there.slope * (there.x - here.x)) / xp.where(bend > 0, bend, 1.0)
+    lower = xp.minimum(here.eg, there.eg)
+    return lower - _DEEPER * (lower - here.eg - fall)
+
+
 def _choose(xp: Any, flag, yes: _Probe, no: _Probe) -> _Probe:
     return jax.tree.map(lambda a, b: xp.where(flag, a, b), yes, no)
 
@@ -198,8 +213,10 @@ def _choose(xp: Any, flag, yes: _Probe, no: _Probe) -> _Probe:
 def _lowest(xp: Any, flags, eg, here: _Probe, there: _Probe):
     """The _REFINED flagged brackets of lowest eg, as (left or stable end, other end, whether it was flagged)."""
     order = xp.argsort(xp.where(flags, eg, xp.inf))[:_REFINED]
+    real = flags[order]
+    order = xp.where(real, order, order[0])  # the others are looked at in vain: let them be no harder than this one
     take = partial(jax.tree.map, lambda a: a[order])
-    return take(here), take(there), flags[order]
+    return take(here), take(there), real
 
 
 def _refine(on: Backend, probe, first: _Probe, second: _Probe, real, is_limit):

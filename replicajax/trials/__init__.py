@@ -17,12 +17,15 @@ from replicajax.trials._divergence import quantize_weights as quantize_weights
 from replicajax.trials._divergence import weight_matrices as weight_matrices
 from replicajax.trials._measure import HeldOut as HeldOut
 from replicajax.trials._measure import measure_widths as measure_widths
+from replicajax.trials._measure import predict_widths as predict_widths
 from replicajax.trials._sgd import Dither as Dither
 from replicajax.trials._sgd import FloatGrid as FloatGrid
 from replicajax.trials._sgd import IntegerGrid as IntegerGrid
 from replicajax.trials._sgd import SimulatedRisk as SimulatedRisk
 from replicajax.trials._sgd import simulate_sgd as simulate_sgd
-from replicajax.trials._split import check_rows as check_rows
+from replicajax.trials._split import Split as Split
+from replicajax.trials._split import split as split
+from replicajax.trials._split import training_rows as training_rows
 from replicajax.trials._train import HeldOutErrors as HeldOutErrors
 from replicajax.trials._train import Trained as Trained
 from replicajax.trials._train import train as train

@@ -11,31 +11,45 @@ from jaxtyping import Array, ArrayLike, Float
 from replicajax import _checks
 from replicajax.amp import gibbs
 from replicajax.codebooks import Codebook, uniform
-from replicajax.trials._split import Split, prepare, split
+from replicajax.models import GivenData, Task
+from replicajax.replica import Solution, optimal_ridge, ridge_regression, solve_many
+from replicajax.trials._split import split, training_rows
 
 
 class HeldOut(eqx.Module):
-    """Held-out mean squared errors of the mean predictor, in units of the squared labels."""
+    """Held-out mean squared errors of the mean predictor, in units of the variance of the labels trained on."""
 
-    widths: Float[Array, " widths"]
-    errors: Float[Array, "splits widths"]
-    ridge_errors: Float[Array, " splits"]
-    """Of unquantized ridge regression with `baseline_ridge`, on the same splits."""
+    widths: Float[np.ndarray, " widths"]
+    errors: Float[np.ndarray, "splits widths"]
+    """Measured."""
+    theory: Float[np.ndarray, "splits widths"]
+    """Predicted from the same rows (`GivenData`)."""
+    ridge_errors: Float[np.ndarray, " splits"]
+    """Of unquantized ridge regression on the same columns and splits."""
+    tasks: tuple[GivenData, ...]
+    """Of each split."""
     training_rows: int = eqx.field(static=True)
     held_out_rows: int = eqx.field(static=True)
 
     @property
-    def error(self) -> Float[Array, " widths"]:
+    def error(self) -> Float[np.ndarray, " widths"]:
         return self.errors.mean(0)
 
     @property
-    def standard_error(self) -> Float[Array, " widths"]:
+    def standard_error(self) -> Float[np.ndarray, " widths"]:
         """Of `error`, from the scatter over splits."""
         return self.errors.std(0, ddof=1) / np.sqrt(self.errors.shape[0])
 
     @property
-    def best_width(self) -> Float[Array, ""]:
-        return self.widths[jnp.argmin(self.error)]
+    def best_width(self) -> float:
+        return float(self.widths[np.argmin(self.error)])
+
+
+def predict_widths(task: Task, bits: int, widths: Float[np.ndarray, " widths"], beta: ArrayLike) -> Solution:
+    """The theory at many widths."""
+    levels = np.asarray(widths, float)[:, None] * np.linspace(-1, 1, 2**bits)
+    tasks, betas = jax.tree.map(lambda x: np.broadcast_to(x, (len(widths), *np.shape(x))), (task, np.asarray(beta)))
+    return solve_many(tasks, eqx.tree_at(lambda b: b.levels, uniform(bits, 1.0), levels), betas)
 
 
 def measure_widths(
@@ -45,62 +59,59 @@ def measure_widths(
     widths: Sequence[float] | Float[np.ndarray, " widths"],
     beta: ArrayLike,
     *,
-    alpha: float,
+    alpha: float | None = None,
     ridge: ArrayLike = 0.0,
-    baseline_ridge: ArrayLike = 0.0,
+    baseline_ridge: ArrayLike | None = None,
     splits: int = 4,
     sweeps: int = 400,
     seed: int = 0,
     rotate: bool = True,
     tick: Callable[[], None] = lambda: None,
 ) -> HeldOut:
-    """Train by Gibbs sampling on random subsets of rows, test on the rest.
+    """Train by Gibbs sampling on random subsets of rows, test on the rest, beside the theory of the same rows.
 
-    Features are whitened on all rows (labels play no part in that), so that training rows are draws with covariance I as
-    the theory has them; each split trains on alpha N of the rows.  Whitening leaves a rotation free, and quantization
-    feels it: in the principal axes of real data the teacher has few large weights and many small ones, which a random
-    rotation makes nearly Gaussian (practitioners rotate weights before quantizing them for the same reason).  Features
-    that are far from Gaussian stay so to some degree.
+    Columns and labels are standardised by the training rows alone, and weights quantized in axes turned at random, as the
+    theory has them (practitioners rotate weights before quantizing them for a like reason).
 
     Args:
-      X: (rows, columns), y: (rows,), any scale; both are centred.
-      bits, widths: uniform codebooks to measure.
+      X: (rows, columns), y: (rows,), any scale.
+      bits, widths: uniform codebooks to measure, in units of the standardised weights (`GivenData.signal` is their mean
+        square).
       beta: inverse temperature, finite.
-      alpha: training rows per feature; at least 8 rows must be left to test on.
-      ridge: coefficient of |w|²/2 while sampling; baseline_ridge: that of the unquantized fit beside it.
+      alpha: training rows per column that varies; 4 of 5 rows if None.  At least 8 rows must be left to test on.
+      ridge: coefficient of |w|²/2 while sampling; baseline_ridge: that of the unquantized fit beside it, chosen on each
+        split's training rows if None.
       splits: random splits (at least 2, for error bars).  sweeps: Gibbs sweeps averaged over.
-      rotate: quantize in randomly rotated axes, another rotation each split; False is the principal axes
-        (arbitrary ones where several directions have the same variance).
+      rotate: quantize in randomly turned axes, another turn each split; False is along the columns.
       tick: called after each split, for a progress bar.
 
     Raises:
       TypeError, ValueError: bad arguments, or too few rows for this alpha.
     """
     splits = _checks.integer("splits", splits, 2, 10**4)
-    _checks.positive("beta", beta)
-    ridge, baseline_ridge = _checks.nonnegative("ridge", ridge), _checks.nonnegative("baseline_ridge", baseline_ridge)
-    data = prepare(X, y, alpha)
-    levels = jnp.stack([uniform(bits, w).levels for w in widths])
-    errors, baselines = [], []
-    for key in jax.random.split(jax.random.key(seed), splits):
-        shuffle, turn, sample = jax.random.split(key, 3)
-        rows = split(data, shuffle, turn, rotate)
-        one, baseline = _one_split(rows, levels, beta, ridge, baseline_ridge, sweeps, sample)
-        errors.append(jax.block_until_ready(one))
-        baselines.append(baseline)
+    beta = _checks.positive("beta", beta)
+    ridge = _checks.nonnegative("ridge", ridge)
+    training = training_rows(X, y, alpha)
+    widths = np.asarray(widths, float)
+    levels = jnp.asarray(widths[:, None] * np.linspace(-1, 1, 2**bits))
+    errors, theory, baselines, tasks = [], [], [], []
+    for number in range(splits):
+        rows = split(X, y, training, np.random.default_rng((seed, number)), rotate)
+        task = GivenData(rows.X, rows.y, ridge, rows.X_test, rows.y_test)
+        own = optimal_ridge(task) if baseline_ridge is None else baseline_ridge
+        baselines.append(ridge_regression(task, own).generalization_error)
+        theory.append(predict_widths(task, bits, widths, beta).generalization_error)
+        errors.append(np.asarray(_sampled(*rows[:4], levels, beta, ridge, sweeps, jax.random.key(seed + number))))
+        tasks.append(task)
         tick()
-    held_out = len(data.y) - data.training
-    return HeldOut(jnp.asarray(widths), jnp.stack(errors), jnp.stack(baselines), data.training, held_out)
+    measured, predicted, unquantized = map(np.array, (errors, theory, baselines))
+    return HeldOut(widths, measured, predicted, unquantized, tuple(tasks), training, len(np.asarray(y)) - training)
 
 
 @eqx.filter_jit
-def _one_split(rows: Split, levels, beta, ridge, baseline_ridge, sweeps, key):
-    X, y, X_test, y_test, _ = rows
-
+def _sampled(X, y, X_test, y_test, levels, beta, ridge, sweeps, key) -> Float[Array, " widths"]:
     def quantized(levels):
         w = gibbs(X, y, Codebook(levels), beta, ridge=ridge, sweeps=sweeps, key=key).weights
         return jnp.mean((y_test - X_test @ w) ** 2)
 
-    gram = X.T @ X + baseline_ridge * jnp.eye(X.shape[1])
-    w = jnp.linalg.lstsq(gram, X.T @ y)[0]
-    return jax.vmap(quantized)(levels), jnp.mean((y_test - X_test @ w) ** 2)
+    return jax.vmap(quantized)(levels)

@@ -1,66 +1,55 @@
-"""Real rows made into what the theory is about: whitened, rotated, and split into rows to train on and rows held out."""
+"""Real rows made into what is trained and tested on: standardised by the rows trained on, and turned."""
 
 from typing import NamedTuple
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import ArrayLike, Float
 
 from replicajax import _checks
-from replicajax.models import Whitening, whitening
+from replicajax.models import Standard
 
 _FEWEST_HELD_OUT = 8
 
 
-class Rows(NamedTuple):
-    """Whitened features (all rows take part in that, labels none) and centred labels."""
-
-    whitening: Whitening
-    Z: Float[Array, "rows features"]
-    y: Float[Array, " rows"]
-    y_mean: Float[Array, ""]
-    training: int
-
-
 class Split(NamedTuple):
-    X: Float[Array, "training features"]
-    y: Float[Array, " training"]
-    X_test: Float[Array, "held_out features"]
-    y_test: Float[Array, " held_out"]
-    map: Float[Array, "columns features"]
-    """From centred columns to X, whose entries have variance 1/features."""
+    X: Float[np.ndarray, "training features"]
+    y: Float[np.ndarray, " training"]
+    X_test: Float[np.ndarray, "held_out features"]
+    y_test: Float[np.ndarray, " held_out"]
+    standard: Standard
+    """Of the training rows: what was done to columns and labels."""
+    axes: Float[np.ndarray, "features features"]
+    """In which weights are quantized."""
 
 
-def prepare(X, y, alpha) -> Rows:
-    """Raises ValueError where `alpha` leaves fewer than 8 rows to test on."""
-    X = _checks.matrix("X", X)
-    y = _checks.vector("y", y, X.shape[0], "row of X")
-    whiten = whitening(X)
-    Z = whiten(X)
-    rows, features = Z.shape
-    training = int(round(float(_checks.positive("alpha", alpha)) * features))
-    if not 1 <= training <= rows - _FEWEST_HELD_OUT:
+def training_rows(X: ArrayLike, y: ArrayLike, alpha: ArrayLike | None) -> int:
+    """How many rows to train on: alpha for each column that varies, or 4 of 5 if None.
+
+    Raises ValueError, before anything is trained, where fewer than 8 would be left to test on.
+    """
+    X = np.asarray(_checks.matrix("X", X))
+    y = np.asarray(_checks.vector("y", y, X.shape[0], "row of X"))
+    rows, features = X.shape[0], Standard.of(X, y).kept.size
+    training = round(0.8 * rows if alpha is None else float(_checks.positive("alpha", alpha)) * features)
+    if not 2 <= training <= rows - _FEWEST_HELD_OUT:
+        asked = "" if alpha is None else f" alpha {float(np.asarray(alpha)):.4g}, that is"
         raise ValueError(
-            f"alpha must leave at least {_FEWEST_HELD_OUT} of the {rows} rows to test on, got alpha {float(alpha):.4g}, "
-            f"that is {training} training rows of {features} features"
+            f"alpha must leave at least {_FEWEST_HELD_OUT} of the {rows} rows to test on and 2 to train on, got{asked} "
+            f"{training} training rows of {features} features"
         )
-    return Rows(whiten, Z, y - y.mean(), y.mean(), training)
+    return training
 
 
-def check_rows(X, y, alpha) -> None:
-    """Raises ValueError, before anything is trained, where `alpha` leaves fewer than 8 rows to test on."""
-    prepare(X, y, alpha)
-
-
-@eqx.filter_jit
-def split(rows: Rows, for_rows: PRNGKeyArray, for_axes: PRNGKeyArray, rotate: bool) -> Split:
-    """Training rows at random; whitening leaves a rotation free, and `rotate` draws it."""
-    n, features = rows.Z.shape
-    dtype = rows.Z.dtype
-    axes = jax.random.orthogonal(for_axes, features, dtype=dtype) if rotate else jnp.eye(features, dtype=dtype)
-    axes = axes / jnp.sqrt(features)
-    Z = rows.Z @ axes
-    order = jax.random.permutation(for_rows, n)
-    train, test = order[: rows.training], order[rows.training :]
-    return Split(Z[train], rows.y[train], Z[test], rows.y[test], rows.whitening.map @ axes)
+def split(X: ArrayLike, y: ArrayLike, training: int, rng: np.random.Generator, rotate: bool = True) -> Split:
+    """Training rows at random; no number of the others plays a part in what is done to them."""
+    X, y = np.asarray(X, float), np.asarray(y, float)
+    order = rng.permutation(len(y))
+    train, test = order[:training], order[training:]
+    standard = Standard.of(X[train], y[train])
+    features = standard.kept.size
+    axes = np.eye(features)
+    if rotate:
+        Q, R = np.linalg.qr(rng.normal(size=(features, features)))
+        axes = Q * np.sign(np.diag(R))
+    X, y = standard.features(X) @ axes, standard.labels(y)
+    return Split(X[train], y[train], X[test], y[test], standard, axes)

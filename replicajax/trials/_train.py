@@ -1,6 +1,7 @@
 """A quantized linear model trained on real rows, by message passing and by sampling, beside its prediction."""
 
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,15 +11,15 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from replicajax import _checks
 from replicajax._writing import whole
-from replicajax.amp import AMPResult, GibbsSample, amp, gibbs
+from replicajax.amp import AMPResult, GibbsSample, gibbs, vamp
 from replicajax.codebooks import Codebook
-from replicajax.models import LinearRegression
+from replicajax.models import GivenData, Standard
 from replicajax.replica import Solution, solve
-from replicajax.trials._split import prepare, split
+from replicajax.trials._split import split, training_rows
 
 
 class HeldOutErrors(eqx.Module):
-    """Mean squared errors on the rows held out."""
+    """Mean squared errors on the rows held out, in units of the variance of the labels trained on."""
 
     amp: Float[Array, ""]
     amp_rounded: Float[Array, ""]
@@ -29,21 +30,26 @@ class HeldOutErrors(eqx.Module):
 
 
 class Trained(eqx.Module):
-    """y ≈ y_mean + (x − x_mean) map quantized."""
+    """y ≈ y_mean + y_scale (x − x_mean) map quantized."""
 
     solution: Solution
-    """Theory at the task read off the data."""
+    """Theory of the rows trained on, its errors on those held out."""
+    left_out: Solution
+    """The same with its errors on training rows left out one by one: what is known before any other row is seen."""
     amp: AMPResult
     gibbs: GibbsSample
     held_out: HeldOutErrors
+    standard_errors: HeldOutErrors
+    """Of `held_out`, from the scatter over rows."""
     codes: Int[Array, " features"]
     """Level indices of the quantized model: AMP's where it converged, else the nearest to the sampled means."""
     method: str = eqx.field(static=True)
     """"amp" or "gibbs": whose codes these are."""
-    x_mean: Float[Array, " columns"]
-    map: Float[Array, "columns features"]
-    """Centres aside, from the columns of X to the axes that were quantized."""
-    y_mean: Float[Array, ""]
+    x_mean: Float[np.ndarray, " columns"]
+    map: Float[np.ndarray, "columns features"]
+    """Centres aside, from the columns of X to the axes that were quantized; columns that did not vary have no part."""
+    y_mean: float
+    y_scale: float
     training_rows: int = eqx.field(static=True)
     held_out_rows: int = eqx.field(static=True)
 
@@ -53,23 +59,25 @@ class Trained(eqx.Module):
 
     def predict(self, X: ArrayLike) -> Float[Array, " rows"]:
         """Labels of new rows, in the scale of the y trained on."""
-        return self.y_mean + (_checks.matrix("X", X) - self.x_mean) @ self.map @ self.quantized
+        return self.y_mean + self.y_scale * ((_checks.matrix("X", X) - self.x_mean) @ self.map @ self.quantized)
 
-    def save(self, path: str | Path, y_scale: float = 1.0, y_offset: float = 0.0) -> None:
-        """NumPy archive: codes (smallest unsigned type), levels, x_mean, map, y_mean, y_scale, method.
+    def save(self, path: str | Path, columns: list[str] | None = None, target: str | None = None) -> None:
+        """NumPy archive: codes (smallest unsigned type), levels, x_mean, map, y_mean, y_scale, method, columns, target.
 
-        A label is y_mean + y_scale (x − x_mean) map levels[codes]; y_scale and y_offset undo a standardisation of the
-        labels made before training.  Raises OSError where `path` cannot be written; what was there stays then.
+        A label is y_mean + y_scale (x − x_mean) map levels[codes].  Raises OSError where `path` cannot be written; what was
+        there stays then.
         """
         K = len(self.solution.codebook)
-        arrays = {
+        arrays: dict[str, Any] = {
             "codes": np.asarray(self.codes).astype(np.min_scalar_type(K - 1)),
             "levels": np.asarray(self.solution.codebook.levels),
-            "x_mean": np.asarray(self.x_mean),
-            "map": np.asarray(self.map),
-            "y_mean": y_offset + y_scale * np.asarray(self.y_mean),
-            "y_scale": np.asarray(y_scale),
+            "x_mean": self.x_mean,
+            "map": self.map,
+            "y_mean": np.asarray(self.y_mean),
+            "y_scale": np.asarray(self.y_scale),
             "method": np.asarray(self.method),
+            "columns": np.asarray(columns or [f"x{i}" for i in range(len(self.x_mean))], str),
+            "target": np.asarray(target or "y", str),
         }
         with whole(path) as file:
             np.savez(file, **arrays)
@@ -81,57 +89,58 @@ def train(
     codebook: Codebook,
     beta: ArrayLike,
     *,
-    task: LinearRegression,
+    alpha: float | None = None,
+    ridge: ArrayLike = 0.0,
     iterations: int = 500,
-    damping: float = 0.0,
+    damping: float = 0.3,
     sweeps: int = 1000,
     rotate: bool = True,
     seed: int = 0,
 ) -> Trained:
-    """Train on alpha N random rows with AMP and with a Gibbs sampler, test on the rest.
+    """Train on random rows with VAMP and with a Gibbs sampler, test on the rest.
 
     Args:
-      X: (rows, columns), y: (rows,), any scale; features are whitened, labels centred.
-      codebook: levels, in units of the whitened weights (`task.signal` is their variance).
+      X: (rows, columns), y: (rows,), any scale; standardised by the rows trained on.
+      codebook: levels, in units of the standardised weights (`GivenData.signal` is their mean square).
       beta: inverse temperature, finite.
-      task: what the theory is told: alpha (also how many rows to train on), signal, noise, ridge; see
-        `LinearRegression.from_data`.
-      iterations, damping: of AMP.  sweeps: of the sampler.
-      rotate: quantize in randomly rotated axes (see `measure_widths`).
-      seed: of the split, the rotation and the sampler.
+      alpha: rows to train on per column that varies; 4 of 5 rows if None.
+      ridge: coefficient of |w|²/2.
+      iterations, damping: of VAMP.  sweeps: of the sampler.
+      rotate: quantize in randomly turned axes (see `measure_widths`).
+      seed: of the split, the turn and the sampler.
 
     Raises:
       TypeError, ValueError: bad arguments, or too few rows for this alpha.
     """
-    _checks.instance("task", task, LinearRegression, "LinearRegression.from_data(X, y)")
     beta = _checks.positive("beta", beta)
-    rows = prepare(X, y, task.alpha)
-    shuffle, turn, sample = jax.random.split(jax.random.key(seed), 3)
-    data = split(rows, shuffle, turn, rotate)
-    passed = amp(data.X, data.y, codebook, beta, ridge=task.ridge, steps=iterations, damping=damping, row_norms=True)
-    sampled = gibbs(data.X, data.y, codebook, beta, ridge=task.ridge, sweeps=sweeps, key=sample)
-    nearest = jnp.argmin(jnp.abs(sampled.weights[:, None] - codebook.levels), axis=1)
-
-    def error(w):
-        return jnp.mean((data.y_test - data.X_test @ w) ** 2)
-
+    rows = split(X, y, training_rows(X, y, alpha), np.random.default_rng(seed), rotate)
+    passed = vamp(rows.X, rows.y, codebook, beta, ridge=ridge, steps=iterations, damping=damping)
+    sampled = gibbs(rows.X, rows.y, codebook, beta, ridge=ridge, sweeps=sweeps, key=jax.random.key(seed))
+    levels = np.asarray(codebook.levels)
+    nearest = np.abs(np.asarray(sampled.weights)[:, None] - levels).argmin(1)
+    weights = passed.weights, passed.quantized, sampled.weights, levels[nearest], 0 * levels[nearest]
+    squares = (rows.y_test[:, None] - rows.X_test @ np.stack(weights, 1)) ** 2
     converged = bool(passed.converged)
     return Trained(
-        solution=solve(task, codebook, beta),
+        solution=solve(GivenData(rows.X, rows.y, ridge, rows.X_test, rows.y_test), codebook, beta),
+        left_out=solve(GivenData(rows.X, rows.y, ridge), codebook, beta),
         amp=passed,
         gibbs=sampled,
-        held_out=HeldOutErrors(
-            amp=error(passed.weights),
-            amp_rounded=error(passed.quantized),
-            gibbs=error(sampled.weights),
-            gibbs_rounded=error(codebook.levels[nearest]),
-            constant=error(jnp.zeros_like(nearest, data.X.dtype)),
-        ),
-        codes=passed.codes if converged else nearest,
+        held_out=HeldOutErrors(*jnp.asarray(squares.mean(0))),
+        standard_errors=HeldOutErrors(*jnp.asarray(squares.std(0, ddof=1) / np.sqrt(len(squares)))),
+        codes=passed.codes if converged else jnp.asarray(nearest),
         method="amp" if converged else "gibbs",
-        x_mean=rows.whitening.mean,
-        map=data.map,
-        y_mean=rows.y_mean,
-        training_rows=len(data.y),
-        held_out_rows=len(data.y_test),
+        x_mean=_scattered(rows.standard, np.shape(X)[1], rows.standard.mean),
+        map=_scattered(rows.standard, np.shape(X)[1], rows.axes / rows.standard.spread[:, None]),
+        y_mean=rows.standard.centre,
+        y_scale=rows.standard.scale,
+        training_rows=len(rows.y),
+        held_out_rows=len(rows.y_test),
     )
+
+
+def _scattered(standard: Standard, columns: int, values: np.ndarray) -> np.ndarray:
+    """Of every column, 0 for those that were left out."""
+    out = np.zeros((columns, *values.shape[1:]))
+    out[standard.kept] = values
+    return out

@@ -48,10 +48,58 @@ def test_archive_predicts_the_label(command, wide, tmp_path):
     np.testing.assert_allclose(report["amp"]["held_out_error"], report["gibbs"]["held_out_error"], rtol=0.1)
 
 
+def test_predict(command, wide, tmp_path):
+    """The same predictions by the command, columns in another order; its error where the label is there."""
+    model, out = tmp_path / "w.npz", tmp_path / "labels.csv"
+    command("amp", "--data", wide, "--target", "label", *QUICK, "--out", model)
+    header = wide.read_text().splitlines()[0].split(",")
+    table = np.loadtxt(wide, delimiter=",", skiprows=1)
+    archive = np.load(model)
+    assert archive["columns"].tolist() == header[:-1]
+    assert archive["target"] == "label"
+    X = table[:, :-1] - archive["x_mean"]
+    wanted = archive["y_mean"] + archive["y_scale"] * (X @ archive["map"] @ archive["levels"][archive["codes"]])
+    turned = tmp_path / "turned.csv"
+    np.savetxt(turned, table[:, ::-1], delimiter=",", header=",".join(header[::-1]), comments="")
+    code, text, _ = command("predict", model, turned, "--out", out)
+    assert code == 0
+    np.testing.assert_allclose(np.loadtxt(out, skiprows=1), wanted, rtol=1e-12)
+    assert f"{np.mean((table[:, -1] - wanted) ** 2):.6g}" in text
+    np.savetxt(turned, table[:, :-1], delimiter=",", header=",".join(header[:-1]), comments="")
+    code, text, error = command("predict", model, turned)
+    assert (code, error) == (0, "")
+    np.testing.assert_allclose(np.array(text.split(), float), wanted, rtol=1e-6)
+    for wrong, message in (
+        ((model, wide, "--out", wide), "would overwrite"),
+        ((wide, wide), "model must end in .npz"),
+        ((model, tmp_path / "none.csv"), "does not exist"),
+    ):
+        code, _, error = command("predict", *wrong)
+        assert code == 2
+        assert message in error
+    np.savetxt(turned, table[:, 3:], delimiter=",", header=",".join(header[3:]), comments="")
+    code, _, error = command("predict", model, turned)
+    assert code == 2
+    assert "lacks columns the model was trained on: x0, x1, x2" in error
+
+
+def test_version(command):
+    code, text, _ = command("--version")
+    assert code == 0
+    assert text.startswith("replicajax 0.")
+
+
 def test_table(command, wide):
     code, text, _ = command("amp", "--data", wide, "--target", "label", *QUICK)
     assert code == 0
-    for part in ("theory, from two moments", "AMP, its own estimate", "converged in", "R-hat", "mean label"):
+    for part in (
+        "theory, left out",
+        "theory, held out",
+        "AMP, its own estimate",
+        "converged in",
+        "R-hat",
+        "mean label",
+    ):
         assert part in text
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import replicajax as rj
@@ -63,8 +64,11 @@ def test_optimize_a_csv(command, table, tmp_path):
     assert report["task"]["alpha"] == 20
     (row,) = report["results"]
     assert row["converged"]
-    assert len(row["measured"]["width"]) == len(row["measured"]["error"]) == 9
-    task = rj.LinearRegression(**report["task"])
+    assert len(row["measured"]["width"]) == len(row["measured"]["error"]) == len(row["measured"]["theory"]) == 9
+    frame = pd.read_csv(table)
+    y, X = frame.pop("label").to_numpy(), frame.to_numpy()
+    rows = trials.split(X, y, trials.training_rows(X, y, 20), np.random.default_rng(0))
+    task = rj.GivenData(rows.X, rows.y, 0.0, rows.X_test, rows.y_test)
     again = rj.solve(task, rj.uniform(1, row["width"]), report["beta"])
     np.testing.assert_allclose(again.generalization_error, row["generalization_error"], rtol=1e-9)
 
@@ -161,7 +165,7 @@ def test_bad_csv_is_one_line_and_exit_code_2(command, tmp_path, text, target, me
         (["optimize", "--alpha", "1", "--measure"], "--measure needs data"),
         (["optimize", "--data", "missing.csv", "--target", "y"], "missing.csv does not exist"),
         (["optimize", "--data", "digits", "--target", "y"], "--target is for CSV files"),
-        (["optimize", "--data", "digits", "--alpha", "100"], "at most rows/features = 29.46, got 100"),
+        (["optimize", "--data", "digits", "--alpha", "100"], "at most rows/features = 29.95, got 100"),
         (["optimize", "--data", "digits", "--noise", "1"], "--data estimates signal and noise itself"),
         (["optimize", "--alpha", "1", "--figure", "x.txt"], "--figure must end in .png, .pdf or .svg"),
         (["solve", "--problem", "missing.toml"], "missing.toml: No such file"),

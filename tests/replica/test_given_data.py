@@ -289,5 +289,5 @@ def test_what_is_not_known_of_given_data_is_refused():
         rj.solve(task, rj.uniform(2, 1.0), jnp.inf)
     with pytest.raises(ValueError, match="y must vary"):
         rj.GivenData.standardized(GOOD, np.ones(4))
-    with pytest.raises(ValueError, match="X must have a column that varies"):
+    with pytest.raises(ValueError, match="X must have a column that varies in two rows"):
         rj.GivenData.standardized(np.ones((4, 3)), np.arange(4.0))
