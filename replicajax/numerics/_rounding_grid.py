@@ -64,12 +64,13 @@ def rounding_averages(
     error: Float[Any, ""] | float = 1e-16,
     everything: Bool[Any, ""] | bool = True,
     centred: bool = False,
+    crossed: bool = False,
     on: Backend = JAX,
 ) -> Averages:
     """By `staircase_averages`, or where many levels blur into one another by `grid_averages`."""
     arguments, flags = (
         (book, curvature, beta, mean, deviation),
-        {"everything": everything, "centred": centred, "on": on},
+        {"everything": everything, "centred": centred, "crossed": crossed, "on": on},
     )
     thresholds = partial(staircase_averages, nodes=nodes, **flags)
     if book.levels.shape[0] <= _ONE_BY_ONE:
@@ -88,6 +89,7 @@ def grid_averages(
     error: Float[Any, ""] | float,
     everything: Bool[Any, ""] | bool = True,
     centred: bool = False,
+    crossed: bool = False,
     on: Backend = JAX,
 ) -> Averages:
     """As `staircase_averages`; `error` is that of the quadrature.  The padding of `levels` makes them a multiple of 16."""
@@ -176,4 +178,4 @@ def grid_averages(
     first, second, jump = hard_staircase_slopes(book, curvature, beta, mean, deviation, on=on)
     assert first is not None
     hard = SoftRounding(zero, first.value, second.value, jump.value, zero + xp.inf, zero, zero)
-    return Averages(slopes, soft, hard, zero + xp.nan)
+    return Averages(slopes, soft, hard, zero + xp.nan if crossed else None)

@@ -229,7 +229,7 @@ class Averages(NamedTuple):
     hard: SoftRounding | None
     """At beta = inf; without usage."""
     crossed: Fields | None = None
-    """E of <a> times the most probable level, if everything was asked for; NaN where levels blur, since it jumps."""
+    """E of <a> times the most probable level, if asked for; NaN where levels blur, since it jumps."""
 
 
 def staircase_averages(
@@ -242,6 +242,7 @@ def staircase_averages(
     nodes: Nodes,
     everything: Bool[Any, ""] | bool = True,
     centred: bool = False,
+    crossed: bool = False,
     on: Backend = JAX,
 ) -> Averages:
     """Averages over h ~ N(mean, deviation²) with their derivatives, at finite beta.
@@ -251,6 +252,7 @@ def staircase_averages(
       nodes: quadrature on each side of each threshold.
       everything: the potential, the square of the response, the entropy and the usage of the levels too.
       centred: the mean is 0 and stays so: neither E <a> nor derivatives in the mean are asked for.
+      crossed: where everything is asked for, `Averages.crossed` too.
     """
 
     xp = on.xp
@@ -269,11 +271,12 @@ def staircase_averages(
                 log_partition = xp.log1p(others)
                 # An energy above the winner's is −beta r (x − ½ curvature gap) + ½ beta curvature r² at the rise r.
                 energy = beta * (curvature * second / 2 - (x - curvature * side.gap / 2) * shift)
-                return log_partition, variance**2, log_partition + energy, others / (1 + others), side.winner * shift
+                found = log_partition, variance**2, log_partition + energy, others / (1 + others)
+                return (*found, side.winner * shift) if crossed else found
 
             new = shift * (shift + 2 * side.winner), a * variance, z * a * variance, a * bend
             new += variance, z * variance, z**2 * variance, square - 2 * shift * bend
-            new += on.either(everything, energies, lambda: (xp.zeros_like(x),) * 5)
+            new += on.either(everything, energies, lambda: (xp.zeros_like(x),) * (4 + crossed))
             if not centred:
                 new += shift, bend
             scale = measure / (1 + others)
@@ -284,7 +287,7 @@ def staircase_averages(
             usage = on.loop(xp.where(everything, integral.rows, 0), use, usage)
             return tuple(on.add(s, measure * value) for s, value in zip(values, new, strict=True)), usage
 
-        zeros = (xp.zeros_like(deviation),) * (13 if centred else 15), usage
+        zeros = (xp.zeros_like(deviation),) * ((12 if centred else 14) + crossed), usage
         (q, q_h, q_z, q_c, v, v_h, v_z, v_c, *rest), usage = integral.over_nodes(deviation, nodes, integrands, zeros)
         # By parts on this side alone; what is left at the threshold its other side takes away.
         end = xp.where(side.last, 0.0, integral.end)
@@ -297,18 +300,23 @@ def staircase_averages(
         of_side = q, 2 * beta * q_z, 2 * (q_c / curvature - beta * side.middle * q_h)
         by_mean = beta * (v_h / deviation + at_end)
         of_side += beta * v, beta * (v_z - v) / deviation, beta * v_c / curvature - side.middle * by_mean
-        of_side += rest[0] / beta, beta**2 * rest[1], rest[2], rest[4]
+        of_side += rest[0] / beta, beta**2 * rest[1], rest[2]
         of_side += side.gap * tail, 2 * side.middle * side.gap * tail, jump
         if not centred:
-            m, m_c = rest[5:]
+            m, m_c = rest[4 + crossed :]
             odd = 2 * beta * q_h, by_mean, m, beta * v_h, m_c / curvature - beta * side.middle * v
             of_side += tuple(side.odd * x for x in odd)
+        of_side += (rest[4],) if crossed else ()
         return tuple(map(xp.add, values, of_side)), usage
 
     x = book.levels[0]
-    zeros = (xp.zeros_like(x),) * (13 if centred else 18), on.add_row(xp.zeros_like(book.levels), 0, xp.ones_like(x))
+    zeros = (
+        (xp.zeros_like(x),) * ((12 if centred else 17) + crossed),
+        on.add_row(xp.zeros_like(book.levels), 0, xp.ones_like(x)),
+    )
     values, usage = on.loop(book.sides, of_side, zeros)
-    q, q_z, q_c, v, v_z, v_c, potential, v_square, entropy, crossed, first, second, jump, *rest = values
+    q, q_z, q_c, v, v_z, v_c, potential, v_square, entropy, first, second, jump, *rest = values
+    product = rest.pop() if crossed else None
     q_h, v_h, m, m_z, m_c = rest or (xp.zeros_like(x),) * 5
     first, second = unless_symmetric(xp, book, x + first), x**2 + second
     hard_potential = mean * first + deviation * jump - curvature * second / 2
@@ -328,7 +336,7 @@ def staircase_averages(
     )
     zero, infinite = xp.zeros_like(x), xp.full_like(x, xp.inf)
     hard = SoftRounding(hard_potential, first, second, jump / deviation, infinite, zero, zero)
-    return Averages(slopes, soft, hard, second + crossed)
+    return Averages(slopes, soft, hard, None if product is None else second + product)
 
 
 def hard_staircase_slopes(

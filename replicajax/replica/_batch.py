@@ -132,7 +132,7 @@ def _block(
     """One block of points, from the start to the averages there."""
     xp = on.xp
     p = problems(on, tasks, teacher, levels, shared.count, betas, interpolates, channels)
-    rule = Rule(on, shared, centred, cold=frozen)
+    rule = Rule(on, shared, centred, isinstance(channels, GivenData), cold=frozen)
     start = with_gain(ridge_start(xp, p), channels is None or channels.matched)
     if not frozen:
         return outcome(xp, p, search(p, constrained(xp, p, start), rule, patience), interpolates)

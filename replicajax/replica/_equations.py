@@ -160,6 +160,8 @@ class Rule(NamedTuple):
     shared: Shared
     centred: bool
     """All components of the teacher have mean 0."""
+    crossed: bool = False
+    """`Averages.crossed` is asked for."""
     cold: bool = False
     """beta = inf: closed forms."""
     at_once: bool = False
@@ -179,6 +181,7 @@ class Rule(NamedTuple):
         nodes = jax.tree.map(lambda *each: xp.stack([xp.asarray(x) for x in each])[self.fineness], *rules)
         flags |= {
             "everything": self.everything,
+            "crossed": self.crossed,
             "nodes": nodes,
             "error": xp.asarray([*(error for _, error in _COARSE), 1e-16])[self.fineness],
         }

@@ -36,7 +36,7 @@ BACKENDS = {"jax": JAX, "numpy": NUMPY}
 
 @partial(jax.jit, static_argnames=("centred",))
 def compiled(levels, count, symmetric, *arguments, nodes, centred):
-    return staircase_averages(Levels(levels, count, symmetric), *arguments, nodes=nodes, centred=centred)
+    return staircase_averages(Levels(levels, count, symmetric), *arguments, nodes=nodes, centred=centred, crossed=True)
 
 
 def averages_of(on, levels, symmetric, *arguments, nodes, centred=False, size=16):
@@ -46,7 +46,7 @@ def averages_of(on, levels, symmetric, *arguments, nodes, centred=False, size=16
         return compiled(padded, len(levels), symmetric, *arguments, nodes=nodes, centred=centred)
     with np.errstate(all="ignore"):
         book = Levels(padded, len(levels), symmetric)
-        return staircase_averages(book, *arguments, nodes=nodes, centred=centred, on=NUMPY)
+        return staircase_averages(book, *arguments, nodes=nodes, centred=centred, crossed=True, on=NUMPY)
 
 
 def points(levels: int, even: bool = False, symmetric: bool = False, coldest: float = 400.0):

@@ -204,7 +204,7 @@ def test_heat_bath(name, task, beta):
     ],
 )
 def test_cold_is_refused(ask):
-    with pytest.raises(ValueError, match="beta must be finite for a task with hinge loss"):
+    with pytest.raises(ValueError, match="beta must be finite for a Classification with hinge loss"):
         ask(rj.Classification(2.0, loss=rj.losses.Hinge()))
 
 
