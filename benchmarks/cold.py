@@ -28,6 +28,7 @@ import numpy as np
 import replicajax as rj
 f, s = rj.formats, rj.scaling
 task, book = rj.LinearRegression(2.0, 1.0, 0.1), rj.uniform(2, 1.5)
+rows = np.random.default_rng(0).normal(size=(200, 50)) / 50**0.5, np.arange(200.0) % 7 / 2 - 1.5
 compiled = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, seconds, **_: compiled.append(seconds) if event.endswith("backend_compile_duration") else None
@@ -52,6 +53,12 @@ CALLS = {
     "  with gradients and optimum": "rj.phase_diagram(task, 3, 20.0, axes=axes, gradients=['width'], optimum='width')",
     "stability_line, 5 points": "rj.stability_line(task, 2, 10.0, unknown='width', between=(.2, 8.), axes={'alpha': [1, 2]})",
     "state_evolution": "rj.state_evolution(task, book, 5.0)",
+    "solve, logistic loss": "rj.solve(rj.Classification(3.0, noise=0.2), book, 5.0)",
+    "GivenData, 200 x 50": "rj.GivenData(*rows).eigenvalues",
+    "  and its solve": "rj.solve(rj.GivenData(*rows), book, 5.0)",
+    "  and its best width": "rj.optimal_width(rj.GivenData(*rows), 2, 5.0)",
+    "  and a 32 x 32 diagram": "rj.phase_diagram(rj.GivenData(*rows), 2, axes={'beta': axes['alpha'], 'width': axes['width']})",
+    "vamp, 200 x 50": "rj.vamp(*rows, book, 5.0)",
     "amp, 400 x 200": "rj.amp(*rj.draw(task, 200, jax.random.key(0))[:2], book, 5.0)",
     "gibbs, 400 x 200": "rj.gibbs(*rj.draw(task, 200, jax.random.key(0))[:2], book, 5.0)",
     "from_data": "rj.LinearRegression.from_data(np.random.default_rng(0).normal(size=(200, 9)), np.arange(200.0) % 7)",

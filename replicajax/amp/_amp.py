@@ -177,7 +177,7 @@ def _checked(X: ArrayLike) -> Float[Array, "rows columns"]:
     if abs(ratio - 1) > _SCALE_TOLERANCE + 6 * np.sqrt(2 / X.size):
         raise ValueError(
             f"X must have entries of variance 1/columns, got mean square {ratio:.4g}/columns: centre its columns, "
-            f"whiten them and divide by sqrt({X.shape[1]}) (rj.models.whitening does the first two)"
+            f"whiten them and divide by sqrt({X.shape[1]}) (rj.models.whitening does the first two); rj.vamp asks none of this"
         )
     return X
 
