@@ -23,6 +23,7 @@ codebook itself and the mean is 0, right sides count twice.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +54,7 @@ class Nodes(NamedTuple):
     """The first `count` are used."""
 
 
+@lru_cache
 def gauss_legendre(count: int, most: int | None = None, dtype: DTypeLike = float) -> Nodes:
     """`count` nodes on [−1, 1], in arrays of length `most`."""
     unit, weight = np.polynomial.legendre.leggauss(count)

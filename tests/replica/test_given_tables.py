@@ -1,8 +1,8 @@
 """Real tables: held-out errors predicted from the training rows, beside Gibbs sampling on the same splits.
 
-Whitened by the rows trained on, held-out rows are long in what were directions of little variance: their error is mostly that of
-the noise of quantization, whose variance is smaller by some 4/N than the theory of many weights has it (by .055 at N = 64, where
-all eigenvalues are the same and averages over turns can be taken exactly).
+Whitened by the rows trained on, held-out rows are long in what were directions of little variance: their error is mostly
+that of the noise of quantization, whose variance is smaller by some 4/N than the theory of many weights has it (by .055 at
+N = 64, where all eigenvalues are the same and averages over turns can be taken exactly).
 
 `python tests/replica/test_given_tables.py` prints the table.
 """
