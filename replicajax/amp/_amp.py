@@ -9,6 +9,10 @@ The term V g (Onsager's) removes from X a what a has already learnt from each ro
 the residual on a fresh row.  Its mean square is therefore an estimate of the test error that needs no test set.
 
 Rows of unequal length l = |x|² (1 in the theory) put V l in the place of V, and sum l/(1 + V l)/N in that of A.
+
+That is the square loss.  Of any other (GAMP, theory 7.4) the tilted loss phi(y, omega; V) of `models._channel` says it:
+
+    g ← −phi'(y, omega; V)        A = sum phi''(y, omega; V)/N.
 """
 
 from functools import partial
@@ -23,6 +27,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
+from replicajax.models import Loss, MarginLoss, Square, loss_for
 
 START = 1.0
 """V before the first iteration, here and in state evolution."""
@@ -60,7 +65,8 @@ class AMPResult(eqx.Module):
     susceptibility: Float[Array, ""]
     """V."""
     test_error: Float[Array, ""]
-    """Estimated from the data alone for `weights`: mean squared error on fresh labels."""
+    """Estimated from the data alone for `weights`: mean squared error on fresh labels; for a loss of labels ±1 the share of
+    them that the sign of the prediction misses."""
     rounded_test_error: Float[Array, ""]
     """Estimated from the data alone for `quantized`."""
     replicon: Float[Array, ""]
@@ -105,8 +111,9 @@ def amp(
     susceptibility: ArrayLike = START,
     teacher: ArrayLike | None = None,
     row_norms: bool = False,
+    loss: Loss | None = None,
 ) -> AMPResult:
-    """Marginals of p(w) ∝ exp(−beta H(w)) over codewords, H = ½|y − Xw|² + ½ ridge |w|², by message passing.
+    """Marginals of p(w) ∝ exp(−beta H(w)) over codewords, H = sum ell(y, x·w) + ½ ridge |w|², by message passing.
 
     Pure and jitted; `jax.vmap` runs it over instances, codebooks or temperatures.  Two products with X per iteration, in
     the dtype of X (of y for an operator).
@@ -131,6 +138,7 @@ def amp(
         beta times the mean squared level is the start that knows nothing at all.
       teacher: (columns,) true weights if known, for the trajectory's overlap and generalization error; not used otherwise.
       row_norms: use each row's own |x|² instead of 1, as real data need, whose rows differ in length (not for operators).
+      loss: ell, one of `rj.losses` or your own (beta finite then); ½ (y − u)² if None.
 
     Raises:
       TypeError, ValueError: shapes that disagree, NaN or inf in the data, entries of X far from variance 1/columns, or an
@@ -158,8 +166,10 @@ def amp(
     steps = _checks.integer("steps", steps, 1, 10**6)
     if row_norms and isinstance(design, lx.AbstractLinearOperator):
         raise ValueError("row_norms must be False for a linear operator, whose rows are not at hand")
-    scalars = tuple(s.astype(y.dtype) for s in scalars)
-    return _amp(design, y, book, first.astype(y.dtype), known, scalars, steps, bool(row_norms))
+    scalars, loss = tuple(s.astype(y.dtype) for s in scalars), loss_for(loss, y)
+    if not isinstance(loss, Square) and not _checks.is_traced(beta) and np.isinf(np.asarray(beta)):
+        raise ValueError(f"beta must be finite for {loss}, got inf (only the square loss has its limit)")
+    return _amp(design, y, book, first.astype(y.dtype), known, scalars, steps, bool(row_norms), loss)
 
 
 def _checked(X: ArrayLike) -> Float[Array, "rows columns"]:
@@ -207,13 +217,15 @@ class _State(NamedTuple):
     a: Float[Array, " columns"]
     V: Float[Array, ""]
     g: Float[Array, " rows"]
+    bend: Float[Array, " rows"]
+    """phi''."""
     h: Float[Array, " columns"]
     A: Float[Array, ""]
     log: Trajectory
 
 
 @eqx.filter_jit
-def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int, row_norms: bool) -> AMPResult:
+def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int, row_norms: bool, loss: Loss) -> AMPResult:
     beta, ridge, damping, V, tolerance = scalars
     levels, (rows, columns) = book.levels, _shape(X)
     lengths = jnp.sum(X**2, axis=1) if row_norms else jnp.ones(rows, y.dtype)
@@ -221,8 +233,22 @@ def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int, row_norms: b
     forward, adjoint = _products(X)
 
     def fresh(a, V, g):
-        """y − omega: the residual as if no row had been used."""
-        return y - forward(a).astype(y.dtype) + V * lengths * g
+        """omega: the prediction as if the row had not been used."""
+        return forward(a).astype(y.dtype) - V * lengths * g
+
+    def missed(omega):
+        """Test error."""
+        return jnp.mean((1 - jnp.sign(y * omega)) / 2) if isinstance(loss, MarginLoss) else jnp.mean((y - omega) ** 2)
+
+    def scores(omega, V) -> tuple[Array, Array]:
+        """g and phi'' of every row."""
+        if isinstance(loss, Square):
+            stiff = 1 + V * lengths
+            return (y - omega) / stiff, 1 / stiff
+        # Without any spread of predictions phi is the loss itself, whose quadrature has no nodes.
+        spread = jnp.maximum(V * lengths, jnp.finfo(y.dtype).eps)
+        tilted = jax.vmap(lambda y, v, chi: loss.tilted(y, v, chi, beta))(y, omega, spread)
+        return -tilted.slope, tilted.curvature
 
     def chi_hat(g):
         """Variance of the Gaussian part of h."""
@@ -235,14 +261,15 @@ def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int, row_norms: b
         return Trajectory(*(old.at[t].set(value) for old, value in zip(log, new, strict=True)))
 
     def step(s: _State) -> _State:
-        r = fresh(s.a, s.V, s.g)
-        log = s.log._replace(test_error=s.log.test_error.at[s.step].set(jnp.mean(r**2)))
-        g, A = r / (1 + s.V * lengths), jnp.sum(lengths / (1 + s.V * lengths)) / columns
+        omega = fresh(s.a, s.V, s.g)
+        log = s.log._replace(test_error=s.log.test_error.at[s.step].set(missed(omega)))
+        g, bend = scores(omega, s.V)
+        A = jnp.sum(lengths * bend) / columns
         h = adjoint(g).astype(y.dtype) + A * s.a
         mean, response = denoise(h, chi_hat(g), A + ridge, levels, beta)
         residual = jnp.maximum(jnp.sqrt(jnp.mean((mean - s.a) ** 2)) / unit, jnp.abs(response - s.V) / (1 + s.V))
         a, V = damping * s.a + (1 - damping) * mean, damping * s.V + (1 - damping) * response
-        return _State(s.step + 1, a, V, g, h, A, record(log, s.step + 1, a, V, residual))
+        return _State(s.step + 1, a, V, g, bend, h, A, record(log, s.step + 1, a, V, residual))
 
     def going(s: _State):
         residual = s.log.residual[s.step]
@@ -252,15 +279,17 @@ def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int, row_norms: b
     log = record(nothing, 0, start, V, jnp.array(jnp.inf, y.dtype))
     zero = jnp.zeros((), y.dtype)
     s = jax.lax.while_loop(
-        going, step, _State(jnp.array(0), start, V, jnp.zeros_like(y), jnp.zeros_like(start), zero, log)
+        going,
+        step,
+        _State(jnp.array(0), start, V, jnp.zeros_like(y), jnp.zeros_like(y), jnp.zeros_like(start), zero, log),
     )
 
     # One more product with X prices the last weights, another the same fields rounded.
     codes, rounded, slope = round_off(s.h, chi_hat(s.g), s.A + ridge, levels)
-    curvature = jnp.sum((lengths / (1 + s.V * lengths)) ** 2) / columns
+    curvature = jnp.sum((lengths * s.bend) ** 2) / columns
     cold = jnp.isinf(beta)
     response = site_response(s.h, s.A + ridge, levels, jnp.where(cold, 1.0, beta))[1]
-    test_error = jnp.mean(fresh(s.a, s.V, s.g) ** 2)
+    test_error = missed(fresh(s.a, s.V, s.g))
     log = s.log._replace(test_error=s.log.test_error.at[s.step].set(test_error))
     log = Trajectory(*(jnp.where(jnp.arange(steps + 1) < s.step, x, x[s.step]) for x in log))
     return AMPResult(
@@ -269,7 +298,7 @@ def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int, row_norms: b
         codes=codes,
         susceptibility=s.V,
         test_error=test_error,
-        rounded_test_error=jnp.mean(fresh(rounded, slope, s.g) ** 2),
+        rounded_test_error=missed(fresh(rounded, slope, s.g)),
         replicon=jnp.where(cold, -jnp.inf, 1 - curvature * jnp.mean(response**2)),
         trajectory=log,
         converged=log.residual[-1] < tolerance,

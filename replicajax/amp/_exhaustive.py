@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from replicajax.amp._heat_bath import Energy, checked
+from replicajax.amp._heat_bath import checked, energy_of
 from replicajax.codebooks import Codebook
+from replicajax.models import Loss
 
 _MOST = 2**20
 _CHUNK = 2**12
@@ -32,7 +33,13 @@ class Exhaustive(eqx.Module):
 
 
 def exhaustive(
-    X: ArrayLike, y: ArrayLike, codebook: Codebook, beta: ArrayLike, *, ridge: ArrayLike = 0.0
+    X: ArrayLike,
+    y: ArrayLike,
+    codebook: Codebook,
+    beta: ArrayLike,
+    *,
+    ridge: ArrayLike = 0.0,
+    loss: Loss | None = None,
 ) -> Exhaustive:
     """Sum over all K^N codewords, at most 2^20 of them.
 
@@ -41,20 +48,20 @@ def exhaustive(
     Raises:
       TypeError, ValueError: as `gibbs`, and more than 2^20 codewords.
     """
-    X, y, levels, beta, ridge = checked(X, y, codebook, beta, ridge)
+    X, y, levels, beta, ridge, loss = checked(X, y, codebook, beta, ridge, loss)
     K, N = len(codebook), X.shape[1]
     if K**N > _MOST:
         raise ValueError(
             f"X must have few columns: {K} levels and {N} columns make {K}^{N} codewords, the most is 2^20"
         )
-    return _exhaustive(X, y, levels, beta, ridge)
+    return _exhaustive(X, y, levels, beta, ridge, loss)
 
 
 @eqx.filter_jit
-def _exhaustive(X, y, levels, beta, ridge) -> Exhaustive:
+def _exhaustive(X, y, levels, beta, ridge, loss: Loss) -> Exhaustive:
     N = X.shape[1]
     count = levels.shape[0] ** N
-    energy = Energy.of(X, y, levels, ridge)
+    energy = energy_of(X, y, levels, ridge, loss)
     place = levels.shape[0] ** jnp.arange(N)
 
     def word(index):
@@ -78,7 +85,7 @@ def _exhaustive(X, y, levels, beta, ridge) -> Exhaustive:
         words = jax.vmap(word)(chunk[0])
         return jax.tree.map(jnp.add, total, (chunk[1] @ words, chunk[1] @ (words**2).mean(1))), None
 
-    (weights, self_overlap), _ = jax.lax.scan(add, (jnp.zeros_like(energy.b), jnp.zeros_like(beta)), chunks)
+    (weights, self_overlap), _ = jax.lax.scan(add, (jnp.zeros(N, X.dtype), jnp.zeros_like(beta)), chunks)
     mean, free_energy = p @ heights, -log_partition / (beta * N)
     ground = jnp.argmin(heights)
     return Exhaustive(

@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 
 from replicajax import _checks
-from replicajax.amp._heat_bath import HOT, Energy, Word, checked, random_word, spread, sweep
+from replicajax.amp._heat_bath import HOT, Word, checked, energy_of, random_word, spread, sweep
 from replicajax.codebooks import Codebook
+from replicajax.models import Loss
 
 _MIXED = 1.2
 """R-hat below which chains are taken to agree."""
@@ -58,14 +59,16 @@ def gibbs(
     beta: ArrayLike,
     *,
     ridge: ArrayLike = 0.0,
+    loss: Loss | None = None,
     sweeps: int = 1000,
     annealing: int | None = None,
     chains: int = 4,
     key: PRNGKeyArray | None = None,
 ) -> GibbsSample:
-    """Single-site heat bath for p(w) ∝ exp(−beta H(w)) over codewords, H = ½|y − Xw|² + ½ ridge |w|².
+    """Single-site heat bath for p(w) ∝ exp(−beta H(w)) over codewords, H = sum ell(y, x·w) + ½ ridge |w|².
 
-    Holds the columns × columns matrix XᵀX; a sweep costs its size.
+    For the square loss it holds the columns × columns matrix XᵀX, and a sweep costs its size; for any other a sweep costs
+    that of X times the number of levels.
 
     Args:
       X: (rows, columns); the theory has rows of variance 1/columns.
@@ -73,25 +76,27 @@ def gibbs(
       codebook: the levels.
       beta: inverse temperature, > 0 and finite.
       ridge: coefficient of |w|²/2.
+      loss: ell, one of `rj.losses` or your own; ½ (y − u)² if None.
       sweeps: sweeps averaged over, after annealing.
       annealing: sweeps from beta/100 up to beta, geometrically; half of `sweeps` if None.
       chains: independent chains, at least 2.
       key: of `jax.random`; key 0 if None.
 
     Raises:
-      TypeError, ValueError: shapes that disagree, NaN or inf in the data, beta <= 0 or inf.
+      TypeError, ValueError: shapes that disagree, NaN or inf in the data, labels that the loss does not know, beta <= 0 or
+        inf.
     """
-    X, y, levels, beta, ridge = checked(X, y, codebook, beta, ridge)
+    X, y, levels, beta, ridge, loss = checked(X, y, codebook, beta, ridge, loss)
     sweeps = _checks.integer("sweeps", sweeps, 1, 10**9)
     annealing = sweeps // 2 if annealing is None else _checks.integer("annealing", annealing, 0, 10**9)
     chains = _checks.integer("chains", chains, 2, 10**6)
     key = jax.random.key(0) if key is None else key
-    return _gibbs(X, y, levels, beta, ridge, sweeps, annealing, chains, key)
+    return _gibbs(X, y, levels, beta, ridge, loss, sweeps, annealing, chains, key)
 
 
 @eqx.filter_jit
-def _gibbs(X, y, levels, beta, ridge, sweeps: int, annealing: int, chains: int, key) -> GibbsSample:
-    energy = Energy.of(X, y, levels, ridge)
+def _gibbs(X, y, levels, beta, ridge, loss: Loss, sweeps: int, annealing: int, chains: int, key) -> GibbsSample:
+    energy = energy_of(X, y, levels, ridge, loss)
 
     def chain(key):
         start, heat, run = jax.random.split(key, 3)

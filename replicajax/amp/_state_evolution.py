@@ -19,12 +19,13 @@ from replicajax import _checks
 from replicajax.amp._amp import START
 from replicajax.codebooks import Codebook
 from replicajax.models import (
-    LinearRegression,
+    Fields,
     Order,
+    Taught,
     fields_from_order,
     order_from_averages,
-    square_only,
     weight_averages,
+    with_limit,
 )
 from replicajax.numerics import (
     NUMPY,
@@ -38,6 +39,8 @@ from replicajax.numerics import (
 
 _OUTSIDE = 400
 """Iterations in NumPy, before it is worth compiling them."""
+_NOTHING = 1e-12
+"""Mean square of predictions that are none, in units of the signal."""
 _SAME = 1e-6
 """Two limits closer than this in every order parameter, relative to its scale, are one."""
 
@@ -54,7 +57,7 @@ class Limit(NamedTuple):
 class StateEvolution(eqx.Module):
     """Entries 0 to `steps` of each trajectory: the start, then one entry per iteration."""
 
-    task: LinearRegression
+    task: Taught
     codebook: Codebook
     beta: Float[Array, ""]
     overlap: Float[Array, " steps+1"]
@@ -64,9 +67,9 @@ class StateEvolution(eqx.Module):
     susceptibility: Float[Array, " steps+1"]
     """V."""
     generalization_error: Float[Array, " steps+1"]
-    """signal − 2 m + q: mean squared error of AMP's weights."""
+    """Of AMP's weights, as `Task.error` defines it: signal − 2 m + q of a regression."""
     test_error: Float[Array, " steps+1"]
-    """The same with label noise."""
+    """The same with label noise, if labels have it added."""
     limit: Limit
     """From the start asked for."""
     hot: Limit
@@ -93,7 +96,7 @@ class StateEvolution(eqx.Module):
 
 
 def state_evolution(
-    task: LinearRegression,
+    task: Taught,
     codebook: Codebook,
     beta: ArrayLike,
     steps: int = 30,
@@ -101,7 +104,7 @@ def state_evolution(
     start: str | Order = "uninformed",
     max_steps: int = 20_000,
 ) -> StateEvolution:
-    """AMP's errors at every iteration, and the fixed points they may end at.
+    """AMP's errors at every iteration, and the fixed points they may end at; for any loss at finite beta.
 
     Differentiable in the task, the levels and beta: trajectories through their iterations, limits by the implicit function
     theorem.
@@ -117,10 +120,10 @@ def state_evolution(
     Raises:
       TypeError, ValueError: bad arguments.  Failure to converge raises nothing.
     """
-    _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
-    square_only(task, "state evolution")
+    _checks.instance("task", task, Taught, "LinearRegression(alpha=2.0)")
     _checks.instance("codebook", codebook, Codebook, "uniform(bits=2, width=1.5)")
     beta = _checks.positive("beta", beta, infinite=True)
+    with_limit(task, beta)
     if beta.ndim:
         raise ValueError(f"beta must be a single number (use jax.vmap for many), got shape {beta.shape}")
     steps, max_steps = _checks.integer("steps", steps, 1, 10**6), _checks.integer("max_steps", max_steps, 1, 10**9)
@@ -199,15 +202,22 @@ def _starts(xp: Any, task, book, beta, start: Order):
 
 def _report(xp: Any, task, book, beta, path, ends, converged, used) -> StateEvolution:
     order = Order(*ends.T)
-    error = task.residual_variance(order.m, order.q) - task.noise
+
+    def errors(m, q):
+        if task.closed:
+            return task.error(m, q)
+        return jax.jit(jax.vmap(task.error))(m, xp.maximum(q, _NOTHING * task.signal))
+
+    error = errors(order.m, order.q)
     limits = [jax.tree.map(lambda x, i=i: x[i], Limit(order, error, converged, used)) for i in range(3)]
     one = xp.ones_like(ends[0, 0])
     apart = xp.abs(ends - ends[0]) / xp.stack([one * task.signal, one * task.signal, 1 + ends[0, 2]])
     tolerance = max(_SAME, float(np.finfo(ends.dtype).eps) ** 0.5)
     m, q, V = path.T
-    R = task.residual_variance(m, q)
+    eg = errors(m, q)
+    fresh = eg + task.noise if task.adds_noise else eg
     return StateEvolution(
-        task, book, beta, m, q, V, R - task.noise, R, *limits, unique=converged.all() & (apart < tolerance).all()
+        task, book, beta, m, q, V, eg, fresh, *limits, unique=converged.all() & (apart < tolerance).all()
     )
 
 
@@ -219,15 +229,22 @@ def _map(task, book, beta, starts: int):
     levels = Levels(np.repeat(book.levels[:, None], fields, 1), len(book), False)
     nodes = gauss_legendre(default_nodes(len(book)))
 
-    def advance(y: np.ndarray) -> np.ndarray:
+    def fields_of(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if not task.closed:
+            with jax.enable_x64(True):
+                m_hat, chi_hat, L = (np.asarray(x) for x in _heard(task, y, beta))
+            return m_hat, chi_hat, L
         m, q, V = y.T
         L = task.alpha / (1 + V)
         # A variance: cancellation must not make it negative (the teacher itself, without noise, has 0).
         chi_hat = np.maximum(task.alpha * task.residual_variance(m, q) / (1 + V) ** 2, np.finfo(float).tiny ** 0.5)
-        shape = weight.shape[0], m.size
-        columns = (
-            np.broadcast_to(x, shape).reshape(-1) for x in (L + task.ridge, beta, L * w, np.sqrt(L**2 * v + chi_hat))
-        )
+        return L, chi_hat, L
+
+    def advance(y: np.ndarray) -> np.ndarray:
+        m_hat, chi_hat, L = fields_of(y)
+        shape = weight.shape[0], m_hat.size
+        deviation = np.sqrt(m_hat**2 * v + chi_hat)
+        columns = (np.broadcast_to(x, shape).reshape(-1) for x in (L + task.ridge, beta, m_hat * w, deviation))
         with np.errstate(all="ignore"):
             if np.isinf(beta):
                 slopes = hard_staircase_slopes(levels, *columns, on=NUMPY)
@@ -236,7 +253,7 @@ def _map(task, book, beta, starts: int):
         assert slopes.mean is not None
         three = slopes.mean, slopes.square, slopes.response
         mean, square, response = (np.reshape(x.value, shape) for x in three)
-        overlap = w * mean + v * L * response
+        overlap = w * mean + v * m_hat * response
         return np.stack([(weight * x).sum(0) for x in (overlap, square, response)], 1)
 
     return advance
@@ -247,9 +264,22 @@ def _mixture(task):
     return task.weights()
 
 
-def next_order(y: Float[Array, "3"], task: LinearRegression, book: Codebook, beta) -> Float[Array, "3"]:
+@eqx.filter_jit
+def _heard(task, y: Float[Any, "starts 3"], beta) -> Fields:
+    return jax.vmap(lambda y: fields_from_order(task, _apart(task, y), beta))(y)
+
+
+def _apart(task, y: Float[Array, "3"]) -> Order:
+    """Off the edges, where the quadrature of a channel has no nodes: no prediction at all, and no spread of it."""
+    m, q, V = y
+    if task.closed:
+        return Order(m, q, V)
+    return Order(m, jnp.maximum(q, _NOTHING * task.signal), jnp.maximum(V, 1e-9))
+
+
+def next_order(y: Float[Array, "3"], task: Taught, book: Codebook, beta) -> Float[Array, "3"]:
     """One iteration of (m, q, V)."""
-    fields = fields_from_order(task, Order(*y), beta)
+    fields = fields_from_order(task, _apart(task, y), beta)
     # chi_hat is a variance: cancellation must not make it negative (the teacher itself, without noise, has 0).
     floor = jnp.finfo(y.dtype).tiny ** 0.5
     fields = fields._replace(chi_hat=jnp.maximum(fields.chi_hat, floor))

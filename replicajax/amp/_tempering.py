@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from replicajax import _checks
-from replicajax.amp._heat_bath import Energy, Word, checked, random_word, spread, sweep
+from replicajax.amp._heat_bath import Word, checked, energy_of, random_word, spread, sweep
 from replicajax.codebooks import Codebook
+from replicajax.models import Loss
 
 _HOTTEST = 0.05
 """First rung of the ladder, as a fraction of beta."""
@@ -62,6 +63,7 @@ def parallel_tempering(
     beta: ArrayLike,
     *,
     ridge: ArrayLike = 0.0,
+    loss: Loss | None = None,
     temperatures: int = 16,
     hottest: ArrayLike | None = None,
     sweeps: int = 1000,
@@ -72,7 +74,7 @@ def parallel_tempering(
     """Replica exchange between heat baths for p(w) ∝ exp(−beta H(w)) over codewords.
 
     Args:
-      X, y, codebook, beta, ridge: as in `gibbs`.
+      X, y, codebook, beta, ridge, loss: as in `gibbs`.
       temperatures: rungs of the ladder, at least 2; about sqrt(columns) are needed.
       hottest: inverse temperature of the first rung; beta/20 if None.
       sweeps: sweeps averaged over.
@@ -84,7 +86,7 @@ def parallel_tempering(
     Raises:
       TypeError, ValueError: as `gibbs`, and hottest not below beta.
     """
-    X, y, levels, beta, ridge = checked(X, y, codebook, beta, ridge)
+    X, y, levels, beta, ridge, loss = checked(X, y, codebook, beta, ridge, loss)
     hottest = _HOTTEST * beta if hottest is None else _checks.positive("hottest", hottest).astype(X.dtype)
     if not _checks.is_traced((hottest, beta)) and not bool(hottest < beta):
         raise ValueError(
@@ -95,13 +97,15 @@ def parallel_tempering(
     burn_in = sweeps if burn_in is None else _checks.integer("burn_in", burn_in, 0, 10**9)
     chains = _checks.integer("chains", chains, 2, 10**6)
     key = jax.random.key(0) if key is None else key
-    return _tempering(X, y, levels, beta, ridge, hottest, temperatures, sweeps, burn_in, chains, key)
+    return _tempering(X, y, levels, beta, ridge, loss, hottest, temperatures, sweeps, burn_in, chains, key)
 
 
 @eqx.filter_jit
-def _tempering(X, y, levels, beta, ridge, hottest, temperatures: int, sweeps: int, burn_in: int, chains: int, key):
-    energy = Energy.of(X, y, levels, ridge)
-    columns = energy.b.shape[0]
+def _tempering(
+    X, y, levels, beta, ridge, loss: Loss, hottest, temperatures: int, sweeps: int, burn_in: int, chains: int, key
+):
+    energy = energy_of(X, y, levels, ridge, loss)
+    columns = energy.columns
     pairs = jnp.arange(temperatures - 1)
 
     def ladder(log_gaps):

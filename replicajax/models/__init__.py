@@ -8,6 +8,9 @@ from replicajax.models._draw import Design as Design
 from replicajax.models._draw import Instance as Instance
 from replicajax.models._draw import draw as draw
 from replicajax.models._given_data import GivenData as GivenData
+from replicajax.models._losses import Loss as Loss
+from replicajax.models._losses import MarginLoss as MarginLoss
+from replicajax.models._losses import Square as Square
 from replicajax.models._moments import Whitening as Whitening
 from replicajax.models._moments import whitening as whitening
 from replicajax.models._potentials import Fields as Fields
@@ -26,5 +29,6 @@ from replicajax.models._rows import Standard as Standard
 from replicajax.models._task import LinearRegression as LinearRegression
 from replicajax.models._task import Task as Task
 from replicajax.models._task import Taught as Taught
+from replicajax.models._task import loss_for as loss_for
 from replicajax.models._task import square_only as square_only
 from replicajax.models._task import with_limit as with_limit

@@ -124,6 +124,9 @@ def fields_from_order(task: Task, order: Order, beta: Scalar, unit: Scalar | flo
 
     For the square loss L = m_hat = alpha/(1 + chi) and chi_hat = alpha R/(1 + chi)².
     """
+    if not task.closed:
+        said = task.channel(*order, beta)
+        return Fields(said.m_hat, said.chi_hat, said.L)
     slope = jax.grad(energetic, argnums=1)(task, order, beta, unit)
     L = 2 * slope.q
     return Fields(m_hat=-slope.m, chi_hat=L / beta - 2 * slope.chi, L=L)

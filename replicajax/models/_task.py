@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 from replicajax import _checks
 from replicajax.distributions import Distribution, Mixture, Normal
 from replicajax.models._channel import Channel, regression_channel, regression_loss
-from replicajax.models._losses import Loss, ResidualLoss, Square
+from replicajax.models._losses import Loss, MarginLoss, ResidualLoss, Square
 from replicajax.models._moments import moments_of_data
 
 
@@ -129,6 +129,14 @@ def loss_named(loss: Any, default: Loss) -> Loss:
         return default
     _checks.instance("loss", loss, Loss, "rj.losses.Huber(1.0)")
     return loss
+
+
+def loss_for(loss: Any, y: Array) -> Loss:
+    """`loss` checked against the labels it is to be of; square loss if None."""
+    found = loss_named(loss, Square())
+    if isinstance(found, MarginLoss) and not _checks.is_traced(y) and not (np.abs(np.asarray(y)) == 1).all():
+        raise ValueError(f"y must be labels ±1 for {found}, got {_checks.brief(y)}")
+    return found
 
 
 class LinearRegression(Taught):
