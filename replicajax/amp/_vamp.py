@@ -116,7 +116,8 @@ def vamp(
         raise ValueError("X must not be all zeros: there is nothing to learn")
     steps = _checks.integer("steps", steps, 1, 10**6)
     book = Codebook(codebook.levels.astype(X.dtype))
-    return _vamp(X, y, book, known, tuple(s.astype(X.dtype) for s in scalars), steps)
+    with jax.default_matmul_precision("highest"):  # of float32 an accelerator would by default multiply three digits
+        return _vamp(X, y, book, known, tuple(s.astype(X.dtype) for s in scalars), steps)
 
 
 @eqx.filter_jit

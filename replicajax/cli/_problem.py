@@ -122,6 +122,8 @@ def pose(asked: Asked, seed: int = 0) -> Problem:
     if left_out.size:
         which = f": {listed([asked.columns[i] for i in left_out])}" if asked.columns else ""
         name += f" ({left_out.size} more left out, which no two rows vary in{which})"
+    if np.unique(y).size == 2:
+        name += f", label {y.min():g} or {y.max():g} fitted as a number"
     return Problem(f"{name}, standardised by the rows trained on", task, X, y, asked.columns, asked.target)
 
 

@@ -12,7 +12,7 @@ from replicajax import _checks
 from replicajax.numerics import Backend
 
 _FLAT = 1e-10
-"""Variance of a column relative to the largest, or to its mean's square, below which it does not vary."""
+"""Deviation of a column, relative to its largest entry, below which it does not vary."""
 _NULL = 1e-14
 """Eigenvalue relative to the largest that is 0."""
 _CHUNK = 2**22
@@ -216,7 +216,7 @@ class Standard(NamedTuple):
         """Of these rows.  Raises ValueError where no column varies, or y does not."""
         X, y = _table("X", X, "y", y)
         mean, spread, centre, scale = X.mean(0), X.std(0), float(y.mean()), float(y.std())
-        varies = spread > np.sqrt(_FLAT) * np.maximum(spread.max(), np.abs(mean) * 1e-3)
+        varies = spread > _FLAT * np.abs(X).max(0)
         n, most = len(y), np.abs(X - mean).max(0)
         left = spread**2 - most**2 / max(n - 1, 1)  # of the variance, times n/(n−1), without the row that is farthest
         kept = np.flatnonzero(varies & (left > 1e-6 * spread**2))

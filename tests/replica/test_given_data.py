@@ -260,6 +260,18 @@ def test_held_out_rows_touch_nothing_of_the_training():
     assert float(solve(one).generalization_error) != float(solve(other).generalization_error)
 
 
+def test_columns_of_very_different_size_are_all_used():
+    """Rescaled by anything they are the same task; one that varies in a single row is not used, nor one that does not."""
+    X, y, *_ = table(60, 6)
+    one = rj.GivenData.standardized(X, y)
+    spike = np.zeros(60)
+    spike[7] = 1.0
+    scaled = np.column_stack([X * 10.0 ** np.arange(-9, 9, 3) + 1e-3, spike, np.full(60, 1e-5)])
+    other = rj.GivenData.standardized(scaled, 1e3 + 1e-2 * y)
+    np.testing.assert_allclose(other.eigenvalues, one.eigenvalues, rtol=1e-6)
+    assert float(solve(other).generalization_error) == pytest.approx(float(solve(one).generalization_error), rel=1e-5)
+
+
 GOOD = np.arange(12.0).reshape(4, 3) % 5
 
 
