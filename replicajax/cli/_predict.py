@@ -46,8 +46,8 @@ def read_model(path: Path) -> Model:
             if missing:
                 raise ProblemError(f"{path} lacks {', '.join(missing)}: no archive of replicajax amp --out")
             return Model(*(archive[name] for name in _NAMES))
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ProblemError(f"{path} is not readable as a model: {error}") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise ProblemError(f"{path} is no model written by replicajax amp --out") from None
 
 
 def predict(model: Model, table: Path) -> tuple[np.ndarray, Error | None]:

@@ -110,7 +110,8 @@ def print_trained(out: Console, trained, path) -> None:
         if amp.converged
         else f"NOT CONVERGED in {int(amp.steps)} iterations"
     )
-    table.add_row("AMP, its own estimate", f"{amp.test_error:.4f}", f"{amp.rounded_test_error:.4f}", state)
+    own = (f"{x:.4f}" if amp.converged else "–" for x in (amp.test_error, amp.rounded_test_error))
+    table.add_row("AMP, its own estimate", *own, state)
     measured = [
         ("AMP, held out", (held.amp, error.amp), (held.amp_rounded, error.amp_rounded), ""),
         (
@@ -133,7 +134,7 @@ def print_trained(out: Console, trained, path) -> None:
         written(f"Codes of {'AMP' if trained.method == 'amp' else 'the sampler'}", path)
         features, bits = len(trained.codes), s.codebook.bits
         out.print(
-            f"{features} codes of {bits:.3g} bits, {math.ceil(features * bits / 8)} bytes, and a map of "
+            f"{features} codes of {bits:.3g} bits each, {features * bits / 8:.0f} bytes in all, and a map of "
             f"{trained.map.nbytes:,} bytes to their axes: for a single label quantization saves no memory.",
             highlight=False,
         )
@@ -190,8 +191,8 @@ def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheape
     out.print(table)
     what = "error less noise over ridge's" if known else "error over ridge's"
     out.print(
-        f"error: mean squared test error{'' if known else f' ({task.error_is})'}; increase: over the best unquantized "
-        f"(ridge) fit; ratio: {what}; rounded: of the most probable levels; σ = √signal.",
+        f"error: {'mean squared test error' if known else task.error_is}; σ = √signal;\n"
+        f"increase: over the best unquantized (ridge) fit; ratio: {what}; rounded: of the most probable levels.",
         style="dim",
         highlight=False,
     )

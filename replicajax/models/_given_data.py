@@ -3,7 +3,9 @@
 With lambda, V the eigen-decomposition of XᵀX, b = VᵀXᵀy, D = lambda + z, and means over eigenvalues, the share of the data
 is stationary in the ridge z and the noise kappa:
 
-    G = mean[log D/(2 beta) − (b² + kappa)/(2D)] + (log chi + 1 − z chi)/(2 beta) + q/(2 chi) − z q/2 + kappa chi/2 + |y|²/2N
+    G = mean[log D/(2 beta) − (b² + kappa)/(2D)] + (log chi + 1 − z chi)/(2 beta) + q/(2 chi) − z q/2 + kappa chi/2 + |y|²/2N,
+
+which with |y|² = |y − U Uᵀy|² + sum b²/lambda, U the directions of the rows, has no terms that cancel;
 
     mean 1/D = chi,     mean (b² + kappa)/D² = q;     L = 1/chi − z,     chi_hat = q/chi² − kappa.                     (1)
 
@@ -46,14 +48,14 @@ class GivenData(Task):
       eigenvalues: (eigenvalues,) of XᵀX; one 0 stands for all where there are fewer rows than columns.
       projections: (eigenvalues,) b.
       share: (eigenvalues,) of the columns, 1/N each but for that.
-      power: |y|²/N.
+      residual: |y − U Uᵀy|²/N, what no weights at all would fit.
       ridge: coefficient of |w|²/2, >= 0.
     """
 
     eigenvalues: Float[Array, " eigenvalues"]
     projections: Float[Array, " eigenvalues"]
     share: Float[Array, " eigenvalues"]
-    power: Float[Array, ""]
+    residual: Float[Array, ""]
     ridge: Float[Array, ""]
     rows: Rows | None = eqx.field(static=True)
 
@@ -64,6 +66,7 @@ class GivenData(Task):
         ridge: ArrayLike = 0.0,
         X_test: ArrayLike | None = None,
         y_test: ArrayLike | None = None,
+        centred: bool | None = None,
     ):
         """The rows as they are: see `standardized` for tables.
 
@@ -71,13 +74,19 @@ class GivenData(Task):
           X: (rows, columns), y: (rows,): what is trained on.
           ridge: coefficient of |w|²/2.
           X_test: (test rows, columns), y_test: (test rows,): what errors are measured on; leave-one-out if None.
+          centred: whether columns of X, and y, had their means taken away, which a row left out had a share in; by inspection
+            if None.
 
         Raises:
           ValueError: shapes that disagree, NaN or inf, X all zeros, y all zeros, fewer than 2 rows.
         """
-        spectrum, self.rows = rows_of(X, y, X_test, y_test)
-        self.eigenvalues, self.projections, self.share, self.power = map(jnp.asarray, spectrum)
+        dtype = jnp.result_type(float)
+        spectrum, residual, self.rows = rows_of(X, y, X_test, y_test, np.dtype(dtype), centred)
+        self.eigenvalues, self.projections, self.share = map(jnp.asarray, spectrum)
+        self.residual = jnp.asarray(residual, dtype)
         self.ridge = _checks.nonnegative("ridge", ridge)
+        if self.ridge.ndim:
+            raise ValueError(f"ridge must be a single number (many belong in a sweep), got shape {self.ridge.shape}")
 
     @classmethod
     def standardized(
@@ -96,7 +105,7 @@ class GivenData(Task):
         X_test, y_test = tested(X, X_test, y_test)
         if X_test is not None and y_test is not None:
             X_test, y_test = standard.features(X_test), standard.labels(y_test)
-        return cls(standard.features(X), standard.labels(y), ridge, X_test, y_test)
+        return cls(standard.features(X), standard.labels(y), ridge, X_test, y_test, centred=True)
 
     @property
     def closed(self) -> bool:
@@ -180,11 +189,12 @@ class GivenData(Task):
         kappa_chi = by_z * z_chi
         L, chi_hat = 1 / chi - z, q / chi**2 - kappa
         zero = xp.zeros_like(q)
-        log_D, filled = mean(xp.log(D)), mean((b2 + kappa[..., None]) / D)
-        thermal = mean(self.eigenvalues / D) / (2 * beta)
-        potential = (log_D + xp.log(chi) + 1 - z * chi) / (2 * beta) - filled / 2
-        potential += q / (2 * chi) - z * q / 2 + kappa * chi / 2 + self.power / 2
-        energy = self.power / 2 + mean(self.eigenvalues * (b2 + kappa[..., None]) / D**2) / 2 + thermal - mean(b2 / D)
+        log_D, thermal = mean(xp.log(D)), mean(self.eigenvalues / D) / (2 * beta)
+        some = self.eigenvalues > 0
+        missed = xp.where(some, b2 / xp.where(some, self.eigenvalues, 1.0), 0.0) * z[..., None] / D
+        potential = (log_D + xp.log(chi) + 1 - z * chi) / (2 * beta) + (self.residual + mean(missed) + L * q) / 2
+        noise = kappa * mean(self.eigenvalues / D**2)
+        energy = (self.residual + mean(missed * z[..., None] / D) + noise) / 2 + thermal
         return Channel(
             potential=potential,
             m_hat=L,
@@ -235,7 +245,7 @@ class GivenData(Task):
         """On rows, or NaN without; of points or of one."""
         if self.rows is None:
             return RowError(*[np.nan * at.noise] * len(RowError._fields))
-        spectrum, on = Spectrum(self.eigenvalues, self.projections, self.share, self.power), backend_of(at.noise)
+        spectrum, on = Spectrum(self.eigenvalues, self.projections, self.share), backend_of(at.noise)
         judge = self.rows.errors if np.ndim(at.noise) and on is NUMPY else self.rows.error
         return judge(on, spectrum, at.ridge, at.noise, deployed)
 

@@ -13,8 +13,8 @@ from replicajax.numerics import Backend
 
 _FLAT = 1e-10
 """Deviation of a column, relative to its largest entry, below which it does not vary."""
-_NULL = 1e-14
-"""Eigenvalue relative to the largest that is 0."""
+_LARGEST = 1e100
+"""Entries beyond which, or below whose inverse, squares and their sums leave the floating numbers."""
 _CHUNK = 2**22
 
 
@@ -24,7 +24,6 @@ class Spectrum(NamedTuple):
     eigenvalues: Float[Any, "... eigenvalues"]
     projections: Float[Any, "... eigenvalues"]
     share: Float[Any, "... eigenvalues"]
-    power: Float[Any, "..."]
 
 
 class Deployed(NamedTuple):
@@ -47,7 +46,7 @@ class RowError(NamedTuple):
     """Of the rounded weights."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Rows:
     """What errors are measured on, in principal axes.  Two are equal only if they are the same."""
 
@@ -57,6 +56,13 @@ class Rows:
     squares: Float[np.ndarray, "rows eigenvalues"]
     """Of `projected`; of all null directions together in the last column, if there are any."""
     y: Float[np.ndarray, " rows"]
+    eigenvalues: Float[np.ndarray, " eigenvalues"]
+    projections: Float[np.ndarray, " eigenvalues"]
+    """Those that belong to these rows."""
+    unexplained: Float[np.ndarray, " rows"]
+    """y − U Uᵀ y of the rows trained on, U their directions: what no weights at all would fit."""
+    free: Float[np.ndarray, " rows"]
+    """1 − h at ridge 0."""
     training: int
     """Rows trained on."""
     held_out: bool
@@ -77,8 +83,11 @@ class Rows:
     @property
     def digest(self) -> str:
         """Of all numbers."""
-        every = (self.axes, self.projected, self.squares, self.y)
+        every = (self.axes, self.projected, self.squares, self.y, self.eigenvalues, self.projections)
         return hashlib.sha256(b"".join(np.ascontiguousarray(x).tobytes() for x in every)).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Rows({self})"
 
     def __str__(self) -> str:
         columns = self.axes.shape[0]
@@ -93,24 +102,29 @@ class Rows:
             mean ((y − A b/D)² + kappa A²/D²)/(1 − h)²,
 
         with 1 − 1/n − h for rows that were centred: left out, one would have had its share in no mean, and been n/(n−1) times
-        as far from it.  Rounded weights hear of a row left out by their gain.
+        as far from it.  Rounded weights hear of a row left out by their gain.  Where rows are fewer than columns residual and
+        1 − h both vanish with z; they are taken as what is left of them at z = 0, plus what z adds.
         """
         xp = on.xp
         A, squares, y = (xp.asarray(x) for x in (self.projected, self.squares, self.y))
         inverse = 1 / (spectrum.eigenvalues + z[..., None])
         u = spectrum.projections * inverse
-        r, r_z = y - u @ A.T, (u * inverse) @ A.T
+        r_z = (u * inverse) @ A.T
         gain, share, noise = (x[..., None] for x in deployed)
         if self.held_out:
-            d = squares.mean(0)
+            r, d = y - u @ A.T, squares.mean(0)
             rounded = ((y - gain * (y - r)) ** 2).mean(-1)
             rounded += (kappa[..., None] * (gain * inverse + share) ** 2 + noise) @ d
             spread, spread_z = (inverse**2) @ d, -2 * (inverse**3) @ d
             by_ridge = 2 * (r * r_z).mean(-1) + kappa * spread_z
             return RowError((r**2).mean(-1) + kappa * spread, by_ridge, spread, inverse @ d, rounded)
         h, s, s_z = inverse @ squares.T, inverse**2 @ squares.T, -2 * inverse**3 @ squares.T
-        n = self.training
-        kept, far = (1 - 1 / n - h, n / (n - 1)) if self.centred else (1 - h, 1.0)
+        # 1/lambda − 1/D and b/lambda − b/D; the differences from what belongs to the rows are 0, but have derivatives.
+        own, b, some = xp.asarray(self.eigenvalues), xp.asarray(self.projections), self.eigenvalues > 0
+        added = spectrum.eigenvalues - own + z[..., None]
+        per_own = inverse / xp.where(some, own, 1.0) * some
+        r = xp.asarray(self.unexplained) + (per_own * (b * added + own * (b - spectrum.projections))) @ A.T
+        kept, far = xp.asarray(self.free) + (per_own * added) @ squares.T, self._far
         missed = r**2 + kappa[..., None] * s
         by_ridge = ((2 * r * r_z + kappa[..., None] * s_z) / kept**2 - 2 * missed * s / kept**3).mean(-1)
         length, share = squares.sum(1), far * share
@@ -119,6 +133,10 @@ class Rows:
         return RowError(
             (missed / kept**2).mean(-1), by_ridge, (s / kept**2).mean(-1), far * (h / kept).mean(-1), left.mean(-1)
         )
+
+    @property
+    def _far(self) -> float:
+        return self.training / (self.training - 1) if self.centred else 1.0
 
     def errors(self, on: Backend, spectrum: Spectrum, z, kappa, deployed: Deployed) -> RowError:
         """Of many points, in NumPy, a few at a time."""
@@ -129,27 +147,42 @@ class Rows:
         return RowError(*(np.concatenate(x) for x in zip(*each, strict=True)))
 
 
-def rows_of(X: ArrayLike, y: ArrayLike, X_test: ArrayLike | None, y_test: ArrayLike | None) -> tuple[Spectrum, Rows]:
-    """Checked, in principal axes."""
-    X, y = _table("X", X, "y", y)
+def rows_of(
+    X: ArrayLike, y: ArrayLike, X_test: ArrayLike | None, y_test: ArrayLike | None, dtype: Any, centred: bool | None
+) -> tuple[Spectrum, float, Rows]:
+    """Checked, in principal axes; and |unexplained|²/N.  `dtype` is what the spectrum is rounded to."""
+    X, y = table("X", X, "y", y)
     if X.shape[0] < 2:
         raise ValueError(f"X must have at least 2 rows, got {X.shape[0]}")
     for name, values in ("X", X), ("y", y):
-        if not values.any():
+        largest = np.abs(values).max()
+        if not largest:
             raise ValueError(f"{name} must not be all zeros: there is nothing to learn")
+        limit = min(_LARGEST, float(np.finfo(dtype).max) ** 0.25)
+        if not 1 / limit < largest < limit:
+            raise ValueError(
+                f"{name} must have entries of a size between {1 / limit:.0e} and {limit:.0e}, got {largest:.3g}"
+            )
     Z, target = tested(X, X_test, y_test)
     rows, columns = X.shape
     U, singular, Vt = np.linalg.svd(X, full_matrices=False)
-    kept = singular**2 > _NULL * singular[0] ** 2
+    kept = singular > np.finfo(float).eps * max(X.shape) * singular[0]
     U, singular, axes = U[:, kept], singular[kept], Vt[kept].T
     null = columns - singular.size
     extra = (0, min(null, 1))
+    inside = U.T @ y
     spectrum = Spectrum(
-        np.pad(singular**2, extra),
-        np.pad(singular * (U.T @ y), extra),
-        np.append(np.full(singular.size, 1 / columns), [null / columns][:null]),
-        (y @ y) / columns,
+        np.pad(singular**2, extra).astype(dtype),
+        np.pad(singular * inside, extra).astype(dtype),
+        np.append(np.full(singular.size, 1 / columns), [null / columns][:null]).astype(dtype),
     )
+    if centred is None:
+        flat = 1e-8 * rows
+        centred = bool((np.abs(X.sum(0)) <= flat * np.abs(X).max()).all() and abs(y.sum()) <= flat * np.abs(y).max())
+    means = 1 / rows if centred else 0.0
+    unexplained, free = y - U @ inside, 1 - means - (U**2).sum(1)
+    if rows - centred <= singular.size:
+        unexplained, free = 0 * unexplained, 0 * free
     if Z is None or target is None:
         projected, target, length = U * singular, y, 0.0
     else:
@@ -158,12 +191,25 @@ def rows_of(X: ArrayLike, y: ArrayLike, X_test: ArrayLike | None, y_test: ArrayL
     if null:
         beyond = np.maximum(length - squares.sum(1), 0.0)
         squares, projected = np.column_stack([squares, beyond]), np.pad(projected, ((0, 0), extra))
-    flat = 1e-8 * np.sqrt((X**2).sum(0).max())
-    centred = bool((np.abs(X.sum(0)) <= flat * rows).all() and abs(y.sum()) <= 1e-8 * rows * np.abs(y).max())
-    ridge, noise = _cross_validated(U, singular, y, 1.0 * centred)
+    ridge, noise = _cross_validated(U, singular, inside, unexplained, free)
     explained = max(y @ y / rows - noise, 1e-3 * (y @ y) / rows)
-    signal = float(explained * rows / (singular**2).sum())
-    return spectrum, Rows(axes, projected, squares, target, rows, Z is not None, centred, ridge, noise, signal)
+    found = Rows(
+        axes=axes,
+        projected=projected,
+        squares=squares,
+        y=target,
+        eigenvalues=spectrum.eigenvalues.astype(float),
+        projections=spectrum.projections.astype(float),
+        unexplained=unexplained,
+        free=free,
+        training=rows,
+        held_out=Z is not None,
+        centred=centred,
+        ridge=ridge,
+        noise=noise,
+        signal=float(explained * rows / (singular**2).sum()),
+    )
+    return spectrum, float(unexplained @ unexplained) / columns, found
 
 
 def tested(
@@ -174,28 +220,38 @@ def tested(
         return None, None
     if X_test is None or y_test is None:
         raise ValueError(f"X_test and y_test go together, got {'X_test' if y_test is None else 'y_test'} alone")
-    X_test, y_test = _table("X_test", X_test, "y_test", y_test)
+    X_test, y_test = table("X_test", X_test, "y_test", y_test)
     columns = np.shape(X)[1]
     if X_test.shape[1] != columns:
         raise ValueError(f"X_test must have the {columns} columns of X, got {X_test.shape[1]}")
     return X_test, y_test
 
 
-def _table(name: str, X: ArrayLike, of: str, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    X = np.asarray(_checks.matrix(name, X), float)
-    return X, np.asarray(_checks.vector(of, y, X.shape[0], f"row of {name}"), float)
+def table(name: str, X: ArrayLike, of: str, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Checked, in float64 whatever JAX's default: what is done to columns must not lose their digits."""
+    if _checks.is_traced((X, y)):
+        raise TypeError(
+            f"{name} and {of} must have values, not be traced by jit, grad or vmap: make the task outside, and "
+            "differentiate in its ridge, eigenvalues or projections"
+        )
+    for each, values in (name, X), (of, y):
+        if np.ma.is_masked(values):
+            raise ValueError(f"{each} must not have masked entries")
+    with jax.enable_x64(True):
+        X = np.asarray(_checks.matrix(name, X), float)
+        return X, np.asarray(_checks.vector(of, y, X.shape[0], f"row of {name}"), float)
 
 
-def _cross_validated(U, singular, y, means: float) -> tuple[float, float]:
+def _cross_validated(U, singular, inside, unexplained, free) -> tuple[float, float]:
     """The ridge of least leave-one-out error, and the noise variance |r|²/(n − trace) that it leaves.
 
     Rows left out: r_mu/(1 − h_mu) for r = y − U s²/(s² + ridge) Uᵀy, h = diag of the same, and 1/n for a mean.
     """
-    squares, inside = singular**2, U.T @ y
+    squares = singular**2
     best = (np.inf, 0.0, 0.0)
     for ridge in np.geomspace(1e-4, 1e3, 71) * squares.mean():
-        shrunk = squares / (squares + ridge)
-        r, kept = y - U @ (shrunk * inside), 1 - means / len(y) - U**2 @ shrunk
+        grown = ridge / (squares + ridge)
+        r, kept = unexplained + U @ (grown * inside), free + U**2 @ grown
         best = min(best, (np.mean((r / kept) ** 2), ridge, r @ r / kept.sum()))
     return float(best[1]), float(best[2])
 
@@ -214,7 +270,7 @@ class Standard(NamedTuple):
     @classmethod
     def of(cls, X: ArrayLike, y: ArrayLike) -> "Standard":
         """Of these rows.  Raises ValueError where no column varies, or y does not."""
-        X, y = _table("X", X, "y", y)
+        X, y = table("X", X, "y", y)
         mean, spread, centre, scale = X.mean(0), X.std(0), float(y.mean()), float(y.std())
         varies = spread > _FLAT * np.abs(X).max(0)
         n, most = len(y), np.abs(X - mean).max(0)

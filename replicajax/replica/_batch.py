@@ -76,6 +76,8 @@ def outcomes(
     levels, betas = np.asarray(books.levels, np.float64), np.asarray(betas, np.float64)
     numbers = Numbers(*(np.asarray(getattr(tasks, name), np.float64) for name in Numbers._fields))
     shared = Shared.of(levels, centred=law.centred)
+    if shared.symmetric:  # to the last digit, since half of the thresholds stand for all
+        levels = (levels - levels[:, ::-1]) / 2
     channels = None if tasks.closed else jax.tree.map(lambda x: np.asarray(x, np.float64), tasks)
     if compiled is None:
         compiled = betas.size * law.components > AT_ONCE or bool(devices)

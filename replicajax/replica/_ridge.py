@@ -65,7 +65,7 @@ def _given(task: GivenData, ridge: Array) -> Unquantized:
     D = task.eigenvalues + ridge
     inverse = jnp.where(D > 0, 1 / jnp.where(D > 0, D, 1.0), 0.0)
     q, chi = ((task.share * x).sum() for x in ((task.projections * inverse) ** 2, inverse))
-    z, nothing = jnp.maximum(ridge, jnp.finfo(D.dtype).tiny), jnp.zeros_like(chi)
+    z, nothing = jnp.maximum(ridge, 1e-3 * jnp.finfo(D.dtype).eps * task.eigenvalues.max()), jnp.zeros_like(chi)
     at = Effective(z, *[nothing] * 4)
     error = task.error(at, Deployed(jnp.ones_like(chi), nothing, nothing)).value
     return Unquantized(ridge, jnp.nan * q, q, chi, error, error)

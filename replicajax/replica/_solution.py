@@ -112,7 +112,10 @@ class Solution(eqx.Module):
             return f"Solution of shape {converged.shape}: {int(converged.sum())} of {converged.size} converged"
         rows = [
             ("generalization error", self.generalization_error, self.task.error_is),
-            ("test error", self.test_error, "on fresh labels"),
+            *(
+                [("test error", self.test_error, "on fresh labels")]
+                * bool(self.test_error != self.generalization_error)
+            ),
             ("rounded error", self.rounded_error, "of the most probable levels"),
             ("training error", self.training_error, "energy per weight"),
             ("overlap", self.overlap, "m, with the teacher"),

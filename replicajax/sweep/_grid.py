@@ -19,7 +19,7 @@ from replicajax.codebooks import Codebook, power
 from replicajax.models import Task, Taught, with_limit
 from replicajax.replica import AT_ONCE, Device, Direction, Solution, slopes_many, solve_with_slopes
 
-_SCALES = ("rms", "power")
+_SCALES = ("rms", "residual")
 """Numbers that change no error: of a law, since `signal` sets its scale; of given labels."""
 BOOK = ("bits", "width", "exponent")
 Problem = tuple[Task, Codebook, np.ndarray]

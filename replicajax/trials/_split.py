@@ -32,10 +32,11 @@ def training_rows(X: ArrayLike, y: ArrayLike, alpha: ArrayLike | None) -> int:
     rows, features = X.shape[0], Standard.of(X, y).kept.size
     training = round(0.8 * rows if alpha is None else float(_checks.positive("alpha", alpha)) * features)
     if not 2 <= training <= rows - _FEWEST_HELD_OUT:
-        asked = "" if alpha is None else f" alpha {float(np.asarray(alpha)):.4g}, that is"
+        if alpha is None:
+            raise ValueError(f"X must have rows enough that {_FEWEST_HELD_OUT} are a fifth of them, got {rows}")
         raise ValueError(
-            f"alpha must leave at least {_FEWEST_HELD_OUT} of the {rows} rows to test on and 2 to train on, got{asked} "
-            f"{training} training rows of {features} features"
+            f"alpha must leave at least {_FEWEST_HELD_OUT} of the {rows} rows to test on and 2 to train on, got alpha "
+            f"{float(np.asarray(alpha)):.4g}, that is {training} training rows of {features} features"
         )
     return training
 

@@ -254,7 +254,7 @@ def test_held_out_rows_touch_nothing_of_the_training():
     X_test[0] *= 100
     y_test[0] = 1e4
     other = rj.GivenData.standardized(X[:300], y[:300], 0.0, X_test, y_test)
-    for name in "eigenvalues", "projections", "power", "signal", "noise":
+    for name in "eigenvalues", "projections", "residual", "signal", "noise":
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert float(solve(one).training_error) == float(solve(other).training_error)
     assert float(solve(one).generalization_error) != float(solve(other).generalization_error)
@@ -272,6 +272,63 @@ def test_columns_of_very_different_size_are_all_used():
     assert float(solve(other).generalization_error) == pytest.approx(float(solve(one).generalization_error), rel=1e-5)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(9, 14), (15, 40), (30, 8)])
+def test_single_precision_counts_the_mean_of_rows_left_out_too(rows, columns):
+    """In float32, JAX's default: rounding must not hide that rows were centred."""
+    rng = np.random.default_rng(rows)
+    X = rng.normal(size=(rows, columns))
+    y = X @ rng.normal(size=columns) + rng.normal(size=rows)
+    errors = []
+    for flag in (False, True):
+        with jax.enable_x64(flag):
+            task = rj.GivenData.standardized(X + 1e6, y - 1e6)
+            assert task.rows is not None
+            assert task.rows.centred
+            assert not rj.GivenData(X, y).rows.centred  # type: ignore[union-attr]
+            s = rj.solve(task, rj.uniform(2, 1.5), 30.0)
+            errors.append([float(x) for x in (s.generalization_error, s.rounded_error, s.training_error)])
+    np.testing.assert_allclose(*errors, rtol=2e-4)
+
+
+def test_cold_interpolation_keeps_its_digits():
+    """Fewer rows than columns, ever colder: residual and 1 − h vanish together, energy falls as 1/beta."""
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(10, 30))
+    y = X @ rng.normal(size=30)
+    task = rj.GivenData(X, y)
+    found = [rj.solve(task, rj.uniform(3, 3.0), beta) for beta in (1e6, 1e9, 1e12, 1e15)]
+    assert all(s.converged for s in found)
+    np.testing.assert_allclose([s.generalization_error for s in found[1:]], found[-1].generalization_error, rtol=1e-6)
+    heat = [float(s.beta * s.training_error) for s in found]
+    np.testing.assert_allclose(heat[1:], heat[-1], rtol=1e-4)
+
+
+def test_ridgeless_regression_is_the_least_norm():
+    rng = np.random.default_rng(0)
+    for X in (rng.normal(size=(50, 5)), rng.normal(size=(50, 4))[:, [0, 1, 2, 3, 0]], rng.normal(size=(10, 30))):
+        y = X @ np.ones(X.shape[1]) + 0.1 * rng.normal(size=len(X))
+        X_test, y_test = rng.normal(size=(7, X.shape[1])), rng.normal(size=7)
+        wanted = np.mean((y_test - X_test @ np.linalg.pinv(X) @ y) ** 2)
+        held_out = rj.ridge_regression(rj.GivenData(X, y, 0.0, X_test, y_test))
+        assert float(held_out.generalization_error) == pytest.approx(wanted, rel=1e-8)
+        every = []
+        for k in range(len(y)):
+            rest = np.delete(np.arange(len(y)), k)
+            every.append((y[k] - X[k] @ np.linalg.pinv(X[rest]) @ y[rest]) ** 2)
+        left_out = rj.ridge_regression(rj.GivenData(X, y))
+        assert float(left_out.generalization_error) == pytest.approx(np.mean(every), rel=1e-6)
+
+
+def test_raw_columns_of_very_different_size():
+    """Eight decades apart: the small one explains the label."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 2)) * [1e8, 1.0]
+    y = X[:, 1] + 0.01 * rng.normal(size=80)
+    task = rj.GivenData(X, y)
+    assert task.eigenvalues.min() > 0
+    assert float(rj.ridge_regression(task).generalization_error) == pytest.approx(1e-4, rel=0.5)
+
+
 GOOD = np.arange(12.0).reshape(4, 3) % 5
 
 
@@ -285,6 +342,10 @@ GOOD = np.arange(12.0).reshape(4, 3) % 5
         ((0 * GOOD, np.ones(4)), "X must not be all zeros: there is nothing to learn"),
         ((GOOD, np.zeros(4)), "y must not be all zeros"),
         ((GOOD[:1], np.ones(1)), "X must have at least 2 rows, got 1"),
+        ((GOOD * 1e200, np.ones(4)), "X must have entries of a size between"),
+        ((GOOD, np.full(4, 1e-200)), "y must have entries of a size between"),
+        ((np.ma.masked_equal(GOOD, 1.0), np.ones(4)), "X must not have masked entries"),
+        ((GOOD, np.ones(4), [1.0, 2.0]), "ridge must be a single number"),
         ((GOOD, np.ones(4), -1.0), "ridge must be finite and not negative"),
         ((GOOD, np.ones(4), 0.0, GOOD), "X_test and y_test go together, got X_test alone"),
         ((GOOD, np.ones(4), 0.0, GOOD[:, :2], np.ones(4)), "X_test must have the 3 columns of X, got 2"),
@@ -293,6 +354,11 @@ GOOD = np.arange(12.0).reshape(4, 3) % 5
 def test_bad_rows(arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
         rj.GivenData(*arguments)
+
+
+def test_traced_rows_are_refused():
+    with pytest.raises(TypeError, match="X and y must have values, not be traced"):
+        jax.jit(lambda X: rj.GivenData(X, np.ones(4)).residual)(GOOD)
 
 
 def test_what_is_not_known_of_given_data_is_refused():
