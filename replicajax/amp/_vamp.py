@@ -157,7 +157,7 @@ def _vamp(X, y, book: Codebook, teacher, scalars, steps: int) -> AMPResult:
 
     def step(s: _State) -> _State:
         a, c = denoise(s.h, jnp.mean(s.h**2), s.L + ridge, levels, beta)
-        least_response = 1e-6 / typical  # below it every weight sits still, wherever it happens to be
+        least_response = 1e-4 / (typical + ridge)  # below it weights sit still, wherever they happen to be
         frozen, c = c < least_response, jnp.maximum(c, least_response)
         z, r = jnp.maximum(1 / c - s.L, floor), a / c - s.h
         m, c2, h, L = linear(r, z)

@@ -41,7 +41,7 @@ def report(found, beta, baseline, best, measured, factor, cheapest, figure) -> d
             m = measured[bits]
             row["measured"] = {"width": m.widths, "error": m.error, "standard_error": m.standard_error}
             row["measured"] |= {"best_width": m.best_width, "ridge_error": m.ridge_errors.mean()}
-            row["measured"] |= {"theory": m.theory.mean(0)}
+            row["measured"] |= {"theory": m.theory.mean(0), "mixed": m.mixed.all(0)}
         rows.append(row)
     return {
         "problem": found.name,
@@ -209,7 +209,7 @@ def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheape
 
 def print_measured(out: Console, measured, unit) -> None:
     """Held-out rows beside the theory of the same splits."""
-    table = _plain_table("bits", "best/σ", "measured", "theory")
+    table = _plain_table("bits", "best/σ", "measured", "theory", "")
     for bits, m in measured.items():
         i = int(np.argmin(m.error))
         row = (
@@ -217,7 +217,7 @@ def print_measured(out: Console, measured, unit) -> None:
             f"{m.error[i]:.3f} ± {m.standard_error[i]:.3f}",
             f"{m.theory.mean(0)[i]:.3f}",
         )
-        table.add_row(str(bits), *row)
+        table.add_row(str(bits), *row, "" if m.mixed[:, i].all() else "chains trapped")
     m = next(iter(measured.values()))
     errors = m.ridge_errors
     table.add_row("real", "", f"{errors.mean():.3f} ± {errors.std(ddof=1) / math.sqrt(len(errors)):.3f}", "")
@@ -260,7 +260,7 @@ def draw(path: Path, found, beta, tried: Sequence[int], best, measured, unit: fl
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     plot_widths(axes, curves, unit=unit, baseline=baseline, measured=measured)
-    name = found.name.replace("$", r"\$")  # matplotlib would take it for mathematics
+    name = found.name.split(" (")[0].split(", ")[0].replace("$", r"\$")  # matplotlib would take it for mathematics
     numbers = (
         f"alpha {found.task.alpha:.3g}, signal {found.task.signal:.3g}, noise {found.task.noise:.3g}, beta {beta:.3g}"
     )

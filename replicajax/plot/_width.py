@@ -52,16 +52,19 @@ def plot_widths(
         )
         axes.plot(curve.best_width / unit, curve.best_test_error, "D", color=color, mec="k", ms=7, zorder=4)
     for bits, held_out in measured.items():
-        axes.errorbar(
-            np.asarray(held_out.widths) / unit,
-            held_out.error,
-            held_out.standard_error,
-            fmt="o",
-            color=colors[bits],
-            ms=4,
-            capsize=2,
-            alpha=0.8,
-        )
+        mixed = np.asarray(held_out.mixed).all(0)
+        for chosen, fill in (mixed, colors[bits]), (~mixed, "w"):
+            axes.errorbar(
+                np.asarray(held_out.widths)[chosen] / unit,
+                held_out.error[chosen],
+                held_out.standard_error[chosen],
+                fmt="o",
+                color=colors[bits],
+                mfc=fill,
+                ms=4,
+                capsize=2,
+                alpha=0.8,
+            )
     if baseline is not None:
         axes.axhline(baseline, color="0.5", ls="--", lw=1)
     low = min([min(c.test_error) for c in curves] + ([] if baseline is None else [baseline]))
@@ -79,6 +82,8 @@ def plot_widths(
     ]
     if measured:
         keys.append(axes.errorbar([], [], [], fmt="ko", ms=4, capsize=2, label="measured, held-out rows (±1 s.e.)"))
+        if not all(np.all(h.mixed) for h in measured.values()):
+            keys.append(axes.plot([], [], "o", color="k", mfc="w", ms=4, label="chains trapped: not the average")[0])
     if baseline is not None:
         keys.append(axes.plot([], [], color="0.5", ls="--", lw=1, label="unquantized (ridge)")[0])
     axes.legend(

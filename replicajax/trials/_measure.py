@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from replicajax import _checks
 from replicajax.amp import gibbs
@@ -22,6 +22,8 @@ class HeldOut(eqx.Module):
     widths: Float[np.ndarray, " widths"]
     errors: Float[np.ndarray, "splits widths"]
     """Measured."""
+    mixed: Bool[np.ndarray, "splits widths"]
+    """Whether the chains agreed; where not, the error is that of where they happened to be trapped."""
     theory: Float[np.ndarray, "splits widths"]
     """Predicted from the same rows (`GivenData`)."""
     ridge_errors: Float[np.ndarray, " splits"]
@@ -94,24 +96,28 @@ def measure_widths(
     training = training_rows(X, y, alpha)
     widths = np.asarray(widths, float)
     levels = jnp.asarray(widths[:, None] * np.linspace(-1, 1, 2**bits))
-    errors, theory, baselines, tasks = [], [], [], []
+    errors, mixed, theory, baselines, tasks = [], [], [], [], []
     for number in range(splits):
         rows = split(X, y, training, np.random.default_rng((seed, number)), rotate)
         task = GivenData(rows.X, rows.y, ridge, rows.X_test, rows.y_test)
         own = optimal_ridge(task) if baseline_ridge is None else baseline_ridge
         baselines.append(ridge_regression(task, own).generalization_error)
         theory.append(predict_widths(task, bits, widths, beta).generalization_error)
-        errors.append(np.asarray(_sampled(*rows[:4], levels, beta, ridge, sweeps, jax.random.key(seed + number))))
+        sampled = _sampled(*rows[:4], levels, beta, ridge, sweeps, jax.random.key(seed + number))
+        errors.append(np.asarray(sampled[0]))
+        mixed.append(np.asarray(sampled[1]))
         tasks.append(task)
         tick()
-    measured, predicted, unquantized = map(np.array, (errors, theory, baselines))
-    return HeldOut(widths, measured, predicted, unquantized, tuple(tasks), training, len(np.asarray(y)) - training)
+    each = map(np.array, (errors, mixed, theory, baselines))
+    return HeldOut(
+        widths, *each, tasks=tuple(tasks), training_rows=training, held_out_rows=len(np.asarray(y)) - training
+    )
 
 
 @eqx.filter_jit
-def _sampled(X, y, X_test, y_test, levels, beta, ridge, sweeps, key) -> Float[Array, " widths"]:
+def _sampled(X, y, X_test, y_test, levels, beta, ridge, sweeps, key) -> tuple[Array, Array]:
     def quantized(levels):
-        w = gibbs(X, y, Codebook(levels), beta, ridge=ridge, sweeps=sweeps, key=key).weights
-        return jnp.mean((y_test - X_test @ w) ** 2)
+        sample = gibbs(X, y, Codebook(levels), beta, ridge=ridge, sweeps=sweeps, key=key)
+        return jnp.mean((y_test - X_test @ sample.weights) ** 2), sample.mixed
 
     return jax.vmap(quantized)(levels)
