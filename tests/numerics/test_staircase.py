@@ -108,7 +108,7 @@ def test_thresholds(case, on):
         np.testing.assert_allclose(getattr(averages.hard, name), getattr(hard, name), rtol=1e-12, atol=1e-13)
     truth = [winner_times_mean(*(x[..., k] for x in (book, *rest))) for k in range(POINTS)]
     np.testing.assert_allclose(averages.crossed, truth, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(jax.vmap(crossed_rounding)(book.T, *rest), truth, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(jax.jit(jax.vmap(crossed_rounding))(book.T, *rest), truth, rtol=1e-9, atol=1e-9)
 
 
 def winner_times_mean(levels, curvature, beta, mean, deviation):
