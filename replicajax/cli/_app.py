@@ -205,10 +205,13 @@ def optimize(
         best = _best_widths(task, tried, heat, require_stable)
         limit = factor * float(baseline.generalization_error)
         cheapest, enough = fewest_bits(best, limit), None
-        for more in range(max(tried) + 1, 9) if cheapest is None else ():
-            if fewest_bits(_best_widths(task, [more], heat, require_stable), limit):
-                enough = more
-                break
+        if cheapest is None and max(tried) < 8:
+
+            def would(more: int) -> bool:
+                return fewest_bits(_best_widths(task, [more], heat, require_stable), limit) is not None
+
+            if would(8):  # mostly not, and then none does
+                enough = next((more for more in range(max(tried) + 1, 8) if would(more)), 8)
     if not as_json:
         print_theory(out, found, heat, baseline, best, unit, factor, cheapest, enough)
     if measure:
