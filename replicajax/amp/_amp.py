@@ -151,25 +151,36 @@ def amp(
     y = _checks.vector("y", y, rows, "row of X")
     y = y if isinstance(design, lx.AbstractLinearOperator) else y.astype(design.dtype)
     _checks.instance("codebook", codebook, Codebook, "uniform(bits=2, width=1.5)")
-    beta, ridge = _checks.positive("beta", beta, infinite=True), _checks.nonnegative("ridge", ridge)
-    damping = _checks.nonnegative("damping", damping)
-    if not _checks.is_traced(damping) and bool((damping >= 1).any()):
-        raise ValueError(f"damping must be below 1, got {_checks.brief(damping)}")
-    default = float(jnp.finfo(y.dtype).eps) ** 0.5
-    stop = _checks.nonnegative("tolerance", default if tolerance is None else tolerance)
+    scalars = checked_scalars(y.dtype, beta, ridge, damping, tolerance, susceptibility=susceptibility)
     first = jnp.zeros(columns) if start is None else _checks.vector("start", start, columns, "column of X")
     known = None if teacher is None else _checks.vector("teacher", teacher, columns, "column of X").astype(y.dtype)
-    scalars = (beta, ridge, damping, _checks.nonnegative("susceptibility", susceptibility), stop)
-    if any(s.ndim for s in scalars):
-        raise ValueError("beta, ridge, damping and susceptibility must be single numbers (use jax.vmap for many)")
     book = Codebook(codebook.levels.astype(y.dtype))
     steps = _checks.integer("steps", steps, 1, 10**6)
     if row_norms and isinstance(design, lx.AbstractLinearOperator):
         raise ValueError("row_norms must be False for a linear operator, whose rows are not at hand")
-    scalars, loss = tuple(s.astype(y.dtype) for s in scalars), loss_for(loss, y)
-    if not isinstance(loss, Square) and not _checks.is_traced(beta) and np.isinf(np.asarray(beta)):
+    loss = loss_for(loss, y)
+    if not isinstance(loss, Square) and not _checks.is_traced(beta) and np.isinf(np.asarray(beta)).any():
         raise ValueError(f"beta must be finite for {loss}, got inf (only the square loss has its limit)")
     return _amp(design, y, book, first.astype(y.dtype), known, scalars, steps, bool(row_norms), loss)
+
+
+def checked_scalars(dtype, beta, ridge, damping, tolerance, **others: ArrayLike) -> tuple[Array, ...]:
+    """What every kind of message passing is told by single numbers: beta, ridge, damping, tolerance and non-negative others."""
+    damping = _checks.nonnegative("damping", damping)
+    if not _checks.is_traced(damping) and bool((damping >= 1).any()):
+        raise ValueError(f"damping must be below 1, got {_checks.brief(damping)}")
+    default = float(jnp.finfo(dtype).eps) ** 0.5
+    scalars = (
+        _checks.positive("beta", beta, infinite=True),
+        _checks.nonnegative("ridge", ridge),
+        damping,
+        _checks.nonnegative("tolerance", default if tolerance is None else tolerance),
+        *(_checks.nonnegative(name, value) for name, value in others.items()),
+    )
+    if any(s.ndim for s in scalars):
+        *names, last = "beta", "ridge", "damping", *others
+        raise ValueError(f"{', '.join(names)} and {last} must be single numbers (use jax.vmap for many)")
+    return tuple(s.astype(dtype) for s in scalars)
 
 
 def _checked(X: ArrayLike) -> Float[Array, "rows columns"]:
@@ -226,7 +237,7 @@ class _State(NamedTuple):
 
 @eqx.filter_jit
 def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int, row_norms: bool, loss: Loss) -> AMPResult:
-    beta, ridge, damping, V, tolerance = scalars
+    beta, ridge, damping, tolerance, V = scalars
     levels, (rows, columns) = book.levels, _shape(X)
     lengths = jnp.sum(X**2, axis=1) if row_norms else jnp.ones(rows, y.dtype)
     unit = jnp.sqrt(jnp.mean(levels**2))

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from replicajax import _checks
-from replicajax.amp._amp import AMPResult, Trajectory, denoise, round_off, site_response
+from replicajax.amp._amp import AMPResult, Trajectory, checked_scalars, denoise, round_off, site_response
 from replicajax.codebooks import Codebook
 
 _NULL = 1e-14
@@ -80,7 +80,8 @@ def vamp(
 
     Pure and jitted; `jax.vmap` runs it over codebooks or temperatures.  One singular value decomposition of X, then two
     products with its right vectors an iteration.  Unlike `amp` it asks nothing of the columns but that they are turned at
-    random; it settles where the replicon of `GivenData` is positive, and says so where it does not.
+    random; of many columns it settles where the replicon of `GivenData` is positive, and says so where it does not.  Of ten or
+    so, with fewer rows, it may settle on wrong weights.
 
     Args:
       X: (rows, columns), y: (rows,).
@@ -102,22 +103,14 @@ def vamp(
     X = _checks.matrix("X", X)
     y = _checks.vector("y", y, X.shape[0], "row of X").astype(X.dtype)
     _checks.instance("codebook", codebook, Codebook, "uniform(bits=2, width=1.5)")
-    beta, ridge = _checks.positive("beta", beta, infinite=True), _checks.nonnegative("ridge", ridge)
-    damping = _checks.nonnegative("damping", damping)
-    if not _checks.is_traced(damping) and bool((damping >= 1).any()):
-        raise ValueError(f"damping must be below 1, got {_checks.brief(damping)}")
-    default = float(jnp.finfo(X.dtype).eps) ** 0.5
-    stop = _checks.nonnegative("tolerance", default if tolerance is None else tolerance)
+    scalars = checked_scalars(X.dtype, beta, ridge, damping, tolerance)
     known = None if teacher is None else _checks.vector("teacher", teacher, X.shape[1], "column of X").astype(X.dtype)
-    scalars = (beta, ridge, damping, stop)
-    if any(s.ndim for s in scalars):
-        raise ValueError("beta, ridge and damping must be single numbers (use jax.vmap for many)")
     if not _checks.is_traced(X) and not np.asarray(X).any():
         raise ValueError("X must not be all zeros: there is nothing to learn")
     steps = _checks.integer("steps", steps, 1, 10**6)
     book = Codebook(codebook.levels.astype(X.dtype))
     with jax.default_matmul_precision("highest"):  # of float32 an accelerator would by default multiply three digits
-        return _vamp(X, y, book, known, tuple(s.astype(X.dtype) for s in scalars), steps)
+        return _vamp(X, y, book, known, scalars, steps)
 
 
 @eqx.filter_jit

@@ -95,6 +95,9 @@ def test_where_every_weight_sits_still_it_says_so():
     found = rj.vamp(X, y, rj.uniform(1, 0.6), 1e5)
     assert not found.converged
     assert "NOT CONVERGED" in str(found)
+    cold = rj.vamp(X, y, rj.uniform(2, 0.6), jnp.inf, steps=50)
+    assert not cold.converged
+    assert float(cold.replicon) == -np.inf
 
 
 def test_bad_arguments():
