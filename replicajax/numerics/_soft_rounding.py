@@ -103,33 +103,58 @@ def hard_rounding(
     )
 
 
-def crossed_rounding(levels: Vector, curvature: Scalar, beta: Scalar, mean: Scalar, deviation: Scalar) -> Scalar:
-    """E of <a> times the most probable level, as `soft_rounding` has its averages; derivatives are those of the quadrature."""
-    K = levels.shape[0]
+class _Sides(NamedTuple):
+    """Both sides of every threshold, one a row, and quadrature there: nodes at `x` from the threshold."""
+
+    sign: Float[Any, " sides"]
+    """1 where the winner is the higher level."""
+    winner: np.ndarray
+    won: Float[Any, " sides"]
+    middle: Float[Any, " sides"]
+    """Of the two levels, in the mirror where sign is −1."""
+    rise: Float[Any, "sides levels"]
+    x: Float[Any, "sides nodes"]
+    measure: Float[Any, "sides nodes"]
+    e: Float[Any, "sides nodes levels"]
+    """Exponents relative to the winner's, from differences of levels only: no cancellation at large beta."""
+
+
+def _sides(nodes: int, levels: Vector, curvature, beta, mean, deviation, on: Backend) -> _Sides:
+    xp, K, c = on.xp, levels.shape[0], curvature
     up, down = np.arange(1, K), np.arange(K - 1)
     winner, loser = np.concatenate([up, down]), np.concatenate([down, up])
     step = np.repeat([1, -1], K - 1)
-    sign, after = jnp.asarray(step, levels.dtype), np.clip(winner + step, 0, K - 1)
+    sign, after = xp.asarray(step, levels.dtype), np.clip(winner + step, 0, K - 1)
     won, lost = levels[winner], levels[loser]
-    gap, last = sign * (won - lost), after == winner
-    next_gap = jnp.where(last, jnp.inf, sign * (levels[after] - won))
-    distance = curvature * sign * (won + lost) / 2 - sign * mean
-    end = jnp.where(last, jnp.inf, curvature * (gap + jnp.where(last, gap, next_gap)) / 4)
-    low, high = window(jnp, -distance, beta * jnp.minimum(gap, next_gap), end, deviation)
+    gap, middle = sign * (won - lost), sign * (won + lost) / 2
+    next_gap = sign * (levels[after] - won)
+    end = xp.where(after == winner, xp.inf, c * (gap + next_gap) / 4)
+    next_gap = xp.where(after == winner, xp.inf, next_gap)
+    distance = c * middle - sign * mean
+    low, high = window(xp, -distance, beta * xp.minimum(gap, next_gap), end, deviation)
     rise = sign[:, None] * (levels - won[:, None])
-    offset = curvature * sign[:, None] * (lost[:, None] - levels) / 2
+    offset = sign[:, None] * (lost[:, None] - levels) / 2  # of the loser 0 exactly
     below = rise < 0
-    zeros = offset**2 + (jnp.pi / (beta * jnp.where(below, rise, 1.0))) ** 2
-    scale = jnp.minimum(jnp.sqrt(jnp.where(below, zeros, jnp.inf).min(1)), LARGE * high)
-    unit, weight = (jnp.asarray(a, levels.dtype) for a in np.polynomial.legendre.leggauss(default_nodes(K)))
-    start, stop = jnp.arcsinh(low / scale), jnp.arcsinh(high / scale)
-    tau = start[:, None] + (half := ((stop - start) / 2)[:, None]) * (1 + unit)
-    x = scale[:, None] * jnp.sinh(tau)
+    zeros = (c * offset) ** 2 + (xp.pi / (beta * xp.where(below, rise, 1.0))) ** 2
+    scale = on.constant(xp.minimum(xp.sqrt(xp.where(below, zeros, xp.inf).min(1)), LARGE * high))
+
+    unit, weight = (xp.asarray(a, levels.dtype) for a in np.polynomial.legendre.leggauss(nodes))
+    start, stop = (xp.log(x + xp.sqrt(1 + x**2)) for x in (low / scale, high / scale))  # arcsinh
+    half = ((stop - start) / 2)[:, None]
+    tau = start[:, None] + half * (1 + unit)
+    x = scale[:, None] * xp.sinh(tau)
     z = (distance[:, None] + x) / deviation
-    density = jnp.exp(-(z**2) / 2) / (deviation * math.sqrt(2 * math.pi))
-    boltzmann = jnp.exp(beta * rise[:, None] * (offset[:, None] + x[..., None]))
-    shift = (boltzmann * rise[:, None]).sum(-1) / boltzmann.sum(-1)
-    change = weight * half * scale[:, None] * jnp.cosh(tau) * density * sign[:, None] * won[:, None] * shift
+    measure = weight * half * scale[:, None] * xp.cosh(tau) * xp.exp(-(z**2) / 2) / (deviation * math.sqrt(2 * math.pi))
+    e = beta * rise[:, None] * (c * offset[:, None] + x[..., None])
+    return _Sides(sign, winner, won, middle, rise, x, measure, e)
+
+
+def crossed_rounding(levels: Vector, curvature: Scalar, beta: Scalar, mean: Scalar, deviation: Scalar) -> Scalar:
+    """E of <a> times the most probable level, as `soft_rounding` has its averages; derivatives are those of the quadrature."""
+    at = _sides(default_nodes(levels.shape[0]), levels, curvature, beta, mean, deviation, JAX)
+    boltzmann = jnp.exp(at.e)
+    shift = (boltzmann * at.rise[:, None]).sum(-1) / boltzmann.sum(-1)
+    change = at.measure * (at.sign * at.won)[:, None] * shift
     return hard_rounding(levels, curvature, mean, deviation).square + change.sum()
 
 
@@ -173,33 +198,7 @@ def _with_slopes(
     so that E y_k and E (h − curvature a_k) y_k are all that is needed, and y_k lives where the staircase is soft.
     """
     xp, K, c = on.xp, levels.shape[0], curvature
-    up, down = np.arange(1, K), np.arange(K - 1)
-    winner, loser = np.concatenate([up, down]), np.concatenate([down, up])
-    step = np.repeat([1, -1], K - 1)
-    sign, after = xp.asarray(step, levels.dtype), np.clip(winner + step, 0, K - 1)
-    won, lost = levels[winner], levels[loser]
-    gap, middle = sign * (won - lost), sign * (won + lost) / 2
-    next_gap = sign * (levels[after] - won)
-    end = xp.where(after == winner, xp.inf, c * (gap + next_gap) / 4)
-    next_gap = xp.where(after == winner, xp.inf, next_gap)
-    distance = c * middle - sign * mean
-    low, high = window(xp, -distance, beta * xp.minimum(gap, next_gap), end, deviation)
-    rise = sign[:, None] * (levels - won[:, None])
-    offset = sign[:, None] * (lost[:, None] - levels) / 2  # of the loser 0 exactly
-    below = rise < 0
-    zeros = (c * offset) ** 2 + (xp.pi / (beta * xp.where(below, rise, 1.0))) ** 2
-    scale = on.constant(xp.minimum(xp.sqrt(xp.where(below, zeros, xp.inf).min(1)), LARGE * high))
-
-    unit, weight = (xp.asarray(a, levels.dtype) for a in np.polynomial.legendre.leggauss(nodes))
-    start, stop = (xp.log(x + xp.sqrt(1 + x**2)) for x in (low / scale, high / scale))  # arcsinh
-    half = ((stop - start) / 2)[:, None]
-    tau = start[:, None] + half * (1 + unit)
-    x = scale[:, None] * xp.sinh(tau)  # (sides, nodes)
-    z = (distance[:, None] + x) / deviation
-    measure = weight * half * scale[:, None] * xp.cosh(tau) * xp.exp(-(z**2) / 2) / (deviation * math.sqrt(2 * math.pi))
-
-    # Relative to the winner, from differences of levels only: no cancellation at large beta.  (sides, nodes, levels)
-    e = beta * rise[:, None] * (c * offset[:, None] + x[..., None])
+    sign, winner, won, middle, rise, x, measure, e = _sides(nodes, levels, curvature, beta, mean, deviation, on)
     boltzmann = xp.exp(e)
     is_winner = np.arange(K) == winner[:, None, None]
     others = xp.where(is_winner, 0.0, boltzmann).sum(-1)
