@@ -38,7 +38,7 @@ class GivenData(Task):
     """Weights w of y ≈ X w, fitted under H(w) = ½ |y − X w|² + ½ ridge |w|² to these very rows, in randomly turned axes.
 
     Nothing is assumed of the rows: they may be few, correlated, of unequal length, not Gaussian.  What is averaged over is
-    the rotation between their principal axes and those in which weights are quantized (`axes` gives one).  Errors are mean
+    the rotation between their principal axes and those in which weights are quantized.  Errors are mean
     squares on the held-out rows, label noise included; without those, leave-one-out on the rows themselves.
 
     Differentiable in eigenvalues, projections and ridge; for the rows to play their part a task must not be stacked with
@@ -181,8 +181,7 @@ class GivenData(Task):
         xp, mean, b2 = on.xp, self._mean, self.projections**2
         z = self._ridge(on, chi)
         D = self.eigenvalues + z[..., None]
-        S1, S2, S3 = (mean(D**-k) for k in (1, 2, 3))
-        del S1
+        S2, S3 = mean(D**-2), mean(D**-3)
         kappa = (q - mean(b2 / D**2)) / S2
         by_z = 2 * (mean(b2 / D**3) + kappa * S3) / S2
         z_chi, kappa_q = -1 / S2, 1 / S2

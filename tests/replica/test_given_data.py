@@ -242,6 +242,31 @@ def test_best_width_and_sweep():
         _ = best.solution.classification_error
 
 
+def test_gradients_of_a_sweep_and_its_store(tmp_path):
+    """Along beta by implicit derivatives, along ridge and width with the solution; other rows are another sweep."""
+    X, y, *rest = table(40, 20)
+    task = rj.GivenData(X, y, 0.1, *rest)
+    names, axes = ["beta", "ridge", "width"], {"width": [1.5, WIDTH, 1.9], "ridge": [0.1, 0.2]}
+
+    def sweep(task):
+        return rj.phase_diagram(task, 2, BETA, axes=axes, gradients=names, store=tmp_path / "sweep").load()
+
+    one, other = sweep(task), sweep(task)
+    wanted = {
+        "beta": slope(lambda h: float(solve(task, beta=BETA + h).generalization_error)),
+        "ridge": slope(lambda h: float(solve(with_part(task, "ridge", h)).generalization_error)),
+        "width": slope(lambda h: float(solve(task, h).generalization_error)) / WIDTH,
+    }
+    for name in names:
+        found = one[f"d_generalization_error_d_{name}"].sel(width=WIDTH, ridge=0.1)
+        assert float(found) == pytest.approx(wanted[name], rel=1e-6)
+        np.testing.assert_array_equal(
+            one[f"d_generalization_error_d_{name}"], other[f"d_generalization_error_d_{name}"]
+        )
+    with pytest.raises(ValueError, match="holds a different sweep"):
+        sweep(rj.GivenData(2 * X, y, 0.1, *rest))
+
+
 def test_held_out_rows_touch_nothing_of_the_training():
     X, y = load_diabetes(return_X_y=True)
     X_test, y_test = X[300:].copy(), y[300:].copy()
