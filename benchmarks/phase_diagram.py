@@ -214,7 +214,7 @@ def multiple_of_kernel(n: int = 16384) -> float:
         return equations(p, State(log_L, log_t), Rule(JAX, shared, True, everything=False)).residual
 
     numbers = Numbers(*(getattr(tasks, name) for name in Numbers._fields))
-    inputs = numbers, mixtures(tasks), padded(books.levels), betas, *found.state
+    inputs = numbers, mixtures(tasks), padded(books.levels), betas, found.state.log_L, found.state.log_t
     kernel = jax.tree_util.Partial(one_map, shared)
     everything = np.ones(n, bool)
     t_map = best_of(lambda: Pool(1).run(kernel, inputs, everything))
