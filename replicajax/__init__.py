@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from replicajax.codebooks import power as power
     from replicajax.codebooks import uniform as uniform
     from replicajax.models import Classification as Classification
+    from replicajax.models import Features as Features
     from replicajax.models import GivenData as GivenData
     from replicajax.models import LinearRegression as LinearRegression
+    from replicajax.models import RowLengths as RowLengths
     from replicajax.models import draw as draw
     from replicajax.replica import Solution as Solution
     from replicajax.replica import optimal_ridge as optimal_ridge
@@ -70,7 +72,7 @@ _NAMES = {
         "_cache": "enable_cache",
         "amp": "AMPResult StateEvolution amp exhaustive gibbs parallel_tempering state_evolution vamp",
         "codebooks": "Codebook codebook power uniform",
-        "models": "Classification GivenData LinearRegression draw",
+        "models": "Classification Features GivenData LinearRegression RowLengths draw",
         "replica": "Solution optimal_ridge ridge_regression solve",
         "search": "allocate_budget optimal_bits optimal_width",
         "sweep": "error_peak open_sweep phase_diagram stability_line",

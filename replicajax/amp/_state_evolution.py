@@ -23,7 +23,6 @@ from replicajax.models import (
     Order,
     Taught,
     fields_from_order,
-    order_from_averages,
     weight_averages,
     with_limit,
 )
@@ -75,7 +74,7 @@ class StateEvolution(eqx.Module):
     hot: Limit
     """From infinite temperature: m = q = 0, V = beta times the mean squared level."""
     informed: Limit
-    """From the teacher itself: m = q = signal, V = 0."""
+    """From the teacher itself: m = q = rho, V = 0."""
     unique: Bool[Array, ""]
     """All three limits converged and agree.  Where they do not, AMP finds the one its start leads to, the Gibbs measure
     is dominated by the one of lowest free energy, and `solve` returns one of them."""
@@ -106,6 +105,8 @@ def state_evolution(
 ) -> StateEvolution:
     """AMP's errors at every iteration, and the fixed points they may end at; for any loss at finite beta.
 
+    Order parameters are those of the predictions where features are correlated, in aligned axes (VAMP's business else).
+
     Differentiable in the task, the levels and beta: trajectories through their iterations, limits by the implicit function
     theorem.
 
@@ -113,8 +114,9 @@ def state_evolution(
       task, codebook: the learning problem and the levels.
       beta: inverse temperature, > 0; may be inf.
       steps: iterations recorded.
-      start: "uninformed" is `amp`'s own (m = q = 0, V = 1), "informed" is the teacher (m = q = signal, V = 0), or any
-        `rj.models.Order(m, q, chi)` with m² <= signal q.
+      start: "uninformed" is `amp`'s own (m = q = 0, V = 1), "informed" is the teacher (m = q = rho, V = 0; rho
+        is the mean square of x·w0, `signal` for iid features), or any
+        `rj.models.Order(m, q, chi)` with m² <= rho q.
       max_steps: iterations after which a limit is given up as not converged.
 
     Raises:
@@ -124,12 +126,14 @@ def state_evolution(
     _checks.instance("codebook", codebook, Codebook, "uniform(bits=2, width=1.5)")
     beta = _checks.positive("beta", beta, infinite=True)
     with_limit(task, beta)
+    if task.turned:
+        raise ValueError(f'task must have iid features or axes="aligned" for AMP\'s state evolution, got {task}')
     if beta.ndim:
         raise ValueError(f"beta must be a single number (use jax.vmap for many), got shape {beta.shape}")
     steps, max_steps = _checks.integer("steps", steps, 1, 10**6), _checks.integer("max_steps", max_steps, 1, 10**9)
     if isinstance(start, str):
         _checks.choice("start", start, ["uninformed", "informed"])
-        s = task.signal
+        s = task.rho
         start = Order(0 * s, 0 * s, 0 * s + START) if start == "uninformed" else Order(s, s, 0 * s)
     else:
         _checks.instance("start", start, Order, "rj.models.Order(m=0.0, q=0.0, chi=1.0)")
@@ -137,8 +141,8 @@ def state_evolution(
             _checks.real("start.m", start.m),
             *(_checks.nonnegative(f"start.{n}", getattr(start, n)) for n in ("q", "chi")),
         )
-        if not _checks.is_traced((m, q, task.signal)) and m**2 > task.signal * q * (1 + 1e-6):
-            raise ValueError(f"start must have m² at most signal·q, got m = {float(m):.6g}, q = {float(q):.6g}")
+        if not _checks.is_traced((m, q, task.rho)) and m**2 > task.rho * q * (1 + 1e-6):
+            raise ValueError(f"start must have m² at most rho·q, got m = {float(m):.6g}, q = {float(q):.6g}")
         start = Order(m, q, chi)
     if _checks.is_traced((task, codebook, beta, start)):
         return _state_evolution(task, codebook, beta, start, steps, max_steps)
@@ -196,7 +200,7 @@ def _starts(xp: Any, task, book, beta, start: Order):
     dtype = xp.result_type(*(x.dtype for x in jax.tree.leaves((task, book, beta))))
     one = xp.ones((), dtype)
     hottest = xp.where(xp.isinf(beta), START, xp.where(xp.isinf(beta), 1.0, beta) * xp.mean(book.levels**2))
-    rows = start, (0 * one, 0 * one, hottest), (task.signal, task.signal, 0 * one)
+    rows = start, (0 * one, 0 * one, hottest), (task.rho, task.rho, 0 * one)
     return xp.stack([xp.stack([xp.asarray(x, dtype) for x in row]) for row in rows]), xp.asarray(beta, dtype)
 
 
@@ -224,7 +228,9 @@ def _report(xp: Any, task, book, beta, path, ends, converged, used) -> StateEvol
 def _map(task, book, beta, starts: int):
     """(m, q, V) to (m, q, V) of theory 2 for one more than so many starts at once, in NumPy."""
     with jax.enable_x64(True):
-        weight, w, v = (np.asarray(x)[:, None] for x in _mixture(task))
+        law = _mixture(task)
+    weight, w, v = (np.asarray(x)[:, None] for x in law[:3])
+    scale = np.ones_like(weight) if law.scale is None else np.asarray(law.scale)[:, None]
     fields = weight.size * (starts + 1)
     levels = Levels(np.repeat(book.levels[:, None], fields, 1), len(book), False)
     nodes = gauss_legendre(default_nodes(len(book)))
@@ -243,8 +249,10 @@ def _map(task, book, beta, starts: int):
     def advance(y: np.ndarray) -> np.ndarray:
         m_hat, chi_hat, L = fields_of(y)
         shape = weight.shape[0], m_hat.size
-        deviation = np.sqrt(m_hat**2 * v + chi_hat)
-        columns = (np.broadcast_to(x, shape).reshape(-1) for x in (L + task.ridge, beta, m_hat * w, deviation))
+        m_hat = m_hat * scale
+        deviation = np.sqrt(m_hat**2 * v + chi_hat * scale)
+        each = L * scale + task.ridge, beta, m_hat * w, deviation
+        columns = (np.broadcast_to(x, shape).reshape(-1) for x in each)
         with np.errstate(all="ignore"):
             if np.isinf(beta):
                 slopes = hard_staircase_slopes(levels, *columns, on=NUMPY)
@@ -254,7 +262,7 @@ def _map(task, book, beta, starts: int):
         three = slopes.mean, slopes.square, slopes.response
         mean, square, response = (np.reshape(x.value, shape) for x in three)
         overlap = w * mean + v * m_hat * response
-        return np.stack([(weight * x).sum(0) for x in (overlap, square, response)], 1)
+        return np.stack([(weight * scale * x).sum(0) for x in (overlap, square, response)], 1)
 
     return advance
 
@@ -283,7 +291,7 @@ def next_order(y: Float[Array, "3"], task: Taught, book: Codebook, beta) -> Floa
     # chi_hat is a variance: cancellation must not make it negative (the teacher itself, without noise, has 0).
     floor = jnp.finfo(y.dtype).tiny ** 0.5
     fields = fields._replace(chi_hat=jnp.maximum(fields.chi_hat, floor))
-    return jnp.stack(order_from_averages(weight_averages(task, book, fields, beta)))
+    return jnp.stack(weight_averages(task, book, fields, beta).label)
 
 
 def _condition(y, found, inputs):

@@ -12,6 +12,7 @@ matters, and m_hat = L.
 What (1) changes with follows in the same way: d/dm is E d/du0 d/dv, d/dq is ½ E d²/dv², and dphi/dchi = ½ (phi''/beta − phi'²).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -20,8 +21,9 @@ import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
+from replicajax.models._features import RowLengths
 from replicajax.models._losses import Loss, MarginLoss, ResidualLoss
-from replicajax.numerics import Tilted, normal_nodes
+from replicajax.numerics import Tilted, backend_of, normal_nodes
 
 Scalar = Float[Array, ""]
 
@@ -49,6 +51,21 @@ class Effective(NamedTuple):
     noise_by_chi: Array
 
 
+class Label(NamedTuple):
+    """What features make of the weights: order parameters of the predictions, where they are not those of the weights."""
+
+    overlap: Array
+    """m of the weights."""
+    m: Array
+    q: Array
+    chi: Array
+    size: Array
+    """Mean eigenvalue."""
+    m_by: tuple[Array, Array] | None = None
+    """Derivatives in q and chi of the weights; None where they are left to JAX."""
+    q_by: tuple[Array, Array] | None = None
+
+
 class Channel(NamedTuple):
     """(1), per weight."""
 
@@ -65,7 +82,24 @@ class Channel(NamedTuple):
     slopes: tuple[Slopes, Slopes, Slopes] | None = None
     """In m, q and chi; None where they are left to JAX."""
     effective: "Effective | None" = None
-    """Of given data: what the error on actual rows follows from."""
+    """Of turned axes: what their errors follow from."""
+    label: "Label | None" = None
+    """Of correlated features in turned axes."""
+
+    def unknowns(self) -> Array:
+        """log L, log t and gain of what a weight feels, h = L (gain w0 + sqrt(t) z); last."""
+        xp = backend_of(self.L).xp
+        return xp.stack([xp.log(self.L), xp.log(self.chi_hat / self.L**2), self.m_hat / self.L], -1)
+
+    def unknown_slopes(self) -> Array:
+        """Of these, by row, in m, q and chi."""
+        assert self.slopes is not None
+        xp, columns = backend_of(self.L).xp, []
+        for by in self.slopes:
+            of_L = by.L / self.L
+            change = of_L, by.chi_hat / self.chi_hat - 2 * of_L, (by.m_hat - self.m_hat * of_L) / self.L
+            columns.append(xp.stack(change, -1))
+        return xp.stack(columns, -1)
 
 
 def _average(
@@ -99,6 +133,53 @@ def _along_chi(tilted: Tilted, beta: Scalar) -> tuple[Array, Array, Array]:
     _, first, second, third, fourth, _ = tilted
     slope = third / (2 * beta) - first * second
     return slope, 2 * first * slope, fourth / (2 * beta) - second**2 - first * third
+
+
+def square_channel(
+    alpha: Array, m: Array, q: Array, rho: Array, noise: Array, chi: Array, beta: Array, lengths: RowLengths | None
+) -> Channel:
+    """Square loss of a regression, in closed form; of points in NumPy or JAX, lengths last.
+
+    With u = 1/(1 + t chi) and R = t eg + noise:  L = alpha E[t u],  chi_hat = alpha E[t R u²].  (7.1)
+    """
+    xp = backend_of(q, chi).xp
+    one = xp.ones_like(q)[..., None]
+    t, share = (one, one) if lengths is None else (lengths.squares, lengths.share)
+    eg, chi_ = (rho - 2 * m + q)[..., None], chi[..., None]
+
+    def mean(x: Array) -> Array:
+        return alpha * (share * x).sum(-1)
+
+    u, R, heat = 1 / (1 + t * chi_), t * eg + noise[..., None], beta[..., None]
+    square = mean((t * u) ** 2)
+    L, chi_hat, log = mean(t * u), mean(t * R * u**2), xp.log1p(t * chi_)
+    zero, bend = 0 * square, -2 * mean(t**2 * R * u**3)
+    return Channel(
+        potential=mean(log / heat + R * u) / 2,
+        m_hat=L,
+        chi_hat=chi_hat,
+        L=L,
+        energy=mean(t * chi_ * u / heat + R * u**2) / 2,
+        entropy=mean(t * chi_ * u - log) / 2,
+        replicon=(xp.ones_like(L), square),
+        slopes=(Slopes(zero, -2 * square, zero), Slopes(zero, square, zero), Slopes(-square, bend, -square)),
+    )
+
+
+def by_length(lengths: RowLengths, channel: Callable[..., Channel], m, q, chi, rho) -> Channel:
+    """Rows sqrt(t) x: the channel at t times its order parameters, averaged over t.  (7.1)
+
+    Fields are derivatives in those, so they gain a factor t, and their slopes t².
+    """
+
+    def of_length(t: Scalar) -> Channel:
+        c = channel(t * m, t * q, t * chi, rho=t * rho)
+        level, stiffness = c.replicon
+        slopes = None if c.slopes is None else jax.tree.map(lambda x: t**2 * x, c.slopes)
+        c = c._replace(m_hat=t * c.m_hat, chi_hat=t * c.chi_hat, L=t * c.L)
+        return c._replace(replicon=(level, t**2 * stiffness), slopes=slopes)
+
+    return jax.tree.map(lambda x: jnp.tensordot(lengths.share, x, 1), jax.vmap(of_length)(lengths.squares))
 
 
 def _breaks(loss: Loss, y: Scalar, chi: Scalar, beta: Scalar) -> tuple[Array, Array]:

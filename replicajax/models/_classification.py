@@ -3,13 +3,16 @@
 from typing import Literal
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
-from replicajax.distributions import Distribution, Normal
+from replicajax.distributions import Distribution
 from replicajax.models._channel import Labels, classification_channel, classification_error, classification_loss
+from replicajax.models._features import Features, RowLengths
 from replicajax.models._losses import Logistic, Loss
-from replicajax.models._task import Taught, checked, loss_named
+from replicajax.models._task import Taught, checked, featured, loss_named
 
 LABELS = ("probit", "logit", "random")
 
@@ -35,6 +38,8 @@ class Classification(Taught):
     ridge: Float[Array, ""]
     teacher: Distribution
     loss: Loss
+    features: Features | None
+    rows: RowLengths | None
     labels: str = eqx.field(static=True)
 
     def __init__(
@@ -46,14 +51,18 @@ class Classification(Taught):
         teacher: Distribution | None = None,
         loss: Loss | None = None,
         labels: Literal["probit", "logit", "random"] = "probit",
+        features: Features | None = None,
+        rows: RowLengths | None = None,
     ):
-        """A Gaussian teacher if None, of its own scale (1) if `signal` is None; logistic loss if None.
+        """A Gaussian teacher if None, of its own scale (1) if `signal` is None; logistic loss if None; iid features and
+        rows of one length if None.
 
         Raises:
           ValueError: alpha <= 0, signal <= 0, noise < 0, ridge < 0, NaN or inf; noise with labels other than "probit".
         """
         self.teacher, self.alpha, self.signal, self.noise, self.ridge = checked(teacher, alpha, signal, noise, ridge)
         self.loss = loss_named(loss, Logistic())
+        self.features, self.rows = featured(features, rows, self.teacher)
         self.labels = _checks.choice("labels", labels, LABELS)
         if labels != "probit" and not _checks.is_traced(self.noise) and _checks.known(self.noise).any():
             raise ValueError(f"noise must be 0 for labels {labels!r}, got {_checks.brief(self.noise)}")
@@ -63,8 +72,12 @@ class Classification(Taught):
         return False
 
     @property
-    def matched(self) -> bool:
+    def in_closed_form(self) -> bool:
         return False
+
+    @property
+    def matched(self) -> bool:
+        return self.turned
 
     @property
     def adds_noise(self) -> bool:
@@ -78,19 +91,25 @@ class Classification(Taught):
     def _law(self) -> Labels:
         return Labels(self.labels, self.noise)
 
-    def channel(self, m, q, chi, beta):
-        return classification_channel(self.loss, self._law, self.alpha, m, q, self.signal, chi, beta)
+    def labelled(self, truth, key):
+        if self.labels == "random":
+            return jax.random.rademacher(key, truth.shape, truth.dtype)
+        if self.labels == "logit":
+            return jnp.where(jax.random.uniform(key, truth.shape) < jax.nn.sigmoid(truth), 1.0, -1.0)
+        return jnp.where(truth + jnp.sqrt(self.noise) * jax.random.normal(key, truth.shape, truth.dtype) > 0, 1.0, -1.0)
 
-    def error(self, m, q):
-        """arccos(m / sqrt(q (signal + noise)))/pi for "probit"."""
-        return classification_error(self._law, m, q, self.signal)
+    def of_rows(self, m, q, chi, beta, rho):
+        return classification_channel(self.loss, self._law, self.alpha, m, q, rho, chi, beta)
 
-    def fresh_loss(self, m, q):
-        return classification_loss(self.loss, self._law, m, q, self.signal)
+    def error_of(self, m, q, rho):
+        """arccos(m / sqrt(q (rho + noise)))/pi for "probit"."""
+        return classification_error(self._law, m, q, rho)
+
+    def loss_of(self, m, q, rho):
+        return classification_loss(self.loss, self._law, m, q, rho)
 
     def __str__(self) -> str:
-        teacher = "" if isinstance(self.teacher, Normal) else f", teacher {self.teacher}"
         return (
             f"classification, {self.labels} labels, {self.loss}, alpha {self.alpha:.6g}, signal {self.signal:.6g}, "
-            f"noise {self.noise:.6g}, ridge {self.ridge:.6g}{teacher}"
+            f"noise {self.noise:.6g}, ridge {self.ridge:.6g}{self.given}"
         )

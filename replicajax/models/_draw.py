@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from replicajax import _checks
-from replicajax.models._task import LinearRegression
+from replicajax.models._features import Features
+from replicajax.models._task import Taught
 
 
 class Instance(NamedTuple):
-    """y = X weights + noise."""
+    """Labels y of X weights."""
 
     X: Float[Array, "rows columns"]
     y: Float[Array, " rows"]
@@ -39,9 +40,7 @@ DESIGNS: dict[str, Design] = {"gaussian": _gaussian, "rademacher": _rademacher, 
 """Entries N(0, 1/N); entries ±1/sqrt N; rows uniform on the unit sphere."""
 
 
-def draw(
-    task: LinearRegression, size: int, key: PRNGKeyArray, *, design: str | Design = "gaussian", dtype=None
-) -> Instance:
+def draw(task: Taught, size: int, key: PRNGKeyArray, *, design: str | Design = "gaussian", dtype=None) -> Instance:
     """Draw a data set of `task` with N = size weights and round(alpha N) rows.
 
     Args:
@@ -49,13 +48,14 @@ def draw(
       size: N, the number of weights.
       key: of `jax.random`.
       design: "gaussian" (what the theory averages over), "rademacher", "normalized" (rows of unit norm), or a function
-        (key, (rows, columns), dtype) -> X with rows of variance 1/columns.
+        (key, (rows, columns), dtype) -> X with rows of variance 1/columns; correlated features, and rows of unequal length,
+        are made of these.
       dtype: of the data; the default float if None.
 
     Raises:
       TypeError, ValueError: bad arguments.
     """
-    _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
+    _checks.instance("task", task, Taught, "LinearRegression(alpha=2.0)")
     size = _checks.integer("size", size, 1, 10**8)
     if _checks.is_traced(task.alpha):
         raise TypeError("task.alpha must have a value, not be traced by jit or vmap: it decides the number of rows")
@@ -66,5 +66,32 @@ def draw(
     for_design, for_teacher, for_noise = jax.random.split(key, 3)
     X = design(for_design, (rows, size), dtype)
     weights = task.teacher_scale.astype(dtype) * task.teacher.sample(for_teacher, (size,), dtype)
-    noise = jnp.sqrt(task.noise).astype(dtype) * jax.random.normal(for_noise, (rows,), dtype)
-    return Instance(X, X @ weights + noise, weights)
+    if task.features is not None:
+        which, axes = _axes(task.features, size, key)
+        X = X * jnp.sqrt(task.features.eigenvalues[which]).astype(dtype)
+        weights = weights * jnp.sqrt(task.features.teacher[which]).astype(dtype)
+        if axes is not None:
+            X, weights = (x @ axes.T.astype(dtype) for x in (X, weights))
+    if task.rows is not None:
+        squares = jax.random.choice(jax.random.fold_in(key, 1), task.rows.squares, (rows, 1), p=task.rows.share)
+        X = X * jnp.sqrt(squares).astype(dtype)
+    return Instance(X, task.labelled(X @ weights, for_noise).astype(dtype), weights)
+
+
+def covariance(task: Taught, size: int, key: PRNGKeyArray) -> Float[Array, "columns columns"]:
+    """Sigma, N times the covariance of the rows that `draw` makes of the same task, size and key."""
+    if task.features is None:
+        return jnp.eye(size)
+    which, axes = _axes(task.features, size, key)
+    eigenvalues = task.features.eigenvalues[which]
+    return jnp.diag(eigenvalues) if axes is None else (axes * eigenvalues) @ axes.T
+
+
+def _axes(features: Features, size: int, key: PRNGKeyArray) -> tuple[Array, Array | None]:
+    """Which eigenvalue each direction has, by their shares; and the directions, None for those of the weights."""
+    which = jnp.searchsorted(jnp.cumsum(features.share), (jnp.arange(size) + 0.5) / size)
+    which = jnp.minimum(which, features.share.size - 1)
+    if not features.turned:
+        return which, None
+    q, r = jnp.linalg.qr(jax.random.normal(jax.random.fold_in(key, 2), (size, size)))
+    return which, q * jnp.sign(jnp.diag(r))

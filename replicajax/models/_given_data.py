@@ -21,17 +21,11 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
-from replicajax.distributions import Mixture
 from replicajax.models._channel import Channel, Effective, Slopes
 from replicajax.models._losses import Loss, Square
 from replicajax.models._rows import Deployed, RowError, Rows, Spectrum, Standard, rows_of, tested
-from replicajax.models._task import Task
-from replicajax.numerics import JAX, NUMPY, backend_of
-
-_NEWTON = 100
-"""Steps for z at most; some five will do, a few dozen where eigenvalues span many decades."""
-_POLISH = 2
-"""Steps that carry derivatives: so many of them are exact."""
+from replicajax.models._task import Task, Verdict, Weights, deployed
+from replicajax.numerics import NUMPY, backend_of, harmonic_root
 
 
 class GivenData(Task):
@@ -116,6 +110,14 @@ class GivenData(Task):
         return True
 
     @property
+    def turned(self) -> bool:
+        return True
+
+    @property
+    def elementwise(self) -> bool:
+        return True
+
+    @property
     def loss(self) -> Loss:
         return Square()
 
@@ -165,12 +167,11 @@ class GivenData(Task):
         return bare
 
     def start(self, precision):
-        """(L, chi_hat) as if weights were Gaussian, of that precision over beta: z is its own."""
-        on = backend_of(precision)
-        z = on.xp.maximum(precision, 1e-6 * (self.share * self.eigenvalues).sum(-1))
+        """z is that precision."""
+        z = backend_of(precision).xp.maximum(precision, 1e-6 * self._mean(self.eigenvalues))
         D = self.eigenvalues + z[..., None]
         chi, q = self._mean(1 / D), self._mean((self.projections / D) ** 2)
-        return 1 / chi - z, q / chi**2
+        return 1 / chi - z, q / (1 - z * chi) ** 2
 
     def _mean(self, x):
         return (self.share * x).sum(-1)
@@ -179,7 +180,7 @@ class GivenData(Task):
         """(1); of points in NumPy or JAX, eigenvalues last."""
         on = backend_of(q, chi)
         xp, mean, b2 = on.xp, self._mean, self.projections**2
-        z = self._ridge(on, chi)
+        z = harmonic_root(on, self.share, self.eigenvalues, chi)
         D = self.eigenvalues + z[..., None]
         S2, S3 = mean(D**-2), mean(D**-3)
         kappa = (q - mean(b2 / D**2)) / S2
@@ -210,35 +211,15 @@ class GivenData(Task):
             effective=Effective(z, kappa, z_chi, kappa_q, kappa_chi),
         )
 
-    def _ridge(self, on, chi):
-        """z of mean 1/D = chi, by Newton's method on its harmonic mean, which is concave: from the left it never overshoots."""
-        xp, constant = on.xp, on.constant
-        share, eigenvalues, target = (constant(x) for x in (self.share, self.eigenvalues, 1 / chi))
-        least = xp.where(share > 0, eigenvalues, xp.inf).min(-1)
-        at_least = xp.where((share > 0) & (eigenvalues <= least[..., None]), share, 0.0).sum(-1)
-        start = xp.maximum(target - (share * eigenvalues).sum(-1), at_least * target - least)
-
-        def step(share, eigenvalues, target, z):
-            inverse = 1 / (eigenvalues + z[..., None])
-            first, second = (share * inverse).sum(-1), (share * inverse**2).sum(-1)
-            return z + first * (first * target - 1) / second
-
-        def body(carry):
-            z, _, left = carry
-            new = step(share, eigenvalues, target, z)
-            return xp.maximum(new, z), new - z, left - 1
-
-        tolerance = 1e-9  # a step later the error is of its square
-
-        def going(carry):
-            z, change, left = carry
-            return (left > 0) & (change > tolerance * (z + least)).any()
-
-        z, *_ = on.repeat(going, body, (start, xp.full_like(start, xp.inf), _NEWTON))
-        z = constant(z)
-        for _ in range(_POLISH if on is JAX else 1):
-            z = step(self.share, self.eigenvalues, 1 / chi, z)
-        return z
+    def judge(self, said, m, q, chi, beta, rounded) -> Verdict:
+        """NaN where the rows are elsewhere."""
+        del m, q
+        at = said.effective
+        assert at is not None
+        error = self.error(at, deployed(said, chi, rounded))
+        by_order = 0 * at.noise, error.by_noise * at.noise_by_q
+        by_order += (error.by_ridge * at.ridge_by_chi + error.by_noise * at.noise_by_chi,)
+        return Verdict(error.value, error.value + error.thermal / beta, error.deployed, error.value / 2, by_order)
 
     def error(self, at: Effective, deployed: Deployed) -> RowError:
         """On rows, or NaN without; of points or of one."""
@@ -252,9 +233,9 @@ class GivenData(Task):
         del noise
         return eqx.tree_at(lambda t: t.ridge, self, ridge)
 
-    def weights(self) -> Mixture:
+    def weights(self) -> Weights:
         """Nobody knows a teacher."""
-        return Mixture(*(self._same(x)[None] for x in (1.0, 0.0, 0.0)))
+        return Weights(*(self._same(x)[None] for x in (1.0, 0.0, 0.0)))
 
     def __str__(self) -> str:
         rows = "bare" if self.rows is None else str(self.rows)

@@ -7,7 +7,7 @@ Whoever brings a new loss writes another `energetic`; a new prior, another `entr
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,8 +63,11 @@ class WeightAverages(NamedTuple):
     """Averages over teacher and field of one weight's distribution on the codebook."""
 
     rounding: SoftRounding
-    alignment: Scalar
-    """E w0 <a>."""
+    """`response_square` weighted by the square of each weight's eigenvalue."""
+    own: Order
+    """Of the weights."""
+    label: Order
+    """Of their predictions: each weight counts by its eigenvalue."""
 
 
 def weight_averages(
@@ -79,39 +82,52 @@ def weight_averages(
 
     `cold` says whether beta = inf, if that is known before compiling; `nearby` what is known of the averages here.
     """
-    curvature = fields.L + task.ridge
     if nearby is not None:
-        return _average(task, fields, partial(nearby.soften, book.levels, curvature, beta))
-    return _average(task, fields, _each(partial(soft_rounding, book.levels, curvature, beta, cold=cold)))
+        return _average(task, fields, lambda _, *at: nearby.soften(book.levels, fields.L + task.ridge, beta, *at))
+    return _average(task, fields, _each(lambda k, *at: soft_rounding(book.levels, k, beta, *at, cold=cold)))
 
 
 def rounded_averages(task: Task, book: Codebook, fields: Fields, nearby: Nearby | None = None) -> WeightAverages:
-    """The same with every weight at its most probable level: h / (L + ridge) rounded to the nearest."""
+    """The same with every weight at its most probable level: h / curvature rounded to the nearest."""
     if nearby is not None:
-        return _average(task, fields, partial(nearby.harden, book.levels, fields.L + task.ridge))
-    return _average(task, fields, _each(partial(hard_rounding, book.levels, fields.L + task.ridge)))
+        return _average(task, fields, lambda _, *at: nearby.harden(book.levels, fields.L + task.ridge, *at))
+    return _average(task, fields, _each(partial(hard_rounding, book.levels)))
 
 
-def _each(rounding: Callable[[Array, Array], SoftRounding]):
-    """For many fields; a batch axis of 1 would only slow compilation."""
+def _each(rounding: Callable[..., SoftRounding]):
+    """For many curvatures and fields; a batch axis of 1 would only slow compilation."""
 
-    def all_of(mean: Array, deviation: Array) -> SoftRounding:
-        if mean.shape[0] == 1:
-            return jax.tree.map(lambda x: x[None], rounding(mean[0], deviation[0]))
-        return jax.vmap(rounding)(mean, deviation)
+    def all_of(*at: Array) -> SoftRounding:
+        if at[0].shape[0] == 1:
+            return jax.tree.map(lambda x: x[None], rounding(*(x[0] for x in at)))
+        return jax.vmap(rounding)(*at)
 
     return all_of
 
 
-def _average(task: Task, fields: Fields, rounding: Callable[[Array, Array], SoftRounding]) -> WeightAverages:
+def _average(task: Task, fields: Fields, rounding: Callable[..., SoftRounding]) -> WeightAverages:
     """One Gaussian field for each component N(w, v) of the teacher, where Stein's lemma gives
 
     E w0 <a> = w E<a> + v m_hat E d<a>/dh.  (1.1, 1.4)
+
+    Features of eigenvalue lambda bring fields m_hat lambda, chi_hat lambda and L lambda.  (7.3)
     """
-    weight, w, v = task.weights()
-    each = rounding(fields.m_hat * w, jnp.sqrt(fields.m_hat**2 * v + fields.chi_hat))
-    alignment = weight @ (w * each.mean + v * fields.m_hat * each.response)
-    return WeightAverages(jax.tree.map(lambda x: jnp.tensordot(weight, x, 1), each), alignment)
+    weight, w, v, scale = task.weights()
+    size = jnp.ones_like(weight) if scale is None else scale
+    m_hat = fields.m_hat * size
+    each = rounding(fields.L * size + task.ridge, m_hat * w, jnp.sqrt(m_hat**2 * v + fields.chi_hat * size))
+    each_order = Order(w * each.mean + v * m_hat * each.response, each.square, each.response)
+
+    def mean(weight: Array, x: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.tensordot(weight, x, 1), x)
+
+    found = WeightAverages(mean(weight, each), *[mean(weight, each_order)] * 2)
+    if scale is None:
+        return found
+    bend = mean(weight * scale**2, each.response_square)
+    return found._replace(
+        rounding=found.rounding._replace(response_square=bend), label=mean(weight * scale, each_order)
+    )
 
 
 def free_energy(task: Task, book: Codebook, beta: Scalar, order: Order, fields: Fields) -> Scalar:
@@ -122,7 +138,8 @@ def free_energy(task: Task, book: Codebook, beta: Scalar, order: Order, fields: 
 def fields_from_order(task: Task, order: Order, beta: Scalar, unit: Scalar | float = 1.0) -> Fields:
     """Stationarity of f in (m, q, chi), by differentiating `energetic`.
 
-    For the square loss L = m_hat = alpha/(1 + chi) and chi_hat = alpha R/(1 + chi)².
+    For the square loss L = m_hat = alpha/(1 + chi) and chi_hat = alpha R/(1 + chi)².  Stationarity in the fields is
+    `WeightAverages.label`: m = E w0 <a>, q = E <a>², chi = beta E Var(a).
     """
     if not task.closed:
         said = task.channel(*order, beta)
@@ -130,8 +147,3 @@ def fields_from_order(task: Task, order: Order, beta: Scalar, unit: Scalar | flo
     slope = jax.grad(energetic, argnums=1)(task, order, beta, unit)
     L = 2 * slope.q
     return Fields(m_hat=-slope.m, chi_hat=L / beta - 2 * slope.chi, L=L)
-
-
-def order_from_averages(averages: WeightAverages) -> Order:
-    """Stationarity of f in the fields: m = E w0 <a>, q = E <a>², chi = beta E Var(a)."""
-    return Order(averages.alignment, averages.rounding.square, averages.rounding.response)

@@ -1,19 +1,68 @@
 """The learning problem: a linear teacher, labels made of it, and the loss that is minimised.  theory 7, [Q] section 2"""
 
 import abc
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from replicajax import _checks
 from replicajax.distributions import Distribution, Mixture, Normal
-from replicajax.models._channel import Channel, regression_channel, regression_loss
+from replicajax.models._channel import Channel, by_length, regression_channel, regression_loss, square_channel
+from replicajax.models._features import Features, RowLengths
 from replicajax.models._losses import Loss, MarginLoss, ResidualLoss, Square
 from replicajax.models._moments import moments_of_data
+from replicajax.models._rows import Deployed
+from replicajax.models._turned import turned, turned_square
+from replicajax.numerics import backend_of, harmonic_root
+
+
+class Weights(NamedTuple):
+    """The law of the teacher's weights as a mixture of Gaussians, and what features weights of each component have."""
+
+    weight: Float[Array, " components"]
+    mean: Float[Array, " components"]
+    variance: Float[Array, " components"]
+    scale: Float[Array, " components"] | None = None
+    """Eigenvalue; None where all are 1."""
+
+
+class Rounded(NamedTuple):
+    """Of every weight at its most probable level."""
+
+    m: Array
+    q: Array
+    response: Array
+    """Of its mean to the field."""
+    crossed: Array
+    """Its mean product with <a>."""
+
+
+class Verdict(NamedTuple):
+    """What a solution is worth on labels, in the units of the weights."""
+
+    error: Array
+    """Of the mean predictor, as `Task.error_is` says."""
+    gibbs_error: Array
+    rounded_error: Array
+    loss: Array
+    """Of the mean predictor on fresh labels."""
+    by_order: tuple[Array, Array, Array]
+    """`error` in m, q and chi."""
+
+
+def deployed(said: Channel, chi: Array, rounded: Rounded) -> Deployed:
+    """Weights in turned axes, rounded: f = gain h + share r + noise, h the field, r = <a>/chi − h the data's answer to it."""
+    assert said.effective is not None
+    noise, chi_hat, gain = said.effective.noise, said.chi_hat, rounded.response
+    xp = backend_of(chi_hat).xp
+    some = noise > 1e-12 * chi_hat  # fine levels over cold weights are no noise at all
+    share = xp.where(some, (rounded.crossed / chi - gain * chi_hat) / xp.where(some, noise, 1.0), 0.0)
+    return Deployed(gain / chi, share - gain, rounded.q - gain**2 * chi_hat - share**2 * noise)
 
 
 class Task(eqx.Module):
@@ -29,12 +78,22 @@ class Task(eqx.Module):
     @property
     @abc.abstractmethod
     def closed(self) -> bool:
-        """Whether the channel is the square loss of a regression, whose averages are closed forms (theory 1.1)."""
+        """Whether it is the square loss of a regression on iid features, with its own closed forms (theory 1.1)."""
 
     @property
     @abc.abstractmethod
     def matched(self) -> bool:
-        """Whether m_hat = L, as where the loss knows y − u only."""
+        """Whether m_hat = L, as where the loss knows y − u only, or plays no part."""
+
+    @property
+    @abc.abstractmethod
+    def turned(self) -> bool:
+        """Whether weights are quantized in axes turned at random, where they see nothing of a teacher (theory 7.2, 9)."""
+
+    @property
+    @abc.abstractmethod
+    def elementwise(self) -> bool:
+        """Whether `channel` and `judge` take many points at once, in NumPy or JAX, as `start` does anyway."""
 
     @property
     def kind(self) -> str:
@@ -51,8 +110,19 @@ class Task(eqx.Module):
         """What labels and loss make of the predictions, of one point: (1) of `_channel`.  In the units of the weights."""
 
     @abc.abstractmethod
-    def weights(self) -> Mixture:
-        """The law of the teacher's weights as a mixture of Gaussians."""
+    def judge(self, said: Channel, m: Array, q: Array, chi: Array, beta: Array, rounded: Rounded) -> Verdict:
+        """What the channel's order parameters are worth on labels."""
+
+    @abc.abstractmethod
+    def start(self, precision: Array) -> tuple[Array, Array]:
+        """Where a search starts, chi_hat/L² second: L and that as if weights were Gaussian, of that precision over beta."""
+
+    def bare(self) -> "Task":
+        """Without what only `judge` asks for, and of one of few sizes: one program for many."""
+        return self
+
+    @abc.abstractmethod
+    def weights(self) -> Weights: ...
 
     @abc.abstractmethod
     def rescaled(self, noise: Array, ridge: Array) -> "Task":
@@ -60,52 +130,189 @@ class Task(eqx.Module):
 
 
 class Taught(Task):
-    """M = alpha N rows x ~ N(0, I_N/N), labels of u0 = x·w0.
+    """M = alpha N rows sqrt(t) x, x ~ N(0, Sigma/N), labels of u0 = x·w0; Sigma = 1 and t = 1 unless told.
 
-    A kind of task says what its labels are by a few methods; all take order parameters in the units of the weights.
+    A kind of task says what its labels are by a few methods; all take order parameters of the predictions in the units of
+    the weights, and rho, the mean square of u0.
     """
 
     teacher: eqx.AbstractVar[Distribution]
+    features: eqx.AbstractVar[Features | None]
+    rows: eqx.AbstractVar[RowLengths | None]
 
     @property
     @abc.abstractmethod
     def adds_noise(self) -> bool:
         """Whether labels are u0 + N(0, noise), so that `error` leaves out what no predictor can know."""
 
+    @property
     @abc.abstractmethod
-    def error(self, m: Array, q: Array) -> Array:
-        """Generalisation error of weights of overlap m with the teacher and mean square q."""
+    def in_closed_form(self) -> bool:
+        """Whether `of_rows` takes many points at once, and rows of all lengths."""
 
     @abc.abstractmethod
-    def fresh_loss(self, m: Array, q: Array) -> Array:
-        """The loss of their predictions on fresh labels, per label."""
+    def of_rows(self, m: Array, q: Array, chi: Array, beta: Array, rho: Array) -> Channel:
+        """(1) of `_channel`, for rows of one length."""
+
+    @abc.abstractmethod
+    def error_of(self, m: Array, q: Array, rho: Array) -> Array:
+        """Generalisation error of predictions of overlap m with the truth and mean square q."""
+
+    @abc.abstractmethod
+    def loss_of(self, m: Array, q: Array, rho: Array) -> Array:
+        """Their loss on fresh labels, per label."""
+
+    @abc.abstractmethod
+    def labelled(self, truth: Float[Array, " rows"], key: PRNGKeyArray) -> Float[Array, " rows"]:
+        """Labels drawn for u0 = `truth`."""
+
+    @property
+    def iid(self) -> bool:
+        return self.features is None and self.rows is None
+
+    @property
+    def turned(self) -> bool:
+        return self.features is not None and self.features.turned
+
+    @property
+    def elementwise(self) -> bool:
+        return self.in_closed_form and not (self.turned and self.rows is not None)
+
+    @property
+    def kind(self) -> str:
+        numbers = jax.tree.map(lambda x: np.asarray(x).tolist(), jax.tree.leaves((self.features, self.rows)))
+        return super().kind + (f" {numbers}" if numbers else "")
+
+    @property
+    def rho(self) -> Array:
+        """Mean square of u0."""
+        if self.features is None:
+            return self.signal
+        return self.signal * self.features.mean(self.features.eigenvalues * self.features.teacher)
+
+    @property
+    def given(self) -> str:
+        """What is not as it is unless told, for a line of text."""
+        teacher = None if isinstance(self.teacher, Normal) else f"teacher {self.teacher}"
+        return "".join(f", {part}" for part in (teacher, self.features, self.rows) if part is not None)
 
     @property
     def teacher_scale(self) -> Float[Array, ""]:
         """Factor from the teacher's own scale to that of `signal`."""
         return jnp.sqrt(self.signal / self.teacher.second_moment().astype(self.signal.dtype))
 
-    def weights(self) -> Mixture:
-        """Of second moment `signal`."""
+    def channel(self, m, q, chi, beta):
+        if self.features is None or not self.features.turned:
+            return self.label_channel(m, q, chi, beta)
+        if self.elementwise:
+            return turned_square(self.features, self.alpha, self.signal, self.noise, q, chi, beta)
+        return turned(self, q, chi, beta)
+
+    def label_channel(self, m, q, chi, beta) -> Channel:
+        """What the labels make of the predictions."""
+        if self.in_closed_form or self.rows is None:
+            return self.of_rows(m, q, chi, beta, self.rho)
+        return by_length(self.rows, lambda m, q, chi, rho: self.of_rows(m, q, chi, beta, rho), m, q, chi, self.rho)
+
+    def _of_lengths(self, of: Callable[[Array, Array, Array], Array], m, q) -> Array:
+        if self.rows is None:
+            return of(m, q, self.rho)
+        return self.rows.share @ jax.vmap(lambda t: of(t * m, t * q, t * self.rho))(self.rows.squares)
+
+    def error(self, m, q) -> Array:
+        """Of predictions of overlap m with the truth and mean square q, in rows of all lengths."""
+        return self._of_lengths(self.error_of, m, q)
+
+    def fresh_loss(self, m, q) -> Array:
+        return self._of_lengths(self.loss_of, m, q)
+
+    def error_by(self, m, q) -> tuple[Array, Array]:
+        """Its derivatives in m and q."""
+        return jax.grad(self.error, (0, 1))(m, q)
+
+    def judge(self, said, m, q, chi, beta, rounded) -> Verdict:
+        if said.label is None:
+            of_m, of_q = self.error_by(m, q)
+            slopes = of_m, of_q, 0 * chi
+            rounded_error = self.error(rounded.m, rounded.q)
+        else:
+            assert said.effective is not None
+            _, *label, size, m_by, q_by = said.label
+            rough = deployed(said, chi, rounded)
+            noise = rough.share**2 * said.effective.noise + rough.noise
+            m, q, chi = label
+            crossed = 2 * rough.gain * rough.share * said.effective.noise * chi
+            rounded_error = self.error(rough.gain * m, rough.gain**2 * q + crossed + noise * size)
+            slopes = 0 * chi, 0 * chi, 0 * chi
+            if m_by is not None and q_by is not None:
+                of_m, of_q = self.error_by(m, q)
+                of_weights = [of_m * x + of_q * y for x, y in zip(m_by, q_by, strict=True)]
+                slopes = 0 * chi, of_weights[0], of_weights[1]
+        return Verdict(self.error(m, q), self.error(m, q + chi / beta), rounded_error, self.fresh_loss(m, q), slopes)
+
+    def start(self, precision):
+        """Ridge regression with that ridge: L_x = z/u, where alpha = z/u + mean lambda/(lambda + u)."""
+        on = backend_of(precision)
+        xp, features = on.xp, self.features
+        zero = xp.zeros_like(precision)[..., None]
+        if features is None:
+            eigenvalues, power, share = zero + 1, zero + self.signal[..., None], zero + 1
+        else:
+            eigenvalues, share = zero + features.eigenvalues, zero + features.share
+            power = self.signal[..., None] * features.teacher
+
+        def mean(x):
+            return (share * x).sum(-1)
+
+        z = xp.maximum(precision, 1e-4 * mean(eigenvalues))
+        poles = xp.concatenate([zero, eigenvalues], -1)
+        u = harmonic_root(on, xp.concatenate([z[..., None], share * eigenvalues], -1), poles, self.alpha)
+        E = 1 / (eigenvalues + u[..., None])
+        L, square = z / u, eigenvalues * E**2
+        left = xp.maximum(1 - mean(eigenvalues * square) / self.alpha, 0.1)
+        t = (u**2 * mean(power * square) + self.noise) / (left * self.alpha)
+        if not self.turned:
+            return L, t
+        chi = mean(E) / L
+        return 1 / chi - z, (mean(power * eigenvalues * square) + t * mean(square)) / (1 - z * chi) ** 2
+
+    def weights(self) -> Weights:
+        """Of second moment `signal`, and in aligned axes of each eigenvalue's own share of it."""
+        if self.turned:
+            return Weights(*(jnp.full((1,), x, self.signal.dtype) for x in (1.0, 0.0, 0.0)))
         weight, mean, variance = (jnp.asarray(x, self.signal.dtype) for x in self.teacher.mixture())
         scale = self.teacher_scale
-        return Mixture(weight, scale * mean, scale**2 * variance)
+        law = Mixture(weight, scale * mean, scale**2 * variance)
+        return Weights(*law) if self.features is None else along_axes(law, self.features)
 
     def rescaled(self, noise, ridge):
         return eqx.tree_at(lambda t: (t.signal, t.noise, t.ridge), self, (jnp.ones_like(self.signal), noise, ridge))
+
+
+def along_axes(law: Mixture, features: Features) -> Weights:
+    """Components last: one for each component of the law and each eigenvalue."""
+    weight, mean, variance = (x[..., :, None] for x in law)
+    share, power, eigenvalues = (x[..., None, :] for x in (features.share, features.teacher, features.eigenvalues))
+    xp = backend_of(weight, share).xp
+    each = weight * share, mean * xp.sqrt(power), variance * power, 0 * weight + eigenvalues
+    return Weights(*(x.reshape(*x.shape[:-2], -1) for x in each))
 
 
 def with_limit(task: Task, beta: Any) -> None:
     """Raises ValueError where beta = inf is asked of a channel whose limit is not known."""
     if not task.closed and not _checks.is_traced(beta) and np.isinf(np.asarray(beta)).any():
         what = f"a {type(task).__name__} with {task.loss}"
-        raise ValueError(f"beta must be finite for {what}, got inf (LinearRegression with square loss has its limit)")
+        raise ValueError(
+            f"beta must be finite for {what}, got inf (LinearRegression with square loss and iid features has its limit)"
+        )
 
 
 def square_only(task: Task, what: str) -> None:
-    """Raises ValueError where `what` knows the square loss only."""
-    if not task.closed:
+    """Raises ValueError where `what` knows the square loss only, and rows of one length."""
+    if not isinstance(task.loss, Square):
         raise ValueError(f"task must have the square loss for {what}, got {task.loss}")
+    if isinstance(task, Taught) and task.rows is not None:
+        raise ValueError(f"task must have rows of one length for {what}, got {task.rows}")
 
 
 def checked(
@@ -121,6 +328,22 @@ def checked(
         _checks.variance("noise", noise, zero=True),
         _checks.nonnegative("ridge", ridge),
     )
+
+
+def featured(
+    features: Features | None, rows: RowLengths | None, teacher: Distribution
+) -> tuple[Features | None, RowLengths | None]:
+    """Checked, if given."""
+    if features is not None:
+        _checks.instance("features", features, Features, "rj.Features([0.2, 0.8, 2.0])")
+        if features.turned and not isinstance(teacher, Normal):
+            raise ValueError(
+                f"teacher must be left out in rotated axes, where every teacher is Gaussian, got {teacher} "
+                '(features with axes="aligned" keep it)'
+            )
+    if rows is not None:
+        _checks.instance("rows", rows, RowLengths, "rj.RowLengths.student_t(5.0)")
+    return features, rows
 
 
 def loss_named(loss: Any, default: Loss) -> Loss:
@@ -159,6 +382,8 @@ class LinearRegression(Taught):
     ridge: Float[Array, ""]
     teacher: Distribution
     loss: Loss
+    features: Features | None
+    rows: RowLengths | None
 
     def __init__(
         self,
@@ -168,13 +393,17 @@ class LinearRegression(Taught):
         ridge: ArrayLike = 0.0,
         teacher: Distribution | None = None,
         loss: Loss | None = None,
+        features: Features | None = None,
+        rows: RowLengths | None = None,
     ):
-        """A Gaussian teacher if None; the teacher's own scale (1 for a Gaussian) if `signal` is None; square loss if None.
+        """A Gaussian teacher if None; the teacher's own scale (1 for a Gaussian) if `signal` is None; square loss if None;
+        iid features and rows of one length if None.
 
-        Raises ValueError on alpha <= 0, signal <= 0, noise < 0, ridge < 0, NaN or inf.
+        Raises ValueError on alpha <= 0, signal <= 0, noise < 0, ridge < 0, NaN or inf, TypeError on parts of another kind.
         """
         self.teacher, self.alpha, self.signal, self.noise, self.ridge = checked(teacher, alpha, signal, noise, ridge)
         self.loss = loss_named(loss, Square())
+        self.features, self.rows = featured(features, rows, self.teacher)
 
     @classmethod
     def from_data(
@@ -203,11 +432,15 @@ class LinearRegression(Taught):
 
     @property
     def closed(self) -> bool:
+        return self.in_closed_form and self.iid
+
+    @property
+    def in_closed_form(self) -> bool:
         return isinstance(self.loss, Square)
 
     @property
     def matched(self) -> bool:
-        return isinstance(self.loss, ResidualLoss)
+        return self.turned or isinstance(self.loss, ResidualLoss)
 
     @property
     def adds_noise(self) -> bool:
@@ -217,24 +450,39 @@ class LinearRegression(Taught):
     def error_is(self) -> str:
         return "mean square of the mean predictor, noise excluded"
 
-    def channel(self, m, q, chi, beta):
-        return regression_channel(self.loss, self.alpha, m, q, self.signal, self.noise, chi, beta)
+    def labelled(self, truth, key):
+        return truth + jnp.sqrt(self.noise) * jax.random.normal(key, truth.shape, truth.dtype)
+
+    def of_rows(self, m, q, chi, beta, rho):
+        if self.in_closed_form:
+            return square_channel(self.alpha, m, q, rho, self.noise, chi, beta, self.rows)
+        return regression_channel(self.loss, self.alpha, m, q, rho, self.noise, chi, beta)
 
     def error(self, m, q):
-        """eg = signal − 2 m + q: mean square, label noise excluded."""
-        return self.signal - 2 * m + q
+        """eg = rho − 2 m + q: mean square, label noise excluded, whatever the lengths of rows."""
+        return self.error_of(m, q, self.rho)
+
+    def error_of(self, m, q, rho):
+        return rho - 2 * m + q
+
+    def error_by(self, m, q):
+        return 0 * m - 2, 0 * q + 1
 
     def fresh_loss(self, m, q):
-        return regression_loss(self.loss, m, q, self.signal, self.noise)
+        if self.in_closed_form:
+            return self.residual_variance(m, q) / 2
+        return super().fresh_loss(m, q)
+
+    def loss_of(self, m, q, rho):
+        return regression_loss(self.loss, m, q, rho, self.noise)
 
     def residual_variance(self, m, q) -> Float[Array, ""]:
-        """R = signal − 2 m + q + noise: variance of a fresh label about the mean predictor (section 0)."""
-        return self.signal - 2 * m + q + self.noise
+        """R = rho − 2 m + q + noise: variance of a fresh label about the mean predictor (section 0)."""
+        return self.error(m, q) + self.noise
 
     def __str__(self) -> str:
-        teacher = "" if isinstance(self.teacher, Normal) else f", teacher {self.teacher}"
         loss = "" if isinstance(self.loss, Square) else f", {self.loss}"
         return (
             f"linear regression, alpha {self.alpha:.6g}, signal {self.signal:.6g}, "
-            f"noise {self.noise:.6g}, ridge {self.ridge:.6g}{teacher}{loss}"
+            f"noise {self.noise:.6g}, ridge {self.ridge:.6g}{loss}{self.given}"
         )

@@ -1,8 +1,12 @@
-"""Roots of many functions at once, each in its bracket: the Illinois secant method."""
+"""Roots of many functions at once: of any, each in its bracket, by the Illinois secant method; of sums of simple poles."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+
+from replicajax.numerics._backend import JAX, Backend
 
 
 def bracketed_roots(
@@ -41,3 +45,47 @@ def bracketed_roots(
         settled[at] = (f == 0) | (np.abs(new - x[at]) <= tolerance * np.abs(new)) | ~np.isfinite(f)
         b[at], f_b[at], x[at] = new, f, new
     return x, settled & np.isfinite(f_b)
+
+
+_NEWTON = 100
+"""Steps at most; some five will do, a few dozen where poles span many decades."""
+_POLISH = 2
+"""Steps that carry derivatives: so many of them are exact."""
+
+
+def harmonic_root(
+    on: Backend, share: Float[Any, "... poles"], poles: Float[Any, "... poles"], target: Float[Any, "..."]
+) -> Float[Any, "..."]:
+    """u > −min(poles) of sum share/(poles + u) = target, where shares are >= 0 (a pole without share is none).
+
+    Newton's method on one over the sum, which is concave: from the left it never overshoots.  Differentiable.
+    """
+    xp, constant = on.xp, on.constant
+
+    def step(share, poles, target, u):
+        inverse = 1 / (poles + u[..., None])
+        first, second = (share * inverse).sum(-1), (share * inverse**2).sum(-1)
+        return u + first * (first / target - 1) / second
+
+    held, at, sought = (constant(x) for x in (share, poles, target))
+    least = xp.where(held > 0, at, xp.inf).min(-1)
+    at_least = xp.where((held > 0) & (at <= least[..., None]), held, 0.0).sum(-1)
+    whole = held.sum(-1)
+    start = xp.maximum(whole / sought - (held * at).sum(-1) / whole, at_least / sought - least)
+
+    def body(carry):
+        u, _, left = carry
+        new = step(held, at, sought, u)
+        return xp.maximum(new, u), new - u, left - 1
+
+    tolerance = 1e-9  # a step later the error is of its square
+
+    def going(carry):
+        u, change, left = carry
+        return (left > 0) & (change > tolerance * (u + least)).any()
+
+    u, *_ = on.repeat(going, body, (start, xp.full_like(start, xp.inf), _NEWTON))
+    u = constant(u)
+    for _ in range(_POLISH if on is JAX else 1):
+        u = step(share, poles, target, u)
+    return u

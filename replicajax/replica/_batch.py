@@ -12,8 +12,7 @@ import jax
 import numpy as np
 
 from replicajax.codebooks import Codebook
-from replicajax.distributions import Mixture
-from replicajax.models import GivenData, Task
+from replicajax.models import Task, Weights
 from replicajax.numerics import JAX, NUMPY, Backend
 from replicajax.replica._equations import Numbers, Points, Rule, Shared, hard_usage, padded, problems
 from replicajax.replica._pool import CHANNEL, Device, Here, Pool
@@ -25,8 +24,8 @@ from replicajax.replica._search import (
     Patience,
     constrained,
     freeze,
-    judged,
     outcome,
+    reports,
     ridge_start,
     search,
     with_gain,
@@ -81,13 +80,12 @@ def outcomes(
     channels = None if tasks.closed else jax.tree.map(lambda x: np.asarray(x, np.float64), tasks)
     if compiled is None:
         compiled = betas.size * law.components > AT_ONCE or bool(devices)
-    compiled = compiled or not (tasks.closed or isinstance(tasks, GivenData))
+    compiled = compiled or not (tasks.closed or tasks.elementwise)
     work = law.components
-    if isinstance(channels, GivenData):
+    if channels is not None:
         channels = channels.bare()
-        work = max(1, channels.eigenvalues.shape[-1] // CHANNEL)
-    elif channels is not None:
-        work = max(law.components, CHANNEL)
+        numbers_each = sum(x.size for x in jax.tree.leaves(channels)) // betas.size
+        work = max(work, numbers_each // CHANNEL if channels.elementwise else CHANNEL)
     on, pool = (JAX, Pool(work, devices)) if compiled else (NUMPY, Here(work))
     cold, interpolates = np.isinf(betas), np.zeros(betas.shape, bool)
     inputs = numbers, mixtures(tasks), padded(levels), betas, interpolates, channels
@@ -102,8 +100,9 @@ def outcomes(
         if channels is not None:
             run(~found.converged, PATIENT)
             run(~found.converged, STUBBORN)
-            if isinstance(tasks, GivenData):
-                found = judged(tasks, numbers.signal, betas * numbers.signal, found)
+            if jax.tree.structure(channels) != jax.tree.structure(tasks):
+                report = reports(tasks, numbers.signal, betas * numbers.signal, found, found.report)
+                found = found._replace(report=report)
             return found
         found = run(cold, HASTY, frozen=True)
         interpolates |= cold & found.interpolates
@@ -125,7 +124,7 @@ def _block(
     shared: Shared,
     patience: Patience,
     tasks: Numbers,
-    teacher: Mixture,
+    teacher: Weights,
     levels,
     betas,
     interpolates,
@@ -134,7 +133,7 @@ def _block(
     """One block of points, from the start to the averages there."""
     xp = on.xp
     p = problems(on, tasks, teacher, levels, shared.count, betas, interpolates, channels)
-    rule = Rule(on, shared, centred, isinstance(channels, GivenData), cold=frozen)
+    rule = Rule(on, shared, centred, channels is not None and channels.turned, cold=frozen)
     start = with_gain(ridge_start(xp, p), channels is None or channels.matched)
     if not frozen:
         return outcome(xp, p, search(p, constrained(xp, p, start), rule, patience), interpolates)

@@ -8,9 +8,12 @@ it sees the teacher through Gaussian noise of variance t.  Stationarity of f is 
 two equations in (log L, log t) whose Jacobian comes with the averages (`numerics.staircase_averages`).  Everything here is
 in units of the signal: levels over sqrt(signal), noise and t over signal, beta times signal.
 
-That is the square loss of a regression.  Any other channel (theory 7.1) says by quadrature what L and chi_hat, and what
-`gain` = m_hat/L, follow from m, q and chi; a weight then feels h = L (gain w0 + sqrt(t) z), and gain is a third unknown
-unless the channel is matched, when it is 1.
+That is the square loss of a regression.  Any other channel (theory 7.1) says what L and chi_hat, and what `gain` = m_hat/L,
+follow from m, q and chi; a weight then feels h = L (gain w0 + sqrt(t) z), and gain is a third unknown unless the channel
+is matched, when it is 1.
+
+Where features have eigenvalues of their own for each weight (theory 7.3) it feels h = L (gain lambda w0 + sqrt(t lambda) z) and
+the curvature L lambda, and the channel is asked with means weighted by lambda.
 """
 
 from functools import partial
@@ -20,8 +23,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from replicajax.distributions import Mixture
-from replicajax.models import Channel, GivenData, Task
+from replicajax.models import Channel, Rounded, Task, Weights
 from replicajax.numerics import (
     Averages,
     Backend,
@@ -102,6 +104,8 @@ class Problems(NamedTuple):
     weight: Float[Any, "components points"]
     mean: Float[Any, "components points"]
     variance: Float[Any, "components points"]
+    scale: Float[Any, "components points"] | None
+    """Eigenvalue of the features; None where all are 1."""
     levels: Float[Any, "levels points"]
     beta: Points
     unit: Points
@@ -120,7 +124,7 @@ _HARD_RIDGE = 1e6
 def problems(
     on: Backend,
     tasks: Numbers,
-    teacher: Mixture,
+    teacher: Weights,
     levels: Float[Any, "points levels"],
     count: Int[Any, ""] | int,
     betas: Points,
@@ -132,7 +136,7 @@ def problems(
     In the hard constraint y = x·w of interpolation a ridge, however small, leaves only codewords of least |a|.
     """
     xp, signal = on.xp, tasks.signal
-    weight, mean, variance = (x.T for x in teacher)
+    weight, mean, variance, scale = (x if x is None else x.T for x in teacher)
     levels = levels.T / xp.sqrt(signal)
     gaps = xp.diff(levels, axis=0)
     gap = on.constant(xp.where(gaps > 0, gaps, xp.inf).min(0))
@@ -144,6 +148,7 @@ def problems(
         weight=weight,
         mean=mean / xp.sqrt(signal),
         variance=variance / signal,
+        scale=scale,
         levels=levels,
         beta=xp.where(interpolates, 1.0, betas * signal),
         unit=xp.asarray(xp.where(interpolates, 0.0, 1.0), levels.dtype),
@@ -201,17 +206,6 @@ class Sloped(NamedTuple):
     gain: Points | None = None
 
 
-class Rounded(NamedTuple):
-    """Of every weight at its most probable level."""
-
-    m: Points
-    q: Points
-    response: Points
-    """Of its mean to the field."""
-    crossed: Points
-    """Its mean product with <a>."""
-
-
 class Equations(NamedTuple):
     residual: tuple[Points, ...]
     """Of (1), or of its like for another channel: an unknown less what the others make of it."""
@@ -220,8 +214,10 @@ class Equations(NamedTuple):
     m: Sloped
     q: Sloped
     chi: Sloped
+    own: tuple[Points, Points, Points]
+    """m, q and chi of the weights themselves, where those above are of their predictions."""
     soft: SoftRounding | None
-    rounded: "Rounded"
+    rounded: Rounded
     heard: "Heard | None"
     """From the channel; None for the square loss of a regression."""
 
@@ -232,44 +228,54 @@ def equations(p: Problems, state: State, rule: Rule) -> Equations:
     L, t = xp.exp(state.log_L), xp.exp(state.log_t)
     gain = 1.0 if state.gain is None else state.gain
     shape, levels = p.mean.shape, p.levels.shape[0]
-    root = xp.sqrt(gain**2 * p.variance + t)
-    mean, deviation = L * gain * p.mean, L * root
-    arguments = [xp.broadcast_to(x, shape).reshape(-1) for x in (L + p.ridge, p.beta, mean, deviation)]
+    scale = 1.0 if p.scale is None else p.scale
+    power, noise = scale**2 * p.variance, scale * t  # of w0 and of z in h/L
+    root = xp.sqrt(gain**2 * power + noise)
+    mean, deviation, curvature = L * gain * scale * p.mean, L * root, L * scale + p.ridge
+    arguments = [xp.broadcast_to(x, shape).reshape(-1) for x in (curvature, p.beta, mean, deviation)]
     columns = xp.broadcast_to(p.levels[:, None], (levels, *shape)).reshape(levels, -1)
     slopes, soft, hard, crossed = rule(Levels(columns, rule.shared.count, rule.shared.symmetric), *arguments)
 
     def along(slope: Slope, degree: int, of_beta: int = 0) -> Sloped:
         """Scaling the levels by s is scaling (h, curvature) by (s, s²) but for a factor s^degree; beta by s, by (s, s)."""
         value, by_mean, by_deviation, by_curvature = (x.reshape(shape) for x in slope)
-        field, curve = mean * by_mean + deviation * by_deviation, (L + p.ridge) * by_curvature
+        field, curve = mean * by_mean + deviation * by_deviation, curvature * by_curvature
         return Sloped(
             value,
-            log_L=field + L * by_curvature,
-            log_t=L * t / (2 * root) * by_deviation,
+            log_L=field + L * scale * by_curvature,
+            log_t=L * noise / (2 * root) * by_deviation,
             ridge=by_curvature,
             log_beta=of_beta * value + field + curve,
             log_scale=degree * value + field + 2 * curve,
-            gain=None if state.gain is None else L * (p.mean * by_mean + gain * p.variance / root * by_deviation),
+            gain=None if state.gain is None else L * (scale * p.mean * by_mean + gain * power / root * by_deviation),
         )
 
     response = along(slopes.response, degree=2, of_beta=1)
     # E w0 <a> = w E<a> + v m_hat chi, by Stein's lemma on each component N(w, v).
-    overlap = jax.tree.map(lambda x: p.variance * L * gain * x, response)
+    felt = p.variance * L * scale
+    overlap = jax.tree.map(lambda x: felt * gain * x, response)
     overlap = overlap._replace(log_L=overlap.log_L + overlap.value)
     if overlap.gain is not None:
-        overlap = overlap._replace(gain=overlap.gain + p.variance * L * response.value)
+        overlap = overlap._replace(gain=overlap.gain + felt * response.value)
     if slopes.mean is not None:
         overlap = jax.tree.map(lambda o, x: o + p.mean * x, overlap, along(slopes.mean, degree=1))
     each = overlap, along(slopes.square, degree=2), response
-    m, q, chi = jax.tree.map(lambda x: (p.weight * x).sum(0), each)
+    seen = p.weight * scale
+    m, q, chi = jax.tree.map(lambda x: (seen * x).sum(0), each)
+    own = m.value, q.value, chi.value
+    if p.scale is not None:
+        own = tuple((p.weight * x.value).sum(0) for x in each)
 
     if soft is None or hard is None:
         rounded = Rounded(m.value, q.value, chi.value, q.value)
     else:
+        bend = soft.response_square
         soft = jax.tree.map(lambda x: _mixed(p.weight, x), soft)
-        stein = p.mean * hard.mean.reshape(shape) + p.variance * L * gain * hard.response.reshape(shape)
+        if p.scale is not None:
+            soft = soft._replace(response_square=_mixed(seen * scale, bend))  # the only one its replicon asks for
+        stein = p.mean * hard.mean.reshape(shape) + felt * gain * hard.response.reshape(shape)
         each = hard.square, hard.response, hard.square if crossed is None else crossed
-        rounded = Rounded((p.weight * stein).sum(0), *(_mixed(p.weight, x) for x in each))
+        rounded = Rounded((seen * stein).sum(0), *(_mixed(seen, x) for x in each))
     of_channel = partial(_square, xp) if p.tasks is None else _channel
     residual, jacobian, said = of_channel(p, state, m, q, chi)
     return Equations(
@@ -278,6 +284,7 @@ def equations(p: Problems, state: State, rule: Rule) -> Equations:
         m=m,
         q=q,
         chi=chi,
+        own=own,
         soft=soft,
         rounded=rounded,
         heard=said,
@@ -306,28 +313,35 @@ Order = tuple[Array, Array, Array]
 
 
 def heard(task: Task, signal: Array, order: Order, beta: Array, slopes: bool = False) -> Heard:
-    """For one point, or for many of `GivenData`; m, q, chi and beta in units of the signal."""
+    """For one point, or for many of a task whose channel takes many; m, q, chi and beta in units of the signal."""
     m, q, chi = order
     c, count = task.channel(signal * m, signal * q, chi, beta / signal), 2 if task.matched else 3
     xp = backend_of(c.L).xp
-    unknowns = xp.stack([xp.log(c.L), xp.log(c.chi_hat / (c.L**2 * signal)), c.m_hat / c.L], -1)[..., :count]
+    unit = xp.stack([0 * signal, -xp.log(signal), 0 * signal], -1)
+    found = Heard(c, (c.unknowns() + unit)[..., :count], None)
     if not slopes:
-        return Heard(c, unknowns, None)
-    if c.slopes is None:
-        return Heard(c, unknowns, jax.jacfwd(lambda order: heard(task, signal, order, beta).unknowns)(order))
-    columns = []
-    for by, unit in zip(c.slopes, (signal, signal, 1.0), strict=True):
-        of_L = by.L / c.L
-        change = of_L, by.chi_hat / c.chi_hat - 2 * of_L, (by.m_hat - c.m_hat * of_L) / c.L
-        columns.append(xp.stack([unit * x for x in change], -1))
-    return Heard(c, unknowns, xp.stack(columns, -1)[..., :count, :])
+        return found
+    if c.slopes is not None:
+        units = xp.stack([signal, signal, 1 + 0 * signal], -1)[..., None, :]
+        return found._replace(slopes=(c.unknown_slopes() * units)[..., :count, :])
+
+    def everything(order: Order) -> tuple[Array, tuple[Array, Array] | None]:
+        said = heard(task, signal, order, beta)
+        label = said.channel.label
+        return said.unknowns, None if label is None else (label.m, label.q)
+
+    by_order, label = jax.jacfwd(everything)(order)
+    if label is not None and c.label is not None:
+        m_by, q_by = ((q / signal, chi) for _, q, chi in label)
+        found = found._replace(channel=c._replace(label=c.label._replace(m_by=m_by, q_by=q_by)))
+    return found._replace(slopes=xp.stack(by_order, -1))
 
 
 def _channel(p: Problems, state: State, m: Sloped, q: Sloped, chi: Sloped):
     """The like of (1) for any channel, its Jacobian by the chain rule, and what the channel said."""
     assert p.tasks is not None
     hear = partial(heard, slopes=True)
-    hear = hear if isinstance(p.tasks, GivenData) else jax.vmap(hear)
+    hear = hear if p.tasks.elementwise else jax.vmap(hear)
     said = hear(p.tasks, p.signal, (m.value, q.value, chi.value), p.beta)
     reached, slopes = said.unknowns, said.slopes
     assert slopes is not None

@@ -20,11 +20,10 @@ from jaxtyping import Bool, Float, Int
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.distributions import Mixture
-from replicajax.models import Fields, GivenData, Task, order_from_averages, rounded_averages, weight_averages
+from replicajax.models import Fields, Rounded, Task, rounded_averages, weight_averages
 from replicajax.numerics import JAX, NUMPY, Nearby, crossed_rounding, gauss_legendre, slope_of_root
 from replicajax.replica._batch import outcomes
-from replicajax.replica._equations import Numbers, Problems, Rounded, Rule, Shared, Sloped, State, heard, problems
+from replicajax.replica._equations import Numbers, Problems, Rule, Shared, Sloped, State, heard, problems
 from replicajax.replica._search import (
     HASTY,
     PATIENT,
@@ -135,10 +134,10 @@ def _at(
     levels = eqx.tree_at(lambda book: book.levels, book, p.levels[:, 0])
     fields = Fields(L * gain, L**2 * t, L)
     averages = weight_averages(scaled, levels, fields, p.beta[0], cold=False if hot else None, nearby=nearby)
-    soft, (m, q, chi) = averages.rounding, order_from_averages(averages)
-    hard = order_from_averages(rounded_averages(scaled, levels, fields, nearby))
+    soft, (m, q, chi), own = averages.rounding, averages.label, averages.own
+    hard = rounded_averages(scaled, levels, fields, nearby).label
     crossed = hard.q
-    if isinstance(task, GivenData):
+    if task.turned:
         crossed = crossed_rounding(levels.levels, L + p.ridge[0], p.beta[0], 0 * L, L * jnp.sqrt(t))
     rounded = Rounded(*hard, crossed)
     said = None
@@ -148,7 +147,7 @@ def _at(
     else:
         of_channel = heard(task, task.signal, (m, q, chi), p.beta[0])
         reached = of_channel.unknowns
-        said = report(task, task.signal, p.beta[0], m, q, chi, rounded, of_channel)
+        said = report(task, task.signal, p.beta[0], m, q, chi, rounded, of_channel.channel, None)
     residual = place.y - reached
     nothing = (jnp.zeros_like(m),) * 5
     found = Outcome(
@@ -159,6 +158,7 @@ def _at(
         m=Sloped(m, *nothing),
         q=Sloped(q, *nothing),
         chi=Sloped(chi, *nothing),
+        own=own,
         jacobian=((m, m), (m, m)),  # which nobody asks for
         rounded=rounded,
         potential=soft.potential,
@@ -175,7 +175,7 @@ def _problems(problem: Problem, interpolates) -> Problems:
     task, book, beta = problem
     dtype = jnp.result_type(*jax.tree.leaves((task, book, beta)))
     numbers = Numbers(*(getattr(task, name).astype(dtype)[None] for name in Numbers._fields))
-    teacher = Mixture(*(x.astype(dtype)[None] for x in task.weights()))
+    teacher = jax.tree.map(lambda x: x.astype(dtype)[None], task.weights())
     count = book.levels.shape[0]
     each = book.levels.astype(dtype)[None], count, beta.astype(dtype)[None], jnp.asarray(interpolates)[None]
     channels = None if task.closed else jax.tree.map(lambda x: jnp.asarray(x, dtype)[None], task)

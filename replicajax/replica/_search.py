@@ -17,15 +17,14 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from replicajax.models import Channel, Deployed, GivenData, Task, Taught
-from replicajax.numerics import SoftRounding, backend_of
+from replicajax.models import Channel, Rounded, Task
+from replicajax.numerics import SoftRounding
 from replicajax.replica._equations import (
     FINEST,
     Equations,
     Heard,
     Points,
     Problems,
-    Rounded,
     Rule,
     Sloped,
     State,
@@ -158,9 +157,9 @@ def _extrapolation(xp: Any, ratio: Points) -> Points:
 
 def ridge_start(xp: Any, p: Problems) -> State:
     """The saddle point if the weights were Gaussian with the variance of the codebook: 1/chi = alpha/(1+chi) + kappa."""
-    if isinstance(p.tasks, GivenData):
-        L, chi_hat = p.tasks.start(p.ridge + 1 / (p.beta * p.power))
-        return State(xp.log(L), xp.log(chi_hat / (L**2 * p.signal)))
+    if p.tasks is not None:
+        L, t = p.tasks.start(p.ridge + 1 / (p.beta * p.power))
+        return State(xp.log(L), xp.log(t / p.signal))
     kappa = xp.maximum(p.ridge + 1 / (p.beta * p.power), 1e-4)
     b = 1 - p.alpha - kappa
     root = xp.sqrt(b**2 + 4 * kappa)
@@ -238,6 +237,7 @@ class Outcome(NamedTuple):
     m: Sloped
     q: Sloped
     chi: Sloped
+    own: tuple[Points, Points, Points]
     jacobian: tuple[tuple[Points, ...], ...]
     rounded: Rounded
     potential: Points
@@ -260,51 +260,26 @@ class Report(NamedTuple):
     """Of the mean predictor on fresh labels."""
     by_order: Float[Any, "points unknowns 3"] | None
     """What the unknowns of the channel change with: m, q and chi, in units of the signal; None where JAX says it."""
-    error_by_order: tuple[Points, Points, Points] | None
-    """`error` in m, q and chi, in units of the signal; likewise."""
+    error_by_order: tuple[Points, Points, Points]
+    """`error` in m, q and chi, in units of the signal."""
 
 
-def report(task: Task | None, signal, heat, m, q, chi, rounded: Rounded, said: Heard) -> Report:
-    """For one point, or for many of `GivenData`; order parameters and beta in units of the signal."""
-    if isinstance(task, GivenData):
-        return _of_rows(task, signal, heat, q, chi, rounded, said)
-    assert isinstance(task, Taught)
-    error = task.error
-    slopes = jax.grad(lambda m, q, chi: error(signal * m, signal * q) + 0 * chi, (0, 1, 2))
-    return Report(
-        said.channel,
-        error(signal * m, signal * q),
-        error(signal * m, signal * (q + chi / heat)),
-        error(signal * rounded.m, signal * rounded.q),
-        task.fresh_loss(signal * m, signal * q),
-        said.slopes,
-        None if said.slopes is None else slopes(m, q, chi),
-    )
+def report(task: Task, signal, heat, m, q, chi, rounded: Rounded, channel: Channel, by_order) -> Report:
+    """For one point, or for many if the task takes many; order parameters and beta in units of the signal."""
+    of_m, of_q, response, crossed = rounded
+    hard = Rounded(signal * of_m, signal * of_q, response, signal * crossed)
+    said = task.judge(channel, signal * m, signal * q, chi, heat / signal, hard)
+    by_m, by_q, by_chi = said.by_order
+    slopes = signal * by_m, signal * by_q, by_chi
+    return Report(channel, said.error, said.gibbs_error, said.rounded_error, said.loss, by_order, slopes)
 
 
-def _of_rows(task: GivenData, signal, heat, q, chi, rounded: Rounded, said: Heard) -> Report:
-    """NaN where the rows are elsewhere."""
-    at = said.channel.effective
-    assert at is not None
-    chi_hat = said.channel.chi_hat
-    gain = rounded.response  # f = gain h + share r + noise, h the field, r = <a>/chi − h the data's answer to it
-    xp = backend_of(chi_hat).xp
-    some = at.noise > 1e-12 * chi_hat  # fine levels over cold weights are no noise at all
-    share = xp.where(some, (signal * rounded.crossed / chi - gain * chi_hat) / xp.where(some, at.noise, 1.0), 0.0)
-    noise = signal * rounded.q - gain**2 * chi_hat - share**2 * at.noise
-    error = task.error(at, Deployed(gain / chi, share - gain, noise))
-    by_order = 0 * at.noise, signal * error.by_noise * at.noise_by_q
-    by_order += (error.by_ridge * at.ridge_by_chi + error.by_noise * at.noise_by_chi,)
-    gibbs_error = error.value + error.thermal * signal / heat
-    return Report(said.channel, error.value, gibbs_error, error.deployed, error.value / 2, said.slopes, by_order)
-
-
-def judged(tasks: GivenData, signal, heat, found: Outcome) -> Outcome:
-    """With the report, made without rows, on those of `tasks`."""
-    assert found.report is not None
-    said = Heard(found.report.channel, signal, found.report.by_order)
-    report = _of_rows(tasks, signal, heat, found.q.value, found.chi.value, found.rounded, said)
-    return found._replace(report=report)
+def reports(tasks: Task, signal, heat, found: "Outcome | Equations", said: "Heard | Report") -> Report:
+    """Of many points; also of what was reported before, by bare tasks."""
+    by_order = said.slopes if isinstance(said, Heard) else said.by_order
+    of = report if tasks.elementwise else jax.vmap(report)
+    order = found.m.value, found.q.value, found.chi.value
+    return of(tasks, signal, heat, *order, found.rounded, said.channel, by_order)
 
 
 def outcome(xp: Any, p: Problems, found: Found, interpolates, usage: Array | None = None) -> Outcome:
@@ -322,15 +297,12 @@ def outcome(xp: Any, p: Problems, found: Found, interpolates, usage: Array | Non
         m=at.m,
         q=at.q,
         chi=at.chi,
+        own=at.own,
         jacobian=at.jacobian,
         rounded=at.rounded,
         potential=soft.potential,
         response_square=soft.response_square,
         entropy=soft.entropy,
         usage=soft.usage.T,
-        report=None
-        if at.heard is None
-        else (report if isinstance(p.tasks, GivenData) else jax.vmap(report))(
-            p.tasks, p.signal, p.beta, at.m.value, at.q.value, at.chi.value, at.rounded, at.heard
-        ),
+        report=None if at.heard is None or p.tasks is None else reports(p.tasks, p.signal, p.beta, at, at.heard),
     )

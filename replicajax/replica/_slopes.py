@@ -77,7 +77,6 @@ def _channel_slopes(at: Outcome) -> Slopes:
     assert at.report is not None
     by_order, by = at.report.by_order, at.report.error_by_order
     assert by_order is not None
-    assert by is not None
 
     def along(name: str) -> Points:
         each = [getattr(x, name) for x in (at.m, at.q, at.chi)]

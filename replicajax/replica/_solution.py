@@ -28,13 +28,21 @@ class Solution(eqx.Module):
     beta: Float[Array, ""]
 
     overlap: Float[Array, ""]
-    """m = w0·<w>/N, overlap with the teacher; NaN where nobody knows one."""
+    """m = w0·<w>/N, overlap with the teacher; NaN where nobody knows one.  That of predictions is `label_overlap`."""
     self_overlap: Float[Array, ""]
     """Q = <w²>/N, of one Gibbs sample."""
     replica_overlap: Float[Array, ""]
     """q = <w>²/N, between two Gibbs samples; equal to `self_overlap` at beta = inf."""
     susceptibility: Float[Array, ""]
     """chi = beta (Q − q); inf where the codebook interpolates at beta = inf."""
+    label_overlap: Float[Array, ""]
+    """m_x = w0ᵀΣ<w>/N, Σ the covariance of the features (1 unless told): the overlap of truth and mean prediction."""
+    label_self_overlap: Float[Array, ""]
+    """Q_x = <wᵀΣw>/N, of the predictions of one Gibbs sample."""
+    label_replica_overlap: Float[Array, ""]
+    """q_x = <w>ᵀΣ<w>/N, of those of two."""
+    label_susceptibility: Float[Array, ""]
+    """chi_x = beta (Q_x − q_x)."""
     fields: Fields
     """Conjugate fields (m_hat, chi_hat, L); in units of 1/beta, 1/beta², 1/beta where `interpolates`."""
     generalization_error: Float[Array, ""]
@@ -60,7 +68,8 @@ class Solution(eqx.Module):
     rate: Float[Array, ""]
     """Entropy of `usage` in bits: what an entropy coder needs per weight."""
     replicon: Float[Array, ""]
-    """1 − alpha/(1+chi)² E[(beta Var)²]; RS is locally stable and AMP converges iff positive. −inf at beta = inf."""
+    """1 − alpha/(1+chi)² E[(beta Var)²], or its like of theory 7.2, 7.3 and 9; RS is locally stable and AMP converges iff
+    positive.  −inf at beta = inf."""
     stable: Bool[Array, ""]
     """replicon > 0."""
     interpolates: Bool[Array, ""]
@@ -79,32 +88,22 @@ class Solution(eqx.Module):
             raise ValueError(f"classification_error is that of a Classification, got {type(self.task).__name__}")
         return self.generalization_error
 
-    @property
-    def label_overlap(self) -> Float[Array, ""]:
-        """m_x = w0ᵀΣ<w>/N, Σ the covariance of the features: the overlap of truth and mean prediction."""
-        return self.overlap
-
-    @property
-    def label_self_overlap(self) -> Float[Array, ""]:
-        """Q_x = <wᵀΣw>/N, of the predictions of one Gibbs sample."""
-        return self.self_overlap
-
-    @property
-    def label_replica_overlap(self) -> Float[Array, ""]:
-        """q_x = <w>ᵀΣ<w>/N, of those of two."""
-        return self.replica_overlap
-
-    @property
-    def label_susceptibility(self) -> Float[Array, ""]:
-        """chi_x = beta (Q_x − q_x)."""
-        return self.susceptibility
-
     def capped(self, steps: int) -> "Solution":
         """Not converged, if that took more steps."""
         soon = self.converged, self.steps
         if not _checks.is_traced(soon):
             soon = tuple(map(np.asarray, soon))
         return eqx.tree_at(lambda s: s.converged, self, soon[0] & (soon[1] <= steps))
+
+    def _of_labels(self) -> list[tuple[str, Array, str]]:
+        if not isinstance(self.task, Taught) or self.task.features is None:
+            return []
+        return [
+            ("label overlap", self.label_overlap, "m_x, of truth and mean prediction"),
+            ("label self-overlap", self.label_self_overlap, "Q_x"),
+            ("label replica overlap", self.label_replica_overlap, "q_x"),
+            ("label susceptibility", self.label_susceptibility, "chi_x"),
+        ]
 
     def __str__(self) -> str:
         if np.ndim(self.overlap):
@@ -122,6 +121,7 @@ class Solution(eqx.Module):
             ("self-overlap", self.self_overlap, "Q"),
             ("replica overlap", self.replica_overlap, "q"),
             ("susceptibility", self.susceptibility, "chi"),
+            *self._of_labels(),
             ("free energy", self.free_energy, "per weight"),
             (
                 "entropy",
@@ -149,13 +149,16 @@ def observe(xp: Any, task: Task, book: Codebook, beta, at: Outcome) -> Solution:
     noise, heat = task.noise / signal, xp.where(at.interpolates, 1.0, beta * signal)
     m, q, chi = at.m.value, at.q.value, at.chi.value  # v = Q − q in the place of chi where it interpolates
     L, t = xp.exp(at.state.log_L), xp.exp(at.state.log_t)
-    spread = chi / heat  # Q − q
-    Q, eg = q + spread, 1 - 2 * m + q
+    own_m, own_q, own_chi = at.own
+    spread = own_chi / heat  # Q − q
+    Q, eg = own_q + spread, 1 - 2 * m + q
     R = eg + noise
     cold, warm = xp.isinf(beta), xp.isinf(heat) < 1
 
     taught = isinstance(task, Taught)
-    gain = at.state.gain if at.state.gain is not None else 1.0 if taught else 0.0  # nobody's weights are felt by none
+    # What nobody knows is felt by none.
+    gain = 0.0 if task.turned else at.state.gain if at.state.gain is not None else 1.0
+    label = m, q, chi
     if at.report is None:
         # e = (alpha/2) [chi/(beta (1+chi)) + R/(1+chi)²] + ½ ridge Q, of which only the last survives interpolation.
         loss = unit * alpha / 2 * (chi / (1 + chi) / heat + R / (1 + chi) ** 2)
@@ -168,9 +171,13 @@ def observe(xp: Any, task: Task, book: Codebook, beta, at: Outcome) -> Solution:
         test_error, test_loss = signal * R, signal * R / 2
     else:
         c, *errors, test_loss = at.report[:5]
+        if c.label is not None:
+            own_m = c.label.overlap / signal
+            label = c.label.m / signal, c.label.q / signal, c.label.chi
         loss, energetic, (level, stiffness) = c.energy / signal, c.potential / signal, c.replicon
         entropy = at.entropy + c.entropy
         test_error = errors[0] + task.noise if taught and task.adds_noise else errors[0]
+    label_m, label_q, label_chi = label
     energy = loss + ridge * Q / 2
     coupling = L * gain * m - L * (q + chi / heat) / 2 + L**2 * t * chi / 2
     f = xp.where(cold, energy, energetic + coupling - at.potential)  # at beta = inf there is nothing but energy
@@ -188,10 +195,14 @@ def observe(xp: Any, task: Task, book: Codebook, beta, at: Outcome) -> Solution:
         task=task,
         codebook=book,
         beta=real(beta),
-        overlap=real(signal * m if taught else xp.nan * m),
+        overlap=real(signal * own_m if taught else xp.nan * m),
         self_overlap=real(signal * Q),
-        replica_overlap=real(signal * q),
-        susceptibility=real(xp.where(at.interpolates, xp.inf, chi)),
+        replica_overlap=real(signal * own_q),
+        susceptibility=real(xp.where(at.interpolates, xp.inf, own_chi)),
+        label_overlap=real(signal * label_m if taught else xp.nan * m),
+        label_self_overlap=real(signal * (label_q + label_chi / heat)),
+        label_replica_overlap=real(signal * label_q),
+        label_susceptibility=real(xp.where(at.interpolates, xp.inf, label_chi)),
         fields=Fields(real(L * gain * to_raw), real(L**2 * t * signal * to_raw**2), real(L * to_raw)),
         generalization_error=error,
         gibbs_error=gibbs_error,

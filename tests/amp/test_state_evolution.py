@@ -129,7 +129,7 @@ def test_failure_is_reported():
         ({"beta": np.ones(2)}, "beta must be a single number"),
         ({"steps": 0}, "steps must be a whole number from 1"),
         ({"start": "cold"}, "start must be one of uninformed, informed, got 'cold'"),
-        ({"start": Order(1.0, 0.5, 0.0)}, "start must have m² at most signal·q, got m = 1, q = 0.5"),
+        ({"start": Order(1.0, 0.5, 0.0)}, "start must have m² at most rho·q, got m = 1, q = 0.5"),
         ({"start": Order(0.0, -0.5, 0.0)}, "start.q must be finite and not negative"),
     ],
 )

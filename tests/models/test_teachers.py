@@ -54,7 +54,7 @@ def test_averages(teacher, density, atoms):
             value = integrate.quad_vec(lambda w: density(w) * averages_given(scale * w), a, b, epsabs=1e-11)[0]
             exact = exact + value
     found = jax.jit(weight_averages)(task, BOOK, FIELDS, jnp.asarray(BETA))
-    got = [found.alignment, found.rounding.square, found.rounding.response]
+    got = [found.own.m, found.rounding.square, found.rounding.response]
     np.testing.assert_allclose(got, exact, rtol=1e-9, atol=1e-9)
 
 
@@ -75,7 +75,7 @@ def test_averages_differentiate_in_the_degrees_of_freedom():
     @jax.jit
     def alignment(df):
         task = rj.LinearRegression(2.0, 0.8, 0.1, 0.1, StudentT(df))
-        return weight_averages(task, BOOK, FIELDS, jnp.asarray(BETA)).alignment
+        return weight_averages(task, BOOK, FIELDS, jnp.asarray(BETA)).own.m
 
     h = 1e-3
     difference = (alignment(4.0 + h) - alignment(4.0 - h)) / (2 * h)

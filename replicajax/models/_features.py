@@ -1,0 +1,135 @@
+"""Features: how their covariance spectrum and the lengths of their rows are distributed.  theory 7.1, 7.2"""
+
+from typing import Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from replicajax import _checks
+
+AXES = ("rotated", "aligned")
+
+
+class Features(eqx.Module):
+    """Rows x ~ N(0, Sigma/N), Sigma with these eigenvalues.
+
+    Attributes:
+      eigenvalues: (eigenvalues,) of Sigma, >= 0.
+      teacher: (eigenvalues,) mean square of the teacher's components along each, in units of the task's `signal`.
+      share: (eigenvalues,) of the directions, in all 1.
+      axes: "rotated", weights are quantized in axes turned at random against those of Sigma (as by a random rotation
+        before quantizing); "aligned", in the axes of Sigma, so that weight i has its own eigenvalue.
+    """
+
+    eigenvalues: Float[Array, " eigenvalues"]
+    teacher: Float[Array, " eigenvalues"]
+    share: Float[Array, " eigenvalues"]
+    axes: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        eigenvalues: ArrayLike,
+        teacher: ArrayLike | None = None,
+        axes: Literal["rotated", "aligned"] = "rotated",
+        share: ArrayLike | None = None,
+    ):
+        """A teacher of power 1 in every direction, and equal shares, if None; shares are normalised to 1.
+
+        Raises ValueError on lengths that disagree, negative numbers, NaN, inf, or eigenvalues all 0.
+        """
+        self.axes = _checks.choice("axes", axes, AXES)
+        self.eigenvalues = _row("eigenvalues", eigenvalues)
+        size = self.eigenvalues.shape[0]
+        self.teacher = _row("teacher", np.ones(size) if teacher is None else teacher, size)
+        share = _row("share", np.ones(size) if share is None else share, size)
+        self.share = share / share.sum()
+
+    @classmethod
+    def power_law(
+        cls,
+        exponent: ArrayLike,
+        count: int = 64,
+        *,
+        teacher: ArrayLike = 0.0,
+        axes: Literal["rotated", "aligned"] = "rotated",
+    ) -> "Features":
+        """Eigenvalues i^(−exponent) of mean 1, and a teacher of power i^(−teacher) of mean 1, for i = 1 to `count`."""
+        rank = jnp.arange(1.0, _checks.integer("count", count, 1, 10**6) + 1)
+
+        def law(name: str, power: ArrayLike) -> Array:
+            law = rank ** -_checks.finite(name, power)
+            return law / law.mean()
+
+        return cls(law("exponent", exponent), law("teacher", teacher), axes)
+
+    @property
+    def turned(self) -> bool:
+        return self.axes == "rotated"
+
+    def mean(self, x: Array) -> Array:
+        """Over directions."""
+        return (self.share * x).sum(-1)
+
+    def __str__(self) -> str:
+        return f"{self.eigenvalues.shape[-1]} eigenvalues of mean {float(self.mean(self.eigenvalues)):.4g}, {self.axes}"
+
+
+class RowLengths(eqx.Module):
+    """Rows sqrt(t) x of unequal length (elliptical data): t has mean 1 and takes these values.  theory 7.1
+
+    Attributes:
+      squares: (values,) t, > 0; mean 1.
+      share: (values,) of the rows, in all 1.
+    """
+
+    squares: Float[Array, " values"]
+    share: Float[Array, " values"]
+
+    def __init__(self, squares: ArrayLike, share: ArrayLike | None = None):
+        """Values up to a common factor, as t of mean 1 is what is meant; equal shares if None.
+
+        Raises ValueError on lengths that disagree, negative numbers, NaN, inf, or rows all 0.
+        """
+        squares = _row("squares", squares)
+        share = _row("share", np.ones(squares.shape[0]) if share is None else share, squares.shape[0])
+        self.share = share / share.sum()
+        self.squares = squares / (self.share * squares).sum()
+
+    @classmethod
+    def student_t(cls, df: float, count: int = 40) -> "RowLengths":
+        """Of rows drawn from a multivariate t law, t = (df − 2)/chi²: nodes of Gauss and Laguerre.
+
+        Raises ValueError unless df > 2.
+        """
+        from scipy.special import roots_genlaguerre
+
+        if not float(_checks.positive("df", df)) > 2:
+            raise ValueError(f"df must exceed 2, where rows have a mean square, got {df}")
+        nodes, weights = roots_genlaguerre(_checks.integer("count", count, 1, 150), float(df) / 2 - 1)
+        return cls(1 / nodes, weights)
+
+    @classmethod
+    def of_rows(cls, X: ArrayLike, count: int = 40) -> "RowLengths":
+        """Of data: mean squares of the rows of X, in `count` groups of about equal size."""
+        rows = np.asarray(_checks.finite("X", X))
+        if rows.ndim != 2:
+            raise ValueError(f"X must be (rows, columns), got shape {rows.shape}")
+        groups = np.array_split(np.sort((rows**2).mean(1)), min(_checks.integer("count", count, 1, 10**4), len(rows)))
+        return cls(np.array([group.mean() for group in groups]), np.array([group.size for group in groups]))
+
+    def __str__(self) -> str:
+        second = float((self.share * self.squares**2).sum())
+        return f"rows of squared length 1 ± {max(second - 1, 0.0) ** 0.5:.3g}"
+
+
+def _row(name: str, values: ArrayLike, size: int | None = None) -> Float[Array, " values"]:
+    """A row of numbers >= 0, some of them positive."""
+    row = _checks.nonnegative(name, values)
+    if row.ndim != 1 or not row.shape[0] or size not in (None, row.shape[0]):
+        want = "a row of at least one number" if size is None else f"a row of {size} numbers, one each"
+        raise ValueError(f"{name} must be {want}, got shape {row.shape}")
+    if not _checks.is_traced(row) and not _checks.known(row).any():
+        raise ValueError(f"{name} must not all be 0, got {_checks.brief(row)}")
+    return row

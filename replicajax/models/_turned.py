@@ -1,0 +1,226 @@
+"""The spectrum: what correlated features do between weights quantized in turned axes and the labels.  theory 7.2
+
+With D = L_x lambda + z = L_x (lambda + u), B = m_hat_x lambda, kappa the noise that quantizing adds, K = tau B² + chi_hat_x
+lambda + kappa, and means over directions,
+
+    chi = mean 1/D,          q = mean K/D²;                              L = 1/chi − z,   chi_hat = q/chi² − kappa;   (1)
+    chi_x = mean lambda/D,   q_x = mean lambda K/D²,   m_x = mean lambda tau B/D.                                     (2)
+
+A row's channel says (m_hat, chi_hat, L)_x of (m, q, chi)_x.  Seen from the weights this is but another channel, of q and chi:
+
+    channel_x + m_hat_x m_x − ½ L_x (q_x + chi_x/beta) + ½ chi_hat_x chi_x + mean[log D/(2 beta) − K/(2D)]
+        + (log chi + 1 − z chi)/(2 beta) + q/(2 chi) − z q/2 + kappa chi/2.
+
+A turned teacher is Gaussian to the weights, who know nothing of it but through the data: their own field is N(0, chi_hat).
+"""
+
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from replicajax.models._channel import Channel, Effective, Label, Slopes, square_channel
+from replicajax.models._features import Features
+from replicajax.numerics import JAX, backend_of, harmonic_root
+
+
+class _Through(NamedTuple):
+    """(1) and (2) at given fields of the rows, with E = 1/(lambda + u), gain = m_hat_x/L_x and t = chi_hat_x/L_x²."""
+
+    u: Array
+    L: Array
+    """L_x."""
+    k: Array
+    """kappa/L_x²."""
+    overlap: Array
+    m: Array
+    q: Array
+    chi: Array
+
+    @property
+    def ridge(self) -> Array:
+        return self.L * self.u
+
+    @property
+    def kappa(self) -> Array:
+        return self.L**2 * self.k
+
+
+def _through(features: Features, signal: Array, u: Array, L: Array, gain: Array, t: Array, q: Array) -> _Through:
+    """u, L_x, gain, t and q of the weights in."""
+    mean, eigenvalues, power = features.mean, features.eigenvalues, _power(features, signal)
+    E = 1 / (eigenvalues + u[..., None])
+    heard = (gain[..., None] ** 2 * power * eigenvalues + t[..., None]) * eigenvalues
+    k = (q - mean(heard * E**2)) / mean(E**2)
+    return _Through(
+        u,
+        L,
+        k,
+        overlap=gain * mean(power * eigenvalues * E),
+        m=gain * mean(power * eigenvalues**2 * E),
+        q=mean(eigenvalues * (heard + k[..., None]) * E**2),
+        chi=mean(eigenvalues * E) / L,
+    )
+
+
+def _power(features: Features, signal: Array) -> Array:
+    """tau."""
+    return signal[..., None] * features.teacher
+
+
+def _seen_by_weights(features: Features, signal: Array, row: Channel, at: _Through, q, chi, beta) -> Channel:
+    """The whole as a channel of q and chi; with no slopes."""
+    xp, mean = backend_of(q, chi).xp, features.mean
+    D = at.L[..., None] * (features.eigenvalues + at.u[..., None])
+    a11, a12, a22 = (mean(features.eigenvalues**power / D**2) for power in (0, 1, 2))
+    level, C = row.replicon
+    C = C / level
+    part = 1 - C * a22
+    z, kappa, zero = at.ridge, at.kappa, xp.zeros_like(q)
+    log_D = mean(xp.log(D))
+    B2 = row.m_hat[..., None] ** 2 * _power(features, signal) * features.eigenvalues**2
+    pushed = mean((B2 + row.chi_hat[..., None] * features.eigenvalues + kappa[..., None]) / D)
+    coupling = row.m_hat * at.m - row.L * (at.q + at.chi / beta) / 2 + row.chi_hat * at.chi / 2
+    gauss = (log_D + xp.log(chi) + 1 - z * chi) / (2 * beta) + (q / chi - pushed - z * q + kappa * chi) / 2
+    return Channel(
+        potential=row.potential + coupling + gauss,
+        m_hat=1 / chi - z,
+        chi_hat=q / chi**2 - kappa,
+        L=1 / chi - z,
+        energy=row.energy,
+        entropy=row.entropy - (log_D + xp.log(chi)) / 2,
+        # r = [(1 − C a22)(a11 − A) + C a12²] (a3 − chi²)/(−chi⁴), A = a3 chi²/(a3 − chi²), is linear in a3.
+        replicon=((part * a11 + C * a12**2) / chi**2, (part * (a11 - chi**2) + C * a12**2) / chi**4),
+        effective=Effective(z, kappa, *[zero] * 3),
+        label=Label(at.overlap, at.m, at.q, at.chi, mean(features.eigenvalues) + zero),
+    )
+
+
+def turned_square(features: Features, alpha, signal, noise, q, chi, beta) -> Channel:
+    """Square loss of a regression, in closed form but for u; of points in NumPy or JAX, eigenvalues last.
+
+    There L_x (1 + chi_x) = alpha makes mean (1/chi + lambda) E = alpha, and alpha t = R; bias and noise of (1) and (2) are then
+    two linear equations in R and k,
+
+        (1 − mean lambda² E²/alpha) R − mean lambda E² k = u² mean lambda tau E² + noise,
+        mean lambda E² R/alpha + mean E² k = q − mean lambda² tau E².
+    """
+    on = backend_of(q, chi)
+    xp, mean, eigenvalues, power = on.xp, features.mean, features.eigenvalues, _power(features, signal)
+    share = features.share * (1 / chi[..., None] + eigenvalues)
+    u = harmonic_root(on, share, eigenvalues, alpha)
+    E = 1 / (eigenvalues + u[..., None])
+    A, a, b, c = mean(E), mean(E**2), mean(eigenvalues * E**2), mean(eigenvalues**2 * E**2)
+    s, v = mean(eigenvalues * power * E**2), mean(eigenvalues**2 * power * E**2)
+    L = A / chi
+
+    def solved(first: Array, second: Array) -> tuple[Array, Array]:
+        determinant = (1 - c / alpha) * a + b**2 / alpha
+        return (first * a + b * second) / determinant, ((1 - c / alpha) * second - b / alpha * first) / determinant
+
+    R, _ = solved(u**2 * s + noise, q - v)
+    at = _through(features, signal, u, L, xp.ones_like(q), R / alpha, q)
+    rho = mean(eigenvalues * power)
+    row = square_channel(alpha, at.m, at.q, rho, noise, at.chi, beta, None)
+    found = _seen_by_weights(features, signal, row, at, q, chi, beta)
+
+    # Derivatives: in q directly; in chi through u as well.
+    u_chi = -A / (chi**2 * (a / chi + b))
+    a_, b_, c_, s_, v_ = (
+        -2 * mean(x * E**3) for x in (1.0, eigenvalues, eigenvalues**2, eigenvalues * power, eigenvalues**2 * power)
+    )
+    R_q, k_q = solved(xp.zeros_like(q), xp.ones_like(q))
+    R_u, k_u = solved(2 * u * s + u**2 * s_ + c_ / alpha * R + b_ * at.k, -v_ - b_ / alpha * R - a_ * at.k)
+    L_chi = -A / chi**2 - a * u_chi / chi
+    z_chi = L_chi * u + L * u_chi
+    chi_hat_chi = -2 * q / chi**3 - L * (2 * L_chi * at.k + L * k_u * u_chi)
+    field, zero = -1 / chi**2 - z_chi, xp.zeros_like(q)
+    m_u = -mean(eigenvalues**2 * power * E**2)
+    m_chi, q_chi = m_u * u_chi, (R_u + 2 * m_u) * u_chi  # R = rho − 2 m_x + q_x + noise
+    assert found.label is not None
+    return found._replace(
+        slopes=(
+            Slopes(zero, zero, zero),
+            Slopes(zero, 1 / chi**2 - L**2 * k_q, zero),
+            Slopes(field, chi_hat_chi, field),
+        ),
+        label=found.label._replace(m_by=(zero, m_chi), q_by=(R_q, q_chi)),
+    )
+
+
+_EVOLUTIONS, _MOST, _POLISH = 4, 40, 2
+"""Steps without derivatives, steps at most, and steps that carry derivatives: so many of them are exact."""
+_STRIDE = 1.5
+
+
+class Rows(Protocol):
+    """What `turned` asks of a task."""
+
+    features: Any
+    signal: Any
+
+    @property
+    def rho(self) -> Array: ...
+
+    def label_channel(self, m: Array, q: Array, chi: Array, beta: Array, /) -> Channel: ...
+
+
+def turned(task: Rows, q: Array, chi: Array, beta: Array) -> Channel:
+    """Any channel of the rows: (1) and (2) by Newton's method in log L, log t and gain of the rows; of one point, in JAX."""
+
+    def through(task: Rows, y: Float[Array, "3"], q: Array, chi: Array) -> _Through:
+        L = jnp.exp(y[0])
+        u = harmonic_root(JAX, task.features.share, task.features.eigenvalues, L * chi)
+        return _through(task.features, task.signal, u, L, y[2], jnp.exp(y[1]), q)
+
+    def order(task: Rows, y, q, chi) -> Float[Array, "3"]:
+        at = through(task, y, q, chi)
+        return jnp.stack([at.m, at.q, at.chi])
+
+    def newton(task: Rows, y, q, chi, beta) -> tuple[Array, Array]:
+        """What the channel makes of y, less y; and its Jacobian."""
+
+        def asked(x: Array) -> Channel:
+            return task.label_channel(x[0], x[1], x[2], beta)
+
+        x = order(task, y, q, chi)
+        said = asked(x)
+        slopes = jax.jacfwd(lambda x: asked(x).unknowns())(x) if said.slopes is None else said.unknown_slopes()
+        return said.unknowns() - y, slopes @ jax.jacfwd(partial(order, task))(y, q, chi) - jnp.eye(3, dtype=y.dtype)
+
+    known = jax.lax.stop_gradient((task, q, chi, beta))
+
+    def step(carry):
+        y, _, left = carry
+        held, *rest = known
+        residual, jacobian = newton(held, y, *rest)
+        evolving = left > _MOST - _EVOLUTIONS
+        change = jnp.where(evolving, residual, -_cramer(jacobian, residual))
+        size = jnp.abs(change).max()
+        y = y + change * jnp.minimum(1.0, _STRIDE / size)
+        return y, jnp.where(evolving, jnp.inf, size), left - 1
+
+    def going(carry):
+        _, size, left = carry
+        return (size > 1e-9) & (left > 0)
+
+    held, q_, chi_, _ = known
+    first = -jnp.log(2 * chi_ * held.features.mean(held.features.eigenvalues)), jnp.log(held.rho), jnp.ones_like(q_)
+    y, *_ = jax.lax.while_loop(going, step, (jnp.stack(first), jnp.full_like(q_, jnp.inf), _MOST))
+
+    def polish(y, _):
+        residual, jacobian = newton(task, y, q, chi, beta)
+        return y - _cramer(jax.lax.stop_gradient(jacobian), residual), None
+
+    y, _ = jax.lax.scan(polish, y, None, length=_POLISH)
+    at = through(task, y, q, chi)
+    row = task.label_channel(at.m, at.q, at.chi, beta)
+    return _seen_by_weights(task.features, task.signal, row, at, q, chi, beta)
+
+
+def _cramer(a: Float[Array, "3 3"], b: Float[Array, "3"]) -> Float[Array, "3"]:
+    """a^(-1) b."""
+    cross: Any = [jnp.cross(a[(i + 1) % 3], a[(i + 2) % 3]) for i in range(3)]
+    return jnp.stack(cross, -1) @ b / (a[0] @ cross[0])
