@@ -110,6 +110,10 @@ class GivenData(Task):
         return True
 
     @property
+    def in_closed_form(self) -> bool:
+        return True
+
+    @property
     def turned(self) -> bool:
         return True
 

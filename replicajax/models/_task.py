@@ -82,6 +82,11 @@ class Task(eqx.Module):
 
     @property
     @abc.abstractmethod
+    def in_closed_form(self) -> bool:
+        """Whether the channel has closed forms, the limit beta = inf among them."""
+
+    @property
+    @abc.abstractmethod
     def matched(self) -> bool:
         """Whether m_hat = L, as where the loss knows y − u only, or plays no part."""
 
@@ -145,14 +150,9 @@ class Taught(Task):
     def adds_noise(self) -> bool:
         """Whether labels are u0 + N(0, noise), so that `error` leaves out what no predictor can know."""
 
-    @property
-    @abc.abstractmethod
-    def in_closed_form(self) -> bool:
-        """Whether `of_rows` takes many points at once, and rows of all lengths."""
-
     @abc.abstractmethod
     def of_rows(self, m: Array, q: Array, chi: Array, beta: Array, rho: Array) -> Channel:
-        """(1) of `_channel`, for rows of one length."""
+        """(1) of `_channel`, for rows of one length; in closed form of many points, and rows of all lengths."""
 
     @abc.abstractmethod
     def error_of(self, m: Array, q: Array, rho: Array) -> Array:
@@ -300,11 +300,9 @@ def along_axes(law: Mixture, features: Features) -> Weights:
 
 def with_limit(task: Task, beta: Any) -> None:
     """Raises ValueError where beta = inf is asked of a channel whose limit is not known."""
-    if not task.closed and not _checks.is_traced(beta) and np.isinf(np.asarray(beta)).any():
+    if not task.in_closed_form and not _checks.is_traced(beta) and np.isinf(np.asarray(beta)).any():
         what = f"a {type(task).__name__} with {task.loss}"
-        raise ValueError(
-            f"beta must be finite for {what}, got inf (LinearRegression with square loss and iid features has its limit)"
-        )
+        raise ValueError(f"beta must be finite for {what}, got inf (the square loss of a regression has its limit)")
 
 
 def square_only(task: Task, what: str) -> None:

@@ -98,8 +98,10 @@ def outcomes(
     with jax.enable_x64(True), np.errstate(all="ignore"):
         found = run(~cold, HASTY)
         if channels is not None:
-            run(~found.converged, PATIENT)
-            run(~found.converged, STUBBORN)
+            for patience in (HASTY, PATIENT, STUBBORN) if cold.any() else (PATIENT, STUBBORN):
+                missing = cold if found is None else ~found.converged
+                run(missing & ~cold, patience)
+                found = run(missing & cold, patience, frozen=True) if (missing & cold).any() else found
             if jax.tree.structure(channels) != jax.tree.structure(tasks):
                 report = reports(tasks, numbers.signal, betas * numbers.signal, found, found.report)
                 found = found._replace(report=report)
@@ -137,6 +139,9 @@ def _block(
     start = with_gain(ridge_start(xp, p), channels is None or channels.matched)
     if not frozen:
         return outcome(xp, p, search(p, constrained(xp, p, start), rule, patience), interpolates)
+    if channels is not None:
+        found = search(p, start, rule, patience)
+        return outcome(xp, p, found, interpolates, hard_usage(on, p, found.state, shared.count))
     ice = freeze(p, start, rule)
     found = search(p, ice.state, rule, Patience(0, 0, 24, 1.0))
     found = found._replace(converged=found.converged & ice.sound, steps=found.steps + ice.steps)

@@ -222,16 +222,36 @@ class Equations(NamedTuple):
     """From the channel; None for the square loss of a regression."""
 
 
+class Felt(NamedTuple):
+    """What weights feel: the curvature, and a field of that mean and deviation."""
+
+    L: Points
+    gain: Points | float
+    scale: Points | float
+    power: Points
+    """Of w0 in h/L."""
+    noise: Points
+    """Of z in h/L."""
+    root: Points
+    curvature: Points
+    mean: Points
+    deviation: Points
+
+
+def fields_of(xp: Any, p: Problems, state: State) -> Felt:
+    """By component; h = L (gain lambda w0 + sqrt(t lambda) z)."""
+    L, t = xp.exp(state.log_L), xp.exp(state.log_t)
+    gain, scale = 1.0 if state.gain is None else state.gain, 1.0 if p.scale is None else p.scale
+    power, noise = scale**2 * p.variance, scale * t
+    root = xp.sqrt(gain**2 * power + noise)
+    return Felt(L, gain, scale, power, noise, root, L * scale + p.ridge, L * gain * scale * p.mean, L * root)
+
+
 def equations(p: Problems, state: State, rule: Rule) -> Equations:
     """Residual of (1), its Jacobian, and the averages it is made of."""
     xp = rule.on.xp
-    L, t = xp.exp(state.log_L), xp.exp(state.log_t)
-    gain = 1.0 if state.gain is None else state.gain
+    L, gain, scale, power, noise, root, curvature, mean, deviation = fields_of(xp, p, state)
     shape, levels = p.mean.shape, p.levels.shape[0]
-    scale = 1.0 if p.scale is None else p.scale
-    power, noise = scale**2 * p.variance, scale * t  # of w0 and of z in h/L
-    root = xp.sqrt(gain**2 * power + noise)
-    mean, deviation, curvature = L * gain * scale * p.mean, L * root, L * scale + p.ridge
     arguments = [xp.broadcast_to(x, shape).reshape(-1) for x in (curvature, p.beta, mean, deviation)]
     columns = xp.broadcast_to(p.levels[:, None], (levels, *shape)).reshape(levels, -1)
     slopes, soft, hard, crossed = rule(Levels(columns, rule.shared.count, rule.shared.symmetric), *arguments)
@@ -361,10 +381,9 @@ def _mixed(weight: Float[Any, "components points"], x: Array) -> Array:
 
 def hard_usage(on: Backend, p: Problems, state: State, count: Int[Any, ""] | int) -> Float[Any, "levels points"]:
     """Probability of each level at beta = inf, between its thresholds."""
-    xp = on.xp
-    L, t = xp.exp(state.log_L), xp.exp(state.log_t)
+    xp, felt = on.xp, fields_of(on.xp, p, state)
     middle = (p.levels[1:] + p.levels[:-1]) / 2
-    z = ((L + p.ridge) * middle[:, None] - L * p.mean) / (L * xp.sqrt(p.variance + t))
+    z = (felt.curvature * middle[:, None] - felt.mean) / felt.deviation
     there = (xp.arange(z.shape[0]) < count - 1)[:, None]
     beyond = xp.where(there, (p.weight * on.erfc(z / np.sqrt(2)) / 2).sum(1), 0.0)
     return xp.concatenate([1 - beyond[:1], beyond[:-1] - beyond[1:], beyond[-1:]])

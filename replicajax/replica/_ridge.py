@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
-from replicajax.models import Deployed, Effective, GivenData, LinearRegression, Task
+from replicajax.models import Deployed, Effective, Features, GivenData, LinearRegression, Task, square_only
+from replicajax.numerics import JAX, harmonic_root
 
 
 class Unquantized(eqx.Module):
@@ -41,6 +42,9 @@ def ridge_regression(task: Task, ridge: ArrayLike | None = None) -> Unquantized:
     if isinstance(task, GivenData):
         return _given(task, ridge)
     _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
+    square_only(task, "ridge regression")
+    if task.features is not None:
+        return _correlated(task, task.features, ridge)
     numbers = task.alpha, task.signal, task.noise, ridge
     if _checks.is_traced(numbers):
         return _closed_form(jnp, *numbers)
@@ -60,6 +64,22 @@ def _closed_form(xp: Any, alpha, signal, noise, ridge) -> Unquantized:
     return Unquantized(ridge, m, q, 1 / a - 1, error, R)
 
 
+def _correlated(task: LinearRegression, features: Features, ridge: Array) -> Unquantized:
+    """Of correlated features: `models._turned` with kappa = 0, in whatever axes.
+
+    With E = 1/(lambda + u),  alpha = ridge/u + mean lambda E,  R (1 − mean lambda² E²/alpha) = u² mean lambda tau E² + noise.
+    """
+    mean, eigenvalues, power = features.mean, features.eigenvalues, task.signal * features.teacher
+    share = jnp.append(features.share * eigenvalues, ridge)
+    u = jnp.maximum(harmonic_root(JAX, share, jnp.append(eigenvalues, 0.0), task.alpha), 0.0)  # 0: least squares
+    E = jnp.where(eigenvalues + u > 0, 1 / jnp.where(eigenvalues + u > 0, eigenvalues + u, 1.0), 0.0)
+    spare = 1 - mean((eigenvalues * E) ** 2) / task.alpha
+    R = (u**2 * mean(eigenvalues * power * E**2) + task.noise) / spare
+    q = mean(power * (eigenvalues * E) ** 2) + R / task.alpha * mean(eigenvalues * E**2)
+    chi = mean(E) / (task.alpha - mean(eigenvalues * E))
+    return Unquantized(ridge, mean(power * eigenvalues * E), q, chi, R - task.noise, R)
+
+
 def _given(task: GivenData, ridge: Array) -> Unquantized:
     """w = V b/(lambda + ridge), and no more than the minimum-norm solution at ridge 0."""
     D = task.eigenvalues + ridge
@@ -74,10 +94,22 @@ def _given(task: GivenData, ridge: Array) -> Unquantized:
 def optimal_ridge(task: Task) -> Float[Array, ""]:
     """noise/signal: Bayes-optimal for a Gaussian teacher, so the least error any unquantized linear fit can have.
 
-    Of given data that with the least error on training rows left out one by one.
+    Of a teacher with more power in some directions than in others, that of the least typical error; of given data, that of
+    the least error on training rows left out one by one.
     """
     if isinstance(task, GivenData) and task.rows is not None:
         return jnp.asarray(task.rows.ridge)
+    if isinstance(task, LinearRegression) and task.features is not None and (np.ptp(task.features.teacher) > 0):
+        return _least(task, task.features)
     if _checks.is_traced((task.noise, task.signal)):
         return task.noise / task.signal
     return jnp.asarray(np.asarray(task.noise) / np.asarray(task.signal))
+
+
+def _least(task: LinearRegression, features: Features) -> Float[Array, ""]:
+    from scipy.optimize import minimize_scalar
+
+    error = jax.jit(lambda log: _correlated(task, features, jnp.exp(log)).generalization_error)
+    middle = np.log(float(task.noise / task.rho) + 1e-6)
+    found = minimize_scalar(lambda log: float(error(log)), bounds=(middle - 12, middle + 12), method="bounded")
+    return jnp.exp(jnp.asarray(found.x, task.signal.dtype))

@@ -138,7 +138,10 @@ def _at(
     hard = rounded_averages(scaled, levels, fields, nearby).label
     crossed = hard.q
     if task.turned:
-        crossed = crossed_rounding(levels.levels, L + p.ridge[0], p.beta[0], 0 * L, L * jnp.sqrt(t))
+        infinite = jnp.isinf(p.beta[0])  # where both are one
+        warm = jnp.where(infinite, 1.0, p.beta[0])
+        soft_crossed = crossed_rounding(levels.levels, L + p.ridge[0], warm, 0 * L, L * jnp.sqrt(t))
+        crossed = jnp.where(infinite, hard.q, soft_crossed)
     rounded = Rounded(*hard, crossed)
     said = None
     if task.closed:
@@ -197,9 +200,9 @@ def _search(problem: Problem, cold: bool | None) -> Place:
     count = problem[1].levels.shape[0]
     rule = Rule(JAX, Shared(count, False, gauss_legendre(1)), centred=False, at_once=True)
 
-    def warm(interpolates, needed) -> Place:
+    def tried(beta, interpolates, needed, rule) -> Place:
         """With more and more patience, until it settles."""
-        p = _problems((*problem[:2], jnp.where(jnp.isinf(problem[2]), 1.0, problem[2])), interpolates)
+        p = _problems((*problem[:2], beta), interpolates)
         start = with_gain(constrained(jnp, p, ridge_start(jnp, p)), problem[0].closed or problem[0].matched)
         patience = jax.tree.map(lambda *x: jnp.asarray(x), *_PATIENCE)
 
@@ -215,8 +218,15 @@ def _search(problem: Problem, cold: bool | None) -> Place:
         nothing = Place(jnp.concatenate(jax.tree.leaves(start)), interpolates, never, jnp.zeros((), int))
         return jax.lax.while_loop(going, attempt, (nothing, 0))[0]
 
-    if cold is False or not problem[0].closed:
-        return warm(never, ~never)
+    infinite = jnp.isinf(problem[2])
+    finite = jnp.where(infinite, 1.0, problem[2])
+    if cold is False:
+        return tried(finite, never, ~never, rule)
+    if not problem[0].in_closed_form:
+        return tried(finite, never, ~infinite, rule)
+    if not problem[0].closed:
+        frozen = tried(jnp.full_like(finite, jnp.inf), never, infinite, rule._replace(cold=True))
+        return jax.tree.map(partial(jnp.where, infinite), frozen, tried(finite, never, ~infinite, rule))
 
     p = _problems((*problem[:2], jnp.full_like(problem[2], jnp.inf)), never)
     ice = freeze(p, ridge_start(jnp, p), rule)
@@ -224,8 +234,7 @@ def _search(problem: Problem, cold: bool | None) -> Place:
     frozen = frozen._replace(converged=frozen.converged & ice.sound[0])
     # With ridge a codebook with a threshold at 0 can interpolate too (`outcomes`).
     interpolates = frozen.interpolates | (~frozen.converged & (problem[0].ridge > 0))
-    infinite = jnp.isinf(problem[2])
-    hot = warm(infinite & interpolates, ~infinite | interpolates)
+    hot = tried(finite, infinite & interpolates, ~infinite | interpolates, rule)
     return jax.tree.map(partial(jnp.where, infinite & ~interpolates), frozen, hot)
 
 

@@ -381,10 +381,18 @@ def test_traced_rows_are_refused():
         jax.jit(lambda X: rj.GivenData(X, np.ones(4)).residual)(GOOD)
 
 
+def test_zero_temperature_is_the_limit_of_low_ones():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 20))
+    task = rj.GivenData(X / np.sqrt(20), X @ rng.normal(size=20) + rng.normal(size=80))
+    cold, cool, warm = (rj.solve(task, rj.uniform(2, 1.5), beta) for beta in (jnp.inf, 2e5, 1e5))
+    assert cold.converged
+    for name in ("generalization_error", "training_error", "free_energy", "rounded_error", "susceptibility"):
+        limit = 2 * float(getattr(cool, name)) - float(getattr(warm, name))  # corrections are of first order in 1/beta
+        assert float(getattr(cold, name)) == pytest.approx(limit, rel=1e-7), name
+
+
 def test_what_is_not_known_of_given_data_is_refused():
-    task = rj.GivenData(GOOD, np.arange(4.0))
-    with pytest.raises(ValueError, match="beta must be finite"):
-        rj.solve(task, rj.uniform(2, 1.0), jnp.inf)
     with pytest.raises(ValueError, match="y must vary"):
         rj.GivenData.standardized(GOOD, np.ones(4))
     with pytest.raises(ValueError, match="X must have a column that varies in two rows"):
