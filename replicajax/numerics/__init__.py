@@ -30,4 +30,6 @@ from replicajax.numerics._staircase import gauss_legendre as gauss_legendre
 from replicajax.numerics._staircase import hard_staircase_slopes as hard_staircase_slopes
 from replicajax.numerics._staircase import staircase_averages as staircase_averages
 from replicajax.numerics._student_t import student_t_beyond as student_t_beyond
+from replicajax.numerics._tilted_rounding import TiltedRounding as TiltedRounding
+from replicajax.numerics._tilted_rounding import tilted_rounding as tilted_rounding
 from replicajax.numerics._window import SoftRounding as SoftRounding

@@ -54,6 +54,8 @@ class Backend(Protocol):
 
     def erfc(self, x: Any) -> Any: ...
 
+    def log_ndtr(self, x: Any) -> Any: ...
+
     def constant(self, x: Any) -> Any:
         """x, as far as derivatives are concerned."""
         ...
@@ -109,6 +111,11 @@ class _NumPy:
     def erfc(self, x):
         return np.asarray(_ERFC(x), float)
 
+    def log_ndtr(self, x):
+        from scipy.special import log_ndtr
+
+        return log_ndtr(x)
+
     def constant(self, x):
         return x
 
@@ -156,6 +163,9 @@ class _JAX:
 
     def erfc(self, x):
         return jax.lax.erfc(x)
+
+    def log_ndtr(self, x):
+        return jax.scipy.special.log_ndtr(x)
 
     def constant(self, x):
         return jax.lax.stop_gradient(x)

@@ -67,9 +67,23 @@ class Solution(eqx.Module):
     """Probability of each level."""
     rate: Float[Array, ""]
     """Entropy of `usage` in bits: what an entropy coder needs per weight."""
+    breaking: Int[Array, ""]
+    """Steps of replica symmetry breaking, 0 or 1."""
+    parisi: Float[Array, ""]
+    """y_P, the Parisi parameter; beta in replica symmetry."""
+    inner_overlap: Float[Array, ""]
+    """q1, within a state of the broken measure; `replica_overlap` in replica symmetry, as is q0."""
+    outer_overlap: Float[Array, ""]
+    """q0, between two states."""
+    complexity: Float[Array, ""]
+    """y_P² df/dy_P, log of the number of states per weight in nats: 0 where f is largest."""
+    state_error: Float[Array, ""]
+    """`generalization_error` of the mean weights of a single state."""
+    outer_replicon: Float[Array, ""]
+    """Of states against each other, as `replicon` is of both: RS's only one."""
     replicon: Float[Array, ""]
     """1 − alpha/(1+chi)² E[(beta Var)²], or its like of theory 7.2, 7.3 and 9; RS is locally stable and AMP converges iff
-    positive.  −inf at beta = inf."""
+    positive.  −inf at beta = inf.  With one step of breaking the lesser of those of states and within a state."""
     stable: Bool[Array, ""]
     """replicon > 0."""
     interpolates: Bool[Array, ""]
@@ -94,6 +108,26 @@ class Solution(eqx.Module):
         if not _checks.is_traced(soon):
             soon = tuple(map(np.asarray, soon))
         return eqx.tree_at(lambda s: s.converged, self, soon[0] & (soon[1] <= steps))
+
+    @property
+    def _scheme(self) -> str:
+        return "one step" if self.breaking else "RS"
+
+    @property
+    def _standing(self) -> str:
+        return "stable" if self.stable else f"unstable: {self._scheme} is not the equilibrium"
+
+    def _of_states(self) -> list[tuple[str, Array, str]]:
+        if not self.breaking:
+            return []
+        return [
+            ("error of a state", self.state_error, "of its mean predictor"),
+            ("inner overlap", self.inner_overlap, "q1, within a state"),
+            ("outer overlap", self.outer_overlap, "q0, between states"),
+            ("Parisi parameter", self.parisi, "y_P; breaks off at beta"),
+            ("complexity", self.complexity, "nats per weight, of the number of states"),
+            ("outer replicon", self.outer_replicon, "of states against each other"),
+        ]
 
     def _of_labels(self) -> list[tuple[str, Array, str]]:
         if not isinstance(self.task, Taught) or self.task.features is None:
@@ -126,12 +160,15 @@ class Solution(eqx.Module):
             (
                 "entropy",
                 self.entropy,
-                "nats per weight" + (": negative, RS cannot be right" * bool(self.entropy < -_ROUNDING)),
+                "nats per weight" + f": negative, {self._scheme} cannot be right" * bool(self.entropy < -_ROUNDING),
             ),
+            *self._of_states(),
             ("rate", self.rate, f"bits, of at most {self.codebook.bits:.4g}"),
-            ("replicon", self.replicon, "stable" if self.stable else "unstable: RS is not the equilibrium"),
+            ("replicon", self.replicon, self._standing),
         ]
         state = f"converged in {int(self.steps)} steps" if self.converged else "NOT CONVERGED: do not use these numbers"
+        if self.breaking:
+            state += ", one step of replica symmetry breaking"
         if self.interpolates:
             state += ", interpolates the training labels"
         head = f"{self.task}\n{self.codebook}, beta {self.beta:.6g}: {state}"
@@ -214,6 +251,13 @@ def observe(xp: Any, task: Task, book: Codebook, beta, at: Outcome) -> Solution:
         entropy=real(xp.where(at.interpolates, -xp.inf, entropy)),
         usage=real(usage),
         rate=real(rate),
+        breaking=xp.zeros(xp.shape(replicon), int),
+        parisi=real(beta),
+        inner_overlap=real(signal * own_q),
+        outer_overlap=real(signal * own_q),
+        complexity=real(0 * q),
+        state_error=error,
+        outer_replicon=real(replicon),
         replicon=real(replicon),
         stable=replicon > 0,
         interpolates=at.interpolates,

@@ -8,12 +8,17 @@ from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import Task, with_limit
 from replicajax.replica._batch import solve_many
+from replicajax.replica._breaking import broken_solution
 from replicajax.replica._saddle import solution
 from replicajax.replica._solution import Solution
 
+BREAKING = 0, 1, "auto"
 
-def solve(task: Task, codebook: Codebook, beta: ArrayLike, *, max_steps: int = 10_000) -> Solution:
-    """Replica-symmetric solution of learning `task` with weights in `codebook` at inverse temperature `beta`.
+
+def solve(
+    task: Task, codebook: Codebook, beta: ArrayLike, *, breaking: int | str = 0, max_steps: int = 10_000
+) -> Solution:
+    """Solution of learning `task` with weights in `codebook` at inverse temperature `beta`.
 
     Differentiable, forwards and backwards and twice, in every field of the task, every level and beta (implicit function
     theorem); `jax.vmap` and `jax.jit` apply.  Outside a transformation nothing is compiled; inside one, only another number
@@ -25,22 +30,40 @@ def solve(task: Task, codebook: Codebook, beta: ArrayLike, *, max_steps: int = 1
       task: the learning problem.
       codebook: the levels a weight may take.
       beta: inverse temperature of p(w) ∝ exp(−beta H(w)), > 0; `jnp.inf` is empirical risk minimisation, in closed form.
+      breaking: 0, replica symmetry; 1, one step of its breaking, for the square loss (beta = inf must then not be traced):
+        not converged where the measure does not fall apart; "auto", one step where replica symmetry is unstable or has
+        negative entropy, and the loss allows it (inside a transformation, where that is not known, 0).
       max_steps: map evaluations beyond which `converged` is False.
 
     Raises:
       TypeError, ValueError: an argument of the wrong kind, NaN, or beta <= 0.  Failure to converge raises nothing.
 
-    Source: theory 1.1 to 1.3, [Q].
+    Source: theory 1.1 to 1.3, [Q]; 3 and 8 for the breaking.
     """
     _checks.instance("task", task, Task, "LinearRegression(alpha=2.0)")
     _checks.instance("codebook", codebook, Codebook, "uniform(bits=2, width=1.5)")
+    cold = not _checks.is_traced(beta) and bool(np.isinf(np.asarray(beta)).all())  # a number is one also inside jit
     beta = _checks.positive("beta", beta, infinite=True)
     if beta.ndim:
         raise ValueError(f"beta must be a single number (use jax.vmap for many), got shape {beta.shape}")
     with_limit(task, beta)
     most = _checks.integer("max_steps", max_steps, 1, 10**6)
     problem = task, codebook, beta
+    if breaking not in BREAKING:
+        raise ValueError(f'breaking must be 0, 1 or "auto", got {breaking!r}')
+    if breaking == 1:
+        if not task.in_closed_form:
+            raise ValueError(
+                f"breaking must be 0 for {task.loss}, got 1 (the square loss of a regression has one step)"
+            )
+        return broken_solution(problem, cold).capped(most)
     if _checks.is_traced(problem):
         return solution(problem, None if _checks.is_traced(beta) else bool(np.isinf(beta)), None).capped(most)
     found = solve_many(*jax.tree.map(lambda x: np.asarray(x)[None], problem)).capped(most)
-    return jax.device_put(jax.tree.map(lambda x: x[0], found))
+    found = jax.tree.map(lambda x: x[0], found)
+    wrong = not found.stable or found.entropy < 0
+    if breaking == "auto" and wrong and task.in_closed_form:
+        broken = broken_solution(problem, cold).capped(most)
+        if broken.converged:
+            return broken
+    return jax.device_put(found)

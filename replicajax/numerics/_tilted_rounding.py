@@ -1,0 +1,221 @@
+"""Rounding under a tilted Gaussian: the inner average of one step of replica symmetry breaking.  theory 3, 8
+
+A field h = H + sqrt(c) z meets a codebook whose log-sum-exp is phi(h) = (1/beta) log sum_k exp{beta [h a_k − ½ K a_k²]}.  Given
+H the inner field z has density ∝ exp{y phi(h)} times the Gaussian one, with the partition sum
+
+    Z(H) = E_z exp{y phi(H + sqrt(c) z)}.                                                                           (1)
+
+At beta = inf phi is linear between thresholds t_k = K (a_k + a_{k+1})/2, and Z is a sum over cells, whose Gaussian the tilt
+merely moves by y c a_k:
+
+    Z(H) = sum_k exp{y (H a_k − ½ K a_k²) + ½ y² c a_k²} [Phi(b_k) − Phi(b_{k−1})],   b = (t − H − y c a_k)/sqrt(c).  (2)
+
+At finite beta integrands differ from these near thresholds only, where (as in `_soft_rounding`) quadrature adds what is
+missing, at the same nodes for all H.
+"""
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from replicajax.numerics._backend import Backend
+
+_OUTER = 384
+"""Nodes for H."""
+_REACH = 9.0
+"""Deviations of H looked at."""
+_SIDE = 48
+"""Nodes on each side of a threshold."""
+_FADED = 37.0
+"""Exponent at which a level has faded to rounding."""
+_FAR = 1e5
+
+
+class TiltedRounding(NamedTuple):
+    """Averages over H of those over the tilted field, by component; <a> is the mean level at a field, [..] the tilted mean."""
+
+    log_partition: Array
+    """E log Z."""
+    potential: Array
+    """E [phi]."""
+    first: Array
+    """E [<a>]."""
+    outer: Array
+    """E [<a>]²."""
+    inner: Array
+    """E [<a>²]."""
+    response: Array
+    """E [beta Var(a)]."""
+    entropy: Array
+    """E [entropy of the level], in nats."""
+    bend: Array
+    """E of the square of d[<a>]/dH: of the outer stability."""
+    inner_bend: Array
+    """E [(beta Var)²], inf at beta = inf: of the inner stability."""
+    usage: Float[Any, "components levels"]
+
+
+@lru_cache
+def _legendre(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    unit, weight = np.polynomial.legendre.leggauss(nodes)
+    return unit, weight
+
+
+def tilted_rounding(
+    on: Backend,
+    levels: Float[Any, " levels"],
+    curvature: Float[Any, " components"],
+    beta: Float[Any, ""],
+    parisi: Float[Any, ""],
+    mean: Float[Any, " components"],
+    deviation: Float[Any, " components"],
+    variance: Float[Any, " components"],
+    cold: bool,
+) -> TiltedRounding:
+    """(1) for H ~ N(mean, deviation²) and inner variance c = `variance`, at Parisi parameter y = `parisi`.
+
+    `cold` says whether beta = inf.
+    """
+    xp = on.xp
+    unit = np.linspace(-_REACH, _REACH, _OUTER)
+    weight = xp.asarray((unit[1] - unit[0]) * np.exp(-(unit**2) / 2) / math.sqrt(2 * math.pi), levels.dtype)
+    K, c, y = curvature[:, None], variance[:, None], parisi
+    H = mean[:, None] + deviation[:, None] * xp.asarray(unit, levels.dtype)
+    root = xp.sqrt(c)
+
+    # The cells of (2): components, H, levels.
+    a = levels
+    t = K * (levels[1:] + levels[:-1]) / 2
+    moved = H[..., None] + (y * c)[..., None] * a
+    edge = xp.full_like(H[..., None], _FAR)
+    z = (t[:, None, :, None] - moved[..., None, :]) / root[..., None, None]  # thresholds, levels
+    inside = np.arange(levels.shape[0] - 1)
+    b_up = xp.concatenate([z[..., inside, inside], edge], -1)
+    b_low = xp.concatenate([-edge, z[..., inside, inside + 1]], -1)
+    log_cell = y * (H[..., None] * a - K[..., None] * a**2 / 2) + (y**2 * c)[..., None] * a**2 / 2
+    log_cell = log_cell + _log_difference(on, b_low, b_up)
+    top = on.constant(log_cell.max(-1))
+    cells = xp.exp(log_cell - top[..., None])
+
+    # Thresholds: e^{y phi} times the Gaussian density there.
+    phi_t = t * levels[:-1] - K * levels[:-1] ** 2 / 2
+    off = (t[:, None] - H[..., None]) / root[..., None]
+    there = xp.exp(y * phi_t[:, None] - off**2 / 2 - top[..., None]) / (root[..., None] * math.sqrt(2 * math.pi))
+    gap = xp.diff(levels)
+
+    total = cells.sum(-1)
+    first, square, hits = cells @ a, cells @ a**2, there @ gap
+    potential = H * first + (y * c - K / 2) * square + c * hits
+    entropy, inner_bend, usage = xp.zeros_like(total), xp.full_like(total, xp.inf), cells
+    if not cold:
+        soft = _soft(on, levels, K, beta, y)
+        kernel = xp.exp(
+            -(((soft.h[:, None] - H[..., None]) / root[..., None]) ** 2) / 2 + y * soft.phi[:, None] - top[..., None]
+        )
+        kernel = kernel * soft.measure[:, None] / (root[..., None] * math.sqrt(2 * math.pi))
+
+        def add(values):
+            return (kernel * values[:, None]).sum(-1)
+
+        total = total + add(soft.of_one)
+        first, square = first + add(soft.of_first), square + add(soft.of_square)
+        potential = potential + add(soft.of_potential)
+        hits, entropy, inner_bend = add(soft.variance), add(soft.entropy), add(soft.variance**2)
+        usage = usage + (kernel[..., None] * soft.of_usage[:, None]).sum(-2)
+    log_total = top + xp.log(total)
+    first, square, hits, potential, entropy = (x / total for x in (first, square, hits, potential, entropy))
+    inner_bend, usage = inner_bend / total, usage / total[..., None]
+    slope = hits + y * (square - first**2)
+
+    def over(x):
+        return (x * weight).sum(-1)
+
+    return TiltedRounding(
+        log_partition=over(log_total),
+        potential=over(potential),
+        first=over(first),
+        outer=over(first**2),
+        inner=over(square),
+        response=over(hits),
+        entropy=over(entropy),
+        bend=over(slope**2),
+        inner_bend=over(inner_bend),
+        usage=(usage * weight[:, None]).sum(-2),
+    )
+
+
+def _log_difference(on: Backend, low: Array, high: Array) -> Array:
+    """log [Phi(high) − Phi(low)], in the tail where neither is close to 1."""
+    xp = on.xp
+    flip = low + high > 0
+    one, other = xp.where(flip, -low, high), xp.where(flip, -high, low)
+    upper = on.log_ndtr(one)
+    ratio = xp.exp(on.log_ndtr(other) - upper)
+    return upper + xp.log1p(-xp.minimum(ratio, 1 - 1e-16))
+
+
+class _Soft(NamedTuple):
+    """At nodes next to all thresholds, each (components, nodes): what finite beta adds to (2), over e^{y phi}."""
+
+    h: Array
+    measure: Array
+    phi: Array
+    of_one: Array
+    of_first: Array
+    of_square: Array
+    of_potential: Array
+    variance: Array
+    """beta Var(a)."""
+    entropy: Array
+    of_usage: Array
+
+
+def _soft(on: Backend, levels, K, beta, y) -> _Soft:
+    """Between midpoints of neighbouring thresholds, or to where the losing level has faded."""
+    xp = on.xp
+    unit, weight = (xp.asarray(x, levels.dtype) for x in _legendre(_SIDE))
+    gap = xp.diff(levels)
+    t = K * (levels[1:] + levels[:-1]) / 2  # components, thresholds
+    none = xp.full_like(t[:, :1], xp.inf)
+    half = xp.diff(t, axis=1) / 2
+    ends = xp.concatenate([none, half], 1), xp.concatenate([half, none], 1)
+    scale = xp.pi / (beta * gap)
+    parts = []
+    beyond = xp.concatenate([gap[:1], gap[:-1]]), xp.concatenate([gap[1:], gap[-1:]])
+    for sign, end, next_gap in zip((-1.0, 1.0), ends, beyond, strict=True):
+        slowest = xp.minimum(gap, next_gap)  # to fade of the levels that lose there
+        reach = xp.minimum(end, _FADED / (beta * slowest))
+        stop = xp.arcsinh(reach / scale)[..., None]
+        tau = stop * (1 + unit) / 2
+        x = scale[..., None] * xp.sinh(tau)
+        parts.append((t[..., None] + sign * x, weight * stop / 2 * scale[..., None] * xp.cosh(tau)))
+    shape = t.shape[0], -1
+    h, measure = (xp.concatenate([part[i].reshape(shape) for part in parts], 1) for i in range(2))
+    e = beta * (h[..., None] * levels - K[..., None] * levels**2 / 2)
+    winner = e.max(-1)
+    relative = e - winner[..., None]
+    boltzmann = xp.exp(relative)
+    total = boltzmann.sum(-1)
+    p = boltzmann / total[..., None]
+    is_winner = xp.asarray(np.arange(levels.shape[0]) == e.argmax(-1)[..., None], levels.dtype)
+    mean, won = p @ levels, is_winner @ levels
+    log_total = xp.log(total)
+    phi_cold = winner / beta
+    phi = phi_cold + log_total / beta
+    before = xp.exp(-y * log_total / beta)  # e^{y phi} of beta = inf over that of now
+    variance = beta * (p * (levels - mean[..., None]) ** 2).sum(-1)
+    return _Soft(
+        h=h,
+        measure=measure,
+        phi=phi,
+        of_one=-xp.expm1(-y * log_total / beta),
+        of_first=mean - before * won,
+        of_square=mean**2 - before * won**2,
+        of_potential=phi - before * phi_cold,
+        variance=variance,
+        entropy=log_total - (p * relative).sum(-1),
+        of_usage=p - before[..., None] * is_winner,
+    )

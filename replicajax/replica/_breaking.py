@@ -1,0 +1,332 @@
+"""One step of replica symmetry breaking, for every task of square loss.  theory 3, 8
+
+The Gibbs measure falls apart into states, of overlap q1 within and q0 < q1 between; y is the Parisi parameter, d = q1 − q0 and
+G = chi + y d the response of a weight to a field that all states feel.  A square loss is Gaussian in the weights, so that
+its share of the free energy is A(chi)/beta + B(m, q, chi) in replica symmetry and here
+
+    A(chi)/beta + [A(G) − A(chi)]/y + B(m, q0, G):
+
+the fields are those of `Task.channel` itself, asked once with chi, and once with q0, and G for chi,
+
+    L = L(chi),     m_hat = L(G),     c0 = chi_hat(m, q0, G),     c1 = (L − m_hat)/y.                               (1)
+
+With Z of `numerics.tilted_rounding` at H = m_hat w0 + sqrt(c0) z0 and inner variance c1,
+
+    f = share + m_hat m − ½ L (q1 + chi/beta) + ½ [(c0 + c1)(chi + y q1) − y c0 q0] − E log Z/y,                    (2)
+
+stationary in all and largest in y, where the complexity y² df/dy vanishes.  At q1 = q0 it is replica-symmetric.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from replicajax import _checks
+from replicajax.codebooks import Codebook
+from replicajax.models import Channel, Fields, Rounded, Task, Taught, Weights
+from replicajax.numerics import JAX, NUMPY, Backend, TiltedRounding, implicit_root, tilted_rounding
+from replicajax.replica._solution import Solution
+from replicajax.replica._teacher import mixtures
+
+
+class Broken(NamedTuple):
+    """A point in the space of (1): log L, log(L/m_hat − 1), log c0 and log y."""
+
+    log_L: Array
+    log_split: Array
+    log_c0: Array
+    log_y: Array
+
+
+class Within(NamedTuple):
+    """What (1) is made of at a point; order parameters are those of the predictions (7.3), but for `own`."""
+
+    y: Array
+    m: Array
+    q0: Array
+    q1: Array
+    chi: Array
+    G: Array
+    own: tuple[Array, Array, Array, Array]
+    """m, q0, q1 and chi of the weights."""
+    outer: Channel
+    """At (m, q0, G) and beta = y."""
+    inner: Channel
+    """At (m, q0, chi) and beta = y."""
+    complexity: Array
+    free_energy: Array
+    entropy: Array
+    tilted: TiltedRounding
+    """Averaged over components; `bend` and `inner_bend` weighted by the squares of their eigenvalues."""
+
+
+def within(
+    on: Backend, task: Task, law: Weights, levels: Float[Any, " levels"], beta: Array, at: Broken, cold: bool
+) -> tuple[Within, tuple[Array, Array, Array, Array]]:
+    """Averages at a point, and the residual of (1) there with the complexity."""
+    xp = on.xp
+    L, M, c0, y = xp.exp(at.log_L), xp.exp(at.log_L) / (1 + xp.exp(at.log_split)), xp.exp(at.log_c0), xp.exp(at.log_y)
+    c1 = L / (1 + xp.exp(-at.log_split)) / y
+    weight, w, v, scale = law
+    scale = xp.ones_like(weight) if scale is None else scale
+    gain = 0.0 if task.turned else M
+    deviation = xp.sqrt((gain * scale) ** 2 * v + c0 * scale)
+    tilted = tilted_rounding(on, levels, L * scale + task.ridge, beta, y, gain * scale * w, deviation, c1 * scale, cold)
+    felt = tilted.response + y * (tilted.inner - tilted.outer)  # of [<a>] to H
+    overlap = w * tilted.first + v * gain * scale * felt
+
+    def own(x: Array) -> Array:
+        return (weight * x).sum()
+
+    def label(x: Array) -> Array:
+        return (weight * scale * x).sum()
+
+    each = overlap, tilted.outer, tilted.inner, tilted.response
+    m, q0, q1, chi = (label(x) for x in each)
+    d = q1 - q0
+    G = chi + y * d
+    inner, outer = task.channel(m, q0, chi, y), task.channel(m, q0, G, y)
+    # A = ½ chi L(chi) − entropy of the channel.
+    A_chi, A_G = chi * inner.L / 2 - inner.entropy, G * outer.L / 2 - outer.entropy
+    log_Z, phi = own(tilted.log_partition), own(tilted.potential)
+    complexity = A_chi - A_G + y * d * M / 2 + y**2 * c1 * q1 / 2 + log_Z - y * phi
+    cooling = 0.0 if cold else 1 / beta
+    coupling = gain * m - L * (q1 + cooling * chi) / 2 + ((c0 + c1) * (chi + y * q1) - y * c0 * q0) / 2
+    free_energy = (cooling - 1 / y) * A_chi + outer.potential + coupling - log_Z / y
+    residual = (
+        at.log_L - xp.log(inner.L),
+        xp.log(M) - xp.log(outer.L),
+        at.log_c0 - xp.log(outer.chi_hat),
+        complexity,
+    )
+    summed = TiltedRounding(
+        *(own(x) for x in tilted[:7]),
+        *((weight * scale**2 * x).sum() for x in tilted[7:9]),
+        (weight[:, None] * tilted.usage).sum(0),
+    )
+    found = Within(
+        y, m, q0, q1, chi, G, tuple(own(x) for x in each), outer, inner,
+        complexity, free_energy, inner.entropy + own(tilted.entropy), summed,
+    )  # fmt: skip
+    return found, residual
+
+
+_EVOLUTIONS, _NEWTON = 24, 30
+"""Steps of state evolution at fixed y, and of Newton's method after them."""
+_STRIDE = 0.7
+_FACTORS = 1.0, 0.5, 2.0, 3.5, 0.25
+"""Of y, tried one after the other."""
+_ALIKE = 1e-7
+"""Relative difference of q1 and q0 below which there is but one state."""
+
+
+def first(xp: Any, task: Task, levels: Float[Any, " levels"], beta: Array, factor: Any) -> Broken:
+    """From the fields of Gaussian weights: y L gap² is between 17 and 65 wherever the measure falls apart."""
+    gap = (levels[-1] - levels[0]) / (levels.shape[0] - 1)
+    L, t = task.start(task.ridge + 1 / (beta * (levels**2).mean()))
+    chi_hat = t * L**2
+    y = xp.minimum(factor * 20.0 / (L * gap**2), 0.8 * beta)
+    split = 0.6
+    return Broken(xp.log(L), 0 * L + np.log(split), xp.log(chi_hat) - 2 * np.log1p(split), xp.log(y))
+
+
+def evolved(xp: Any, at: Broken, residual: tuple[Array, ...]) -> Broken:
+    """A step of state evolution at fixed y."""
+    of_L, of_M, of_c0, _ = residual
+    log_L = at.log_L - of_L
+    log_M = at.log_L - xp.log1p(xp.exp(at.log_split)) - of_M
+    return Broken(log_L, xp.log(xp.expm1(xp.maximum(log_L - log_M, 1e-6))), at.log_c0 - of_c0, at.log_y)
+
+
+class Found(NamedTuple):
+    at: Broken
+    converged: Any
+    steps: Any
+
+
+def sound(xp: Any, at: Within, residual: tuple[Array, ...], beta: Array) -> Array:
+    """It holds to rounding, there are states, and y is in its range."""
+    worst = xp.abs(xp.stack(list(residual))).max(0)
+    tolerance = float(np.finfo(worst.dtype).eps) ** 0.6
+    return (worst < tolerance) & (at.q1 - at.q0 > _ALIKE * at.q1) & (at.y <= beta * (1 + 1e-9))
+
+
+def find_here(task: Task, law: Weights, levels: np.ndarray, beta: np.ndarray) -> Found:
+    """In NumPy, where nothing is compiled: MINPACK's hybrid method."""
+    from scipy.optimize import root
+
+    cold, steps = bool(np.isinf(beta)), 0
+
+    def residual_at(v: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            residual = np.array(within(NUMPY, task, law, levels, beta, Broken(*v), cold)[1])
+        return np.where(np.isfinite(residual), residual, 1e3)
+
+    at = first(np, task, levels, beta, 1.0)
+    for factor in _FACTORS:
+        at = first(np, task, levels, beta, factor)
+        with np.errstate(all="ignore"):
+            for _ in range(_EVOLUTIONS):
+                at = evolved(np, at, within(NUMPY, task, law, levels, beta, at, cold)[1])
+            if not np.isfinite(at).all():
+                continue
+            ended = root(residual_at, np.array(at), options={"xtol": 1e-13})
+            at = Broken(*ended.x)
+            here, residual = within(NUMPY, task, law, levels, beta, at, cold)
+        steps += _EVOLUTIONS + int(ended.nfev)
+        if sound(np, here, residual, beta):
+            return Found(at, np.True_, np.int64(steps))
+    return Found(at, np.False_, np.int64(steps))
+
+
+def find(task: Task, law: Weights, levels: Array, beta: Array, cold: bool) -> Found:
+    """In JAX: Newton's method, from one y after the other."""
+
+    def residual_at(v: Array) -> tuple[Array, Array]:
+        here, residual = within(JAX, task, law, levels, beta, Broken(*v), cold)
+        stacked = jnp.stack(residual)
+        return stacked, (stacked, sound(jnp, here, residual, beta))
+
+    def evolve(_, v):
+        return jnp.stack(evolved(jnp, Broken(*v), tuple(residual_at(v)[0])))
+
+    def newton(carry):
+        v, _, left, _ = carry
+        jacobian, (residual, good) = jax.jacfwd(residual_at, has_aux=True)(v)
+        change = -jnp.linalg.solve(jacobian, residual)
+        size = jnp.abs(change).max()
+        change = jnp.where(jnp.isfinite(size), change * jnp.minimum(1.0, _STRIDE / size), 0.0)
+        settled = size < 1e-10
+        return v + change, jnp.where(jnp.isfinite(size), settled, True), left - 1, good
+
+    def attempt(carry):
+        _, _, number, steps = carry
+        v = jnp.stack(first(jnp, task, levels, beta, jnp.asarray(_FACTORS, levels.dtype)[number]))
+        v = jax.lax.fori_loop(0, _EVOLUTIONS, evolve, v)
+        begun = v, jnp.zeros((), bool), jnp.asarray(_NEWTON), jnp.zeros((), bool)
+        v, settled, left, good = jax.lax.while_loop(lambda c: ~c[1] & (c[2] > 0), newton, begun)
+        return v, settled & good, number + 1, steps + _EVOLUTIONS + _NEWTON - left
+
+    nothing = jnp.zeros(4, levels.dtype), jnp.zeros((), bool), 0, 0
+    v, converged, _, steps = jax.lax.while_loop(lambda c: ~c[1] & (c[2] < len(_FACTORS)), attempt, nothing)
+    return Found(Broken(*v), converged, steps)
+
+
+def observed(on: Backend, task: Task, law: Weights, book: Codebook, beta: Array, found: Found, cold: bool) -> Solution:
+    """All that one step of breaking says."""
+    xp = on.xp
+    w, _ = within(on, task, law, book.levels, beta, found.at, cold)
+    cooling = 0.0 if cold else 1 / beta
+    x, y = w.y * cooling, w.y
+    m, q0, q1, chi = w.own
+    nothing = Rounded(0 * m, 0 * m, 0 * m, 0 * m)
+    outer = task.judge(w.outer, w.m, w.q0, w.G, y, nothing)
+    inner = task.judge(w.inner, w.m, w.q0, w.chi, y, nothing)
+    # What a field that all weights of a state, or of all states, feel makes of the predictions.
+    thermal, among = (y * (judged.gibbs_error - judged.error) for judged in (inner, outer))
+    between = (among - thermal) / y
+    state_error = outer.error + between
+    error, gibbs_error = state_error - x * between, state_error + cooling * thermal
+    label = w.m, w.q0, w.q1, w.chi
+    if w.outer.label is not None and w.inner.label is not None:
+        m, chi_x = w.outer.label.overlap, w.inner.label.chi
+        spread = (w.outer.label.chi - chi_x) / y
+        label = w.outer.label.m, w.outer.label.q, w.outer.label.q + spread, chi_x
+    label_m, label_q0, label_q1, label_chi = label
+    L, split = xp.exp(found.at.log_L), xp.exp(found.at.log_split)
+    level, stiffness = w.outer.replicon
+    outer_replicon = level - stiffness * w.tilted.bend
+    level, stiffness = w.inner.replicon
+    replicon = xp.minimum(outer_replicon, -xp.inf if cold else level - stiffness * w.tilted.inner_bend)
+    usage = xp.clip(w.tilted.usage, 0.0, 1.0)
+    test_error = error + task.noise if isinstance(task, Taught) else error
+    taught = isinstance(task, Taught)
+    return Solution(
+        task=task,
+        codebook=book,
+        beta=beta,
+        overlap=m if taught else xp.nan * m,
+        self_overlap=q1 + cooling * chi,
+        replica_overlap=x * q0 + (1 - x) * q1,
+        susceptibility=chi,
+        label_overlap=label_m if taught else xp.nan * m,
+        label_self_overlap=label_q1 + cooling * label_chi,
+        label_replica_overlap=x * label_q0 + (1 - x) * label_q1,
+        label_susceptibility=label_chi,
+        fields=Fields(L / (1 + split), xp.exp(found.at.log_c0) + L / (1 + 1 / split) / y, L),
+        generalization_error=error,
+        gibbs_error=gibbs_error,
+        rounded_error=state_error if cold else xp.nan * error,
+        test_error=test_error,
+        test_loss=test_error / 2,
+        training_error=w.free_energy + cooling * w.entropy,
+        free_energy=w.free_energy,
+        entropy=w.entropy,
+        usage=usage,
+        rate=-(usage * xp.log2(xp.where(usage > 0, usage, 1.0))).sum(-1),
+        breaking=xp.ones((), int),
+        parisi=y,
+        inner_overlap=q1,
+        outer_overlap=q0,
+        complexity=w.complexity,
+        state_error=state_error,
+        outer_replicon=outer_replicon,
+        replicon=replicon,
+        stable=replicon > 0,
+        interpolates=xp.zeros((), bool),
+        converged=found.converged,
+        steps=found.steps,
+    )
+
+
+Problem = tuple[Task, Codebook, Float[Any, ""]]
+
+
+def broken_solution(problem: Problem, cold: bool) -> Solution:
+    """One step of breaking wherever it leads; differentiable by the implicit function theorem.  `cold`: beta = inf."""
+    v, (converged, steps) = implicit_root(eqx.Partial(_search, cold), eqx.Partial(_condition, cold), problem)
+    found = Found(Broken(*v), converged, steps)
+    if not _checks.is_traced(problem):
+        task, book, beta = jax.tree.map(np.asarray, problem)
+        here = observed(NUMPY, task, _law(task), book, beta, jax.tree.map(np.asarray, found), cold)
+        return jax.device_put(
+            jax.tree.map(lambda x: np.asarray(x, v.dtype if np.asarray(x).dtype.kind == "f" else None), here)
+        )
+    return _observed(problem, found, cold)
+
+
+@eqx.filter_jit
+def _observed(problem: Problem, found: Found, cold: bool) -> Solution:
+    task, book, beta = problem
+    return observed(JAX, task, task.weights(), book, beta, found, cold)
+
+
+def _search(cold: bool, problem: Problem) -> tuple[Float[Array, "4"], tuple[Array, Array]]:
+    if _checks.is_traced(problem):
+        found = _found(jax.lax.stop_gradient(problem), cold)
+    else:
+        task, book, beta = jax.tree.map(lambda x: np.asarray(x, np.float64), problem)
+        found = find_here(task, _law(task), book.levels, beta)
+    dtype = jnp.result_type(*jax.tree.leaves(problem))
+    return jnp.asarray(jnp.stack(list(found.at)), dtype), (jnp.asarray(found.converged), jnp.asarray(found.steps))
+
+
+@eqx.filter_jit
+def _found(problem: Problem, cold: bool) -> Found:
+    task, book, beta = problem
+    return find(task, task.weights(), book.levels, beta, cold)
+
+
+def _condition(cold: bool, v: Float[Array, "4"], info: Any, problem: Problem) -> Float[Array, "4"]:
+    del info
+    task, book, beta = problem
+    return jnp.stack(within(JAX, task, task.weights(), book.levels, beta, Broken(*v), cold)[1])
+
+
+def _law(task: Task) -> Weights:
+    one = mixtures(jax.tree.map(lambda x: np.asarray(x)[None], task))
+    return Weights(*(x if x is None else x[0] for x in one))
