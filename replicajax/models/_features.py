@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
+from replicajax.models._population import population, variances
 
 AXES = ("rotated", "aligned")
 
@@ -63,6 +64,26 @@ class Features(eqx.Module):
             return law / law.mean()
 
         return cls(law("exponent", exponent), law("teacher", teacher), axes)
+
+    @classmethod
+    def of_rows(cls, X: ArrayLike, *, axes: Literal["rotated", "aligned"] = "rotated", count: int = 64) -> "Features":
+        """Of data: N times the covariance of the rows of X, in N columns, as what `draw` makes; a teacher of power 1.
+
+        Few rows, also fewer than columns, will do: "rotated" finds the spectrum of all there are, not of those in hand
+        (`_population`).  It counts on rows of about equal length: divide others by theirs first.
+
+        Args:
+          X: (rows, columns), any scale; centred here.
+          axes: "rotated", eigenvalues of the covariance; "aligned", variances of columns.
+          count: of the grid that eigenvalues are found on, from 8; or of groups of columns of about equal variance.
+
+        Raises:
+          ValueError: not a finite matrix, fewer than 8 rows, no column varies, or bad `axes` or `count`.
+        """
+        turned = _checks.choice("axes", axes, AXES) == "rotated"
+        count = _checks.integer("count", count, 8 if turned else 1, 10**4)
+        eigenvalues, share = (population if turned else variances)(X, count)
+        return cls(eigenvalues, axes=axes, share=share)
 
     @property
     def turned(self) -> bool:
