@@ -10,8 +10,8 @@ of order 1/nu, known of Gaussian rows whatever Sigma (Bai and Silverstein 2004),
 
     mean (a_3/a_2 − a_2/a_1)/nu,     covariance 2 (a_2 a_2'/b² − 1)/(nu (r − r'))², at r = r' 2 (a_4/a_2 − (a_3/a_2)²)/nu²:  (2)
 
-the first is taken away, and (1) at many r is fitted in the measure of the second, by shares >= 0 on a grid.  Fewer rows than
-columns have u > u_0 > 0, and can hardly tell an eigenvalue far below u_0 from 0.
+the first is taken away, and (1) at many r is fitted in the measure of the second, by shares >= 0 on a grid, with the mean of
+the eigenvalues in hand.  Fewer rows than columns have u > u_0 > 0, and can hardly tell an eigenvalue far below u_0 from 0.
 """
 
 from typing import NamedTuple
@@ -28,7 +28,7 @@ _ROUNDING = 1e-12
 _TRUSTED = 1e-8
 """Least variance taken at its word, of combinations of ridges, to the greatest."""
 _SURE = 1e-6
-"""Least relative error of 1/u."""
+"""Relative error of 1/u, at least."""
 
 
 class Population(NamedTuple):
@@ -50,8 +50,9 @@ def population(X: ArrayLike, count: int) -> Population:
     some = seen[seen > 0]
     low = some[-1 - min(10, len(some) // 20)]  # below it too few eigenvalues to make a mean
     r = np.geomspace(low / 3, 30 * some[0], _RIDGES)
-    grid = np.geomspace(min(low, seen.sum() / columns) / 10, 1.1 * some[0], count)
-    return _fitted(_Measured.of(seen, freedom, r), freedom / columns, grid)
+    mean = seen.sum() / columns
+    grid = np.concatenate([[0.0], np.geomspace(min(low, mean) / 10, 1.1 * some[0], count)])
+    return _fitted(_Measured.of(seen, freedom, r), freedom / columns, mean, grid)
 
 
 def variances(X: ArrayLike, count: int) -> Population:
@@ -95,22 +96,23 @@ class _Measured(NamedTuple):
         same = np.eye(len(r))
         apart = (np.outer(a2, a2) / (inverse.T @ inverse / freedom) ** 2 - 1) / (np.subtract.outer(r, r) + same) ** 2
         covariance = 2 / freedom**2 * np.where(same, a4 / a2 - (a3 / a2) ** 2, apart)
-        scale = np.maximum(np.sqrt(np.maximum(np.diag(covariance), 0)), _SURE * a1)
+        covariance += np.diag((_SURE * a1) ** 2)
+        scale = np.sqrt(np.diag(covariance))
         variance, along = np.linalg.eigh(covariance / np.outer(scale, scale))
         trusted = variance > _TRUSTED * variance[-1]
         whiten = (along[:, trusted] / np.sqrt(variance[trusted])).T / scale
         return cls(r, 1 / (a1 - (a3 / a2 - a2 / a1) / freedom), a2, whiten)
 
 
-def _fitted(measured: _Measured, ratio: float, grid: Float[np.ndarray, " grid"]) -> Population:
-    """(1) by least squares, ratio = nu/N."""
+def _fitted(measured: _Measured, ratio: float, mean: float, grid: Float[np.ndarray, " grid"]) -> Population:
+    """(1) by least squares, ratio = nu/N, of that mean."""
     from scipy.optimize import nnls
 
     r, u, slope, whiten = measured
-    grid = np.concatenate([[0.0], grid])
     whiten = whiten * (u * slope / ratio)  # from errors of mean lambda/(lambda + u) to those of 1/u at that r
     matrix, target = whiten @ (grid / (grid + u[:, None])), whiten @ ((1 - r / u) * ratio)
-    in_all = 1e4 * np.sqrt(len(target))  # a mass of 1 all but exactly
-    share, _ = nnls(np.vstack([matrix, np.full(len(grid), in_all)]), np.append(target, in_all), maxiter=100 * len(grid))
+    firmly = 1e3 * np.linalg.norm(target)
+    exact = firmly * np.stack([np.ones_like(grid), grid / mean])
+    share, _ = nnls(np.vstack([matrix, exact]), np.append(target, [firmly, firmly]), maxiter=100 * len(grid))
     some = share > _ROUNDING
     return Population(grid[some], share[some] / share.sum())
