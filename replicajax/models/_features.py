@@ -76,7 +76,7 @@ class Features(eqx.Module):
         Args:
           X: (rows, columns), any scale; centred here.
           axes: "rotated", eigenvalues of the covariance; "aligned", variances of columns.
-          count: of the grid that eigenvalues are found on, from 8; or of groups of columns of about equal variance.
+          count: points of the grid that eigenvalues are found on, from 8; or groups of columns of about equal variance.
 
         Raises:
           ValueError: not a finite matrix, fewer than 8 rows, no column varies, or bad `axes` or `count`.
