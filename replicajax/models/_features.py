@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
+from replicajax.models._population import population, variances
+from replicajax.numerics import gamma_nodes
 
 AXES = ("rotated", "aligned")
 
@@ -64,6 +66,26 @@ class Features(eqx.Module):
 
         return cls(law("exponent", exponent), law("teacher", teacher), axes)
 
+    @classmethod
+    def of_rows(cls, X: ArrayLike, *, axes: Literal["rotated", "aligned"] = "rotated", count: int = 64) -> "Features":
+        """Of data: N times the covariance of the rows of X, in N columns, as what `draw` makes; a teacher of power 1.
+
+        Few rows, also fewer than columns, will do: "rotated" finds the spectrum of all there are, not of those in hand
+        (`_population`).  It counts on rows of about equal length: divide others by theirs, over its root mean square, first.
+
+        Args:
+          X: (rows, columns), any scale; centred here.
+          axes: "rotated", eigenvalues of the covariance; "aligned", variances of columns.
+          count: points of the grid that eigenvalues are found on, from 8; or groups of columns of about equal variance.
+
+        Raises:
+          ValueError: not a finite matrix, fewer than 8 rows, no column varies, or bad `axes` or `count`.
+        """
+        turned = _checks.choice("axes", axes, AXES) == "rotated"
+        count = _checks.integer("count", count, 8 if turned else 1, 10**4)
+        eigenvalues, share = (population if turned else variances)(X, count)
+        return cls(eigenvalues, axes=axes, share=share)
+
     @property
     def turned(self) -> bool:
         return self.axes == "rotated"
@@ -99,16 +121,15 @@ class RowLengths(eqx.Module):
 
     @classmethod
     def student_t(cls, df: float, count: int = 40) -> "RowLengths":
-        """Of rows drawn from a multivariate t law, t = (df − 2)/chi²: nodes of Gauss and Laguerre.
+        """Of rows drawn from a multivariate t law, t = (df − 2)/chi²: averages of 1/(1 + t x) within 1e-8.
 
-        Raises ValueError unless df > 2.
+        The longest, too few to count otherwise, make up what others lack of the mean 1.  Raises ValueError unless df > 2.
         """
-        from scipy.special import roots_genlaguerre
-
-        if not float(_checks.positive("df", df)) > 2:
+        if not float(_checks.scalar("df", df)) > 2:
             raise ValueError(f"df must exceed 2, where rows have a mean square, got {df}")
-        nodes, weights = roots_genlaguerre(_checks.integer("count", count, 1, 150), float(df) / 2 - 1)
-        return cls(1 / nodes, weights)
+        half_chi2, share = gamma_nodes(jnp.asarray(float(df) / 2), 0.0, _checks.integer("count", count, 8, 1000))
+        squares = (float(df) / 2 - 1) / half_chi2
+        return cls(squares, share.at[0].add(jnp.maximum(1 - share @ squares, 0) / squares[0]))
 
     @classmethod
     def of_rows(cls, X: ArrayLike, count: int = 40) -> "RowLengths":

@@ -10,20 +10,20 @@ _NEGLIGIBLE = 37.0
 """exp(−37) = 1e-16."""
 
 
-def gamma_nodes(shape: Float[Array, ""]):
-    """Nodes g_c and weights with sum_c weight_c F(g_c) = E F(g) for g ~ Gamma(shape, 1), shape >= 1.
+def gamma_nodes(shape: Float[Array, ""], growth: float = 0.5, count: int = _NODES):
+    """Nodes g_c and weights with sum_c weight_c F(g_c) = E F(g) for g ~ Gamma(shape, 1), shape >= 1 and > growth.
 
-    F may grow like g^(−1/2) near zero.  With g = shape e^v the density is exp{−shape (e^v − 1 − v)} up to a constant, and
+    F may grow like g^(−growth) near zero.  With g = shape e^v the density is exp{−shape (e^v − 1 − v)} up to a constant, and
     v = t − e^(−t) + 1 makes both tails fall double-exponentially, so that the trapezoidal rule in t converges geometrically.
     """
     k = shape
     # e^v − 1 − v >= max(v²/2, e^v/2 − 1) right of 0 and >= v²/(2 − v) left of it: where the integrand is negligible.
     right = jnp.minimum(jnp.sqrt(2 * _NEGLIGIBLE / k), jnp.log(2 + 2 * _NEGLIGIBLE / k))
-    c = _NEGLIGIBLE / (k - 0.5)
+    c = _NEGLIGIBLE / (k - growth)
     left = -(c + jnp.sqrt(c**2 + 8 * c)) / 2
     start, stop = (jax.lax.stop_gradient(_inverse(v)) for v in (left, right))
-    step = (stop - start) / (_NODES - 1)
-    t = start + step * jnp.arange(_NODES)
+    step = (stop - start) / (count - 1)
+    t = start + step * jnp.arange(count)
     v = t - jnp.exp(-t) + 1
     weight = jnp.exp(-k * (jnp.expm1(v) - v)) * (1 + jnp.exp(-t))
     return k * jnp.exp(v), weight / weight.sum()
