@@ -42,7 +42,7 @@ app = typer.Typer(
 app.add_typer(scaling_app, name="scaling")
 
 Data = Annotated[str | None, typer.Option(help=f"CSV file, or one of {', '.join(BUNDLED)}.")]
-Target = Annotated[str | None, typer.Option(help="Label column of the CSV file.")]
+Target = Annotated[str | None, typer.Option(help="Label column of the CSV file: numbers, or two classes.")]
 ProblemFile = Annotated[Path | None, typer.Option("--problem", help="TOML file with alpha, noise, loss, features, ...")]
 Alpha = Annotated[
     float | None,
@@ -55,7 +55,7 @@ Noise = Annotated[float | None, typer.Option(help="Variance of the label noise (
 Ridge = Annotated[float | None, typer.Option(help="Coefficient of |w|²/2 (default 0).")]
 Loss = Annotated[
     str | None,
-    typer.Option(help=f"{LOSSES}; the last three classify, labels being sign(prediction + noise) (default square)."),
+    typer.Option(help=f"{LOSSES} (default square); the last three are of labels ±1, sign(teacher + noise)."),
 ]
 Beta = Annotated[float | None, typer.Option(help="Inverse temperature, or inf (default 1/noise).")]
 Bits = Annotated[int | None, typer.Option(help="Bits of a uniform codebook (default 2).")]
