@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 _NUMBERS = ("alpha", "signal", "noise", "ridge", "beta", "bits", "width", "exponent")
 _TABLES = {
-    "features": ("eigenvalues", "teacher", "share", "exponent", "count", "axes"),
-    "rows": ("student_t", "squares", "share"),
+    "features": {"eigenvalues": ("teacher", "share", "axes"), "exponent": ("count", "teacher", "axes")},
+    "rows": {"squares": ("share",), "student_t": ()},
 }
+"""The two ways to say each, and what may go with them; the first are lists, the others numbers."""
 _AXES = ("rotated", "aligned")
 
 
@@ -48,36 +49,43 @@ def read_toml(path: Path) -> Mapping[str, Any]:
 
 
 def _check_table(where: str, table: Any, kind: str) -> None:
+    ways = _TABLES[kind]
     if not isinstance(table, dict):
         example = "eigenvalues = [0.2, 0.8, 2.0]" if kind == "features" else "student_t = 5"
         raise ProblemError(f"{where} must be a table, as in {{{example}}}, got {table!r}")
-    for key, value in table.items():
-        choice(f"{where}: key", key, _TABLES[kind])
-        if key == "axes":
-            choice(f"{where}.axes", value, _AXES)
-        elif isinstance(value, list):
-            if not value or not all(_is_number(x) and 0 <= x < math.inf for x in value) or not any(value):
-                raise ProblemError(f"{where}.{key} must be numbers, not negative and not all 0, got {value!r}")
-        elif not math.isfinite(_number(f"{where}.{key}", value)):
+    if len(way := [name for name in ways if name in table]) != 1:
+        raise ProblemError(f"{where} must have either {' or '.join(ways)}, got {', '.join(table) or 'nothing'}")
+    for key in table:
+        choice(f"{where}: a key beside {way[0]}", key, [*way, *ways[way[0]]])
+    if "axes" in table:
+        choice(f"{where}.axes", table["axes"], _AXES)
+    values = {key: value for key, value in table.items() if key != "axes"}
+    (_check_lists if way[0] == next(iter(ways)) else _check_law)(where, values)
+
+
+def _check_lists(where: str, lists: Mapping[str, Any]) -> None:
+    for key, values in lists.items():
+        if (
+            not isinstance(values, list)
+            or not all(_is_number(x) and 0 <= x < math.inf for x in values)
+            or not any(values)
+        ):
+            raise ProblemError(f"{where}.{key} must be a list of numbers, not negative and not all 0, got {values!r}")
+    if len({len(values) for values in lists.values()}) > 1:
+        sizes = ", ".join(f"{len(values)} of {key}" for key, values in lists.items())
+        raise ProblemError(f"{where}: lists must be of one length, got {sizes}")
+
+
+def _check_law(where: str, numbers: Mapping[str, Any]) -> None:
+    for key, value in numbers.items():
+        if not math.isfinite(_number(f"{where}.{key}", value)):
             raise ProblemError(f"{where}.{key} must be a finite number, got {value!r}")
-    first, *others = ("eigenvalues", "exponent") if kind == "features" else ("squares", "student_t")
-    if len({first, *others} & table.keys()) != 1:
-        raise ProblemError(f"{where} must have either {first} or {others[0]}, got {', '.join(table) or 'nothing'}")
-    law = first not in table
-    lists = [first, "share"] if kind == "rows" or law else [first, "share", "teacher"]
-    sizes = {key: len(table[key]) if isinstance(table[key], list) else 0 for key in lists if key in table}
-    if (law and "share" in table) or (not law and "count" in table):
-        raise ProblemError(f"{where}: share goes with {first}, count with exponent, got {', '.join(table)}")
-    if 0 in sizes.values() or len(set(sizes.values())) > 1:
-        raise ProblemError(f"{where}: {', '.join(sizes)} must be lists of one length, got {table!r}")
-    if law and (wrong := [key for key, value in table.items() if isinstance(value, list)]):
-        raise ProblemError(f"{where}.{wrong[0]} must be a number beside {others[0]}, got {table[wrong[0]]!r}")
-    count = table.get("count", 1)
+    count, df = numbers.get("count", 1), numbers.get("student_t", math.inf)
     if not isinstance(count, int) or not 1 <= count <= 10**4:
         raise ProblemError(f"{where}.count must be a whole number from 1 to 10000, got {count!r}")
-    if kind == "rows" and law and not 2 < table["student_t"] < math.inf:
+    if not df > 2:
         raise ProblemError(
-            f"{where}.student_t, degrees of freedom, must exceed 2, where rows have a mean square, got {table['student_t']}"
+            f"{where}.student_t, degrees of freedom, must exceed 2, where rows have a mean square, got {df}"
         )
 
 
