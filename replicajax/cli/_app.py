@@ -16,7 +16,8 @@ import typer
 
 from replicajax.cli._console import complain, out, written
 from replicajax.cli._engine import start
-from replicajax.cli._problem import BUNDLED, ask, default_beta, pose
+from replicajax.cli._loss import LOSSES, read_loss
+from replicajax.cli._problem import BUNDLED, NOISE, ask, check_temperature, default_beta, pose, task_of
 from replicajax.cli._progress import Progress
 from replicajax.cli._refusal import refused
 from replicajax.cli._request import (
@@ -41,8 +42,8 @@ app = typer.Typer(
 app.add_typer(scaling_app, name="scaling")
 
 Data = Annotated[str | None, typer.Option(help=f"CSV file, or one of {', '.join(BUNDLED)}.")]
-Target = Annotated[str | None, typer.Option(help="Label column of the CSV file.")]
-ProblemFile = Annotated[Path | None, typer.Option("--problem", help="TOML file with alpha, signal, noise, ...")]
+Target = Annotated[str | None, typer.Option(help="Label column of the CSV file: numbers, or two classes.")]
+ProblemFile = Annotated[Path | None, typer.Option("--problem", help="TOML file with alpha, noise, loss, features, ...")]
 Alpha = Annotated[
     float | None,
     typer.Option(
@@ -52,6 +53,10 @@ Alpha = Annotated[
 Signal = Annotated[float | None, typer.Option(help="Variance of a teacher weight (default 1).")]
 Noise = Annotated[float | None, typer.Option(help="Variance of the label noise (default 0.1).")]
 Ridge = Annotated[float | None, typer.Option(help="Coefficient of |w|²/2 (default 0).")]
+Loss = Annotated[
+    str | None,
+    typer.Option(help=f"{LOSSES} (default square); the last three are of labels ±1, sign(teacher + noise)."),
+]
 Beta = Annotated[float | None, typer.Option(help="Inverse temperature, or inf (default 1/noise).")]
 Bits = Annotated[int | None, typer.Option(help="Bits of a uniform codebook (default 2).")]
 Width = Annotated[float | None, typer.Option(help="Largest level (default: the best one).")]
@@ -118,6 +123,7 @@ def solve_command(
     signal: Signal = None,
     noise: Noise = None,
     ridge: Ridge = None,
+    loss: Loss = None,
     beta: Beta = None,
     bits: Bits = None,
     width: Width = None,
@@ -130,12 +136,13 @@ def solve_command(
     Of data it is that of the rows themselves, each left out once where no --alpha is given.
     """
     numbers = {"alpha": alpha, "signal": signal, "noise": noise, "ridge": ridge, "beta": beta}
-    asked = ask(data, target, problem, **numbers, bits=bits, width=width, exponent=exponent)
+    named = None if loss is None else read_loss(loss)
+    asked = ask(data, target, problem, named, **numbers, bits=bits, width=width, exponent=exponent)
     chosen = _levels(levels, asked)
 
     start()
     from replicajax import solve
-    from replicajax.cli._show import observables, print_json, print_name
+    from replicajax.cli._show import expected_accuracy, observables, print_accuracy, print_json, print_name
 
     found = pose(asked)
     heat = asked.get("beta", default_beta(float(found.task.noise)))
@@ -143,10 +150,16 @@ def solve_command(
         book = _book(found.task, heat, asked, chosen)
         solution = solve(found.task, book, heat)
     if as_json:
-        print_json({"problem": found.name, "beta": heat, "levels": book.levels, **observables(solution)})
+        print_json(
+            {"problem": found.name, "beta": heat, "levels": book.levels}
+            | {"loss": str(found.task.loss), "error_is": found.task.error_is, "classes": found.classes}
+            | observables(solution)
+            | expected_accuracy(found, solution)
+        )
     else:
         print_name(out, found)
         out.print(str(solution), markup=False, highlight=False)
+        print_accuracy(out, found, solution)
     if not solution.converged:
         raise typer.Exit(1)
 
@@ -160,6 +173,7 @@ def optimize(
     signal: Signal = None,
     noise: Noise = None,
     ridge: Ridge = None,
+    loss: Loss = None,
     beta: Beta = None,
     bits: Annotated[str, typer.Option(help="Bit widths to try, as in 1-4 or 2,3,8.")] = "1-4",
     factor: Annotated[float, typer.Option(help="Acceptable error, as a multiple of the unquantized one.")] = 1.1,
@@ -183,13 +197,13 @@ def optimize(
     check("factor", factor)
     tried = whole_numbers("--bits", bits, 8)
     writable("--figure", figure, PICTURES, data, problem)
-    asked = ask(data, target, problem, alpha=alpha, signal=signal, noise=noise, ridge=ridge, beta=beta)
+    named = None if loss is None else read_loss(loss)
+    asked = ask(data, target, problem, named, alpha=alpha, signal=signal, noise=noise, ridge=ridge, beta=beta)
 
     start()
     import numpy as np
 
-    from replicajax import optimal_ridge, ridge_regression
-    from replicajax.cli._show import draw, print_json, print_measured, print_theory, report
+    from replicajax.cli._show import draw, print_json, print_measured, print_theory, report, unquantized
     from replicajax.search import fewest_bits
 
     found = pose(asked, seed)
@@ -199,13 +213,13 @@ def optimize(
 
         training_rows(found.X, found.y, alpha)
     unit = float(np.sqrt(task.signal))
-    baseline = ridge_regression(task, optimal_ridge(task))
+    baseline = unquantized(task)
     measured: dict[int, Any] = {}
     with Progress(f"theory, {bits} bits"):
         best = _best_widths(task, tried, heat, require_stable)
-        limit = factor * float(baseline.generalization_error)
+        limit = factor * float(baseline.generalization_error) if baseline is not None else math.nan
         cheapest, enough = fewest_bits(best, limit), None
-        if cheapest is None and max(tried) < 8:
+        if baseline is not None and cheapest is None and max(tried) < 8:
 
             def would(more: int) -> bool:
                 return fewest_bits(_best_widths(task, [more], heat, require_stable), limit) is not None
@@ -238,7 +252,7 @@ def optimize(
             print_measured(out, measured, unit)
     if figure is not None:
         with Progress("figure"):
-            draw(figure, found, heat, tried, best, measured, unit, float(baseline.test_error))
+            draw(figure, found, heat, tried, best, measured, unit, baseline)
         if not as_json:
             written("Figure", figure)
     if as_json:
@@ -285,6 +299,7 @@ def amp_command(
 
     from replicajax import GivenData, solve
     from replicajax.cli._show import print_expected, print_json, print_trained, trained_report
+    from replicajax.replica import accuracy
     from replicajax.trials import split, train, training_rows
 
     found = pose(asked, seed)
@@ -295,14 +310,17 @@ def amp_command(
         book = _book(task, heat, asked, chosen)
         expected = solve(task, book, heat)
     if not as_json:
-        print_expected(out, found, expected)
+        right = None
+        if found.classes is not None:
+            right = accuracy(task, book, heat, float(rows.standard.labels(0.0)))
+        print_expected(out, found, expected, right)
     effort = {"iterations": iterations, "damping": damping, "sweeps": sweeps}
     with Progress("training"):
         trained = train(
             found.X, found.y, book, heat, alpha=alpha, ridge=asked.get("ridge", 0.0), rotate=rotate, seed=seed, **effort
         )
     if file is not None:
-        trained.save(file, found.columns, found.target)
+        trained.save(file, found.columns, found.target, found.classes or ())
     if as_json:
         print_json(trained_report(found, trained, file))
     else:
@@ -328,7 +346,7 @@ def predict_command(
     if file is not None:
         _predict.write_csv(file, saved, predicted)
     if as_json:
-        print(_predict.as_json(predicted, error))
+        print(_predict.as_json(saved, predicted, error))
     else:
         _predict.show(out, saved, predicted, error, file)
 
@@ -341,8 +359,9 @@ def phase_diagram_command(
     exponent: Annotated[str, typer.Option(help="Power-law codebook; 1 is uniform.")] = "1",
     beta: Annotated[str | None, typer.Option(help="Inverse temperature, inf allowed (default 1/noise).")] = None,
     signal: Annotated[str, typer.Option(help="Variance of a teacher weight.")] = "1",
-    noise: Annotated[str, typer.Option(help="Variance of the label noise.")] = "0.1",
+    noise: Annotated[str, typer.Option(help="Variance of the label noise.")] = f"{NOISE:g}",
     ridge: Annotated[str, typer.Option(help="Coefficient of |w|²/2.")] = "0",
+    loss: Loss = None,
     optimum: Annotated[str | None, typer.Option(help="Axis whose best value is refined on every slice.")] = None,
     gradient: Annotated[list[str] | None, typer.Option(help="Parameter to differentiate eg in (repeatable).")] = None,
     store: Annotated[Path | None, typer.Option(help="Folder for the result (zarr); resumes what is there.")] = None,
@@ -356,6 +375,9 @@ def phase_diagram_command(
     values = {name: axis(name, text) for name, text in names.items() if text is not None}
     lists = {name: value for name, value in values.items() if isinstance(value, list)}
     given: dict[str, Any] = {name: value for name, value in values.items() if name not in lists}
+    if loss is not None:
+        given["loss"] = read_loss(loss)
+    check_temperature(given | ({"beta": max(lists["beta"])} if "beta" in lists else {}))
     if not lists:
         raise ProblemError("phase-diagram needs at least one axis, such as --alpha 0.3:4:64; for one point use solve")
     if optimum is not None and (optimum == "bits" or len(lists.get(optimum, [])) < 3):
@@ -375,13 +397,13 @@ def phase_diagram_command(
     start()
     import numpy as np
 
-    from replicajax import LinearRegression, phase_diagram
+    from replicajax import phase_diagram
     from replicajax.cli._sweep import as_json, check_picture, draw_sweep, print_summary
 
     axes = {name: np.array(value) for name, value in lists.items()}
     if figure is not None:
         check_picture(variable, axes, gradient or (), optimum)
-    task = LinearRegression(*(given.get(name, 1.0) for name in ("alpha", "signal", "noise", "ridge")))
+    task = task_of({name: 1.0 for name in ("alpha", "signal", "noise", "ridge")} | given)
     if beta is None:
         given["beta"] = default_beta(float(task.noise))
     begun, points = perf_counter(), math.prod(map(len, lists.values()))

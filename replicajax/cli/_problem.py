@@ -6,16 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from replicajax.cli._classes import Classes, coded
+from replicajax.cli._loss import SQUARE, LossName
 from replicajax.cli._refusal import refused
-from replicajax.cli._request import ProblemError, check, read_toml
+from replicajax.cli._request import ProblemError, check
 from replicajax.cli._table import columns_of, listed
+from replicajax.cli._toml import features, read_toml, rows
 
 if TYPE_CHECKING:
     import numpy as np
 
     from replicajax.models import Task
+    from replicajax.replica import Accuracy, Solution
 
 _FEWEST_ROWS = 8
+NOISE = 0.1
+"""Variance of the label noise unless told."""
 BUNDLED = ("digits", "diabetes", "breast_cancer", "wine", "iris")
 
 
@@ -24,13 +30,15 @@ class Asked:
     """A request known to be sound, before anything is computed."""
 
     numbers: Mapping[str, Any]
-    """alpha, signal, ... as far as flags, else a TOML file, give them."""
+    """alpha, signal, ..., loss as far as flags, else a TOML file, give them; features and rows as the file has them."""
     data: str | None = None
     rows: "tuple[np.ndarray, np.ndarray] | None" = None
     """Features and label of a CSV file."""
     columns: "list[str] | None" = None
     """Names of the features."""
     target: str | None = None
+    classes: Classes | None = None
+    """Of a label of two values, which is ±1 in `rows`."""
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.numbers.get(name, default)
@@ -44,22 +52,53 @@ class Problem:
     y: Any = None
     columns: "list[str] | None" = None
     target: str | None = None
+    classes: Classes | None = None
+    threshold: float = 0.0
+    """Between the labels of two classes, in the units of the task."""
+
+    @property
+    def usual(self) -> str:
+        """What knowing nothing but the labels comes to."""
+        import numpy as np
+
+        assert self.classes is not None
+        share = float((np.asarray(self.y) > 0).mean())
+        return f"class {self.classes.plus if share >= 0.5 else self.classes.minus} is {max(share, 1 - share):.4f} of all rows"
+
+    def accuracy(self, solution: "Solution") -> "Accuracy":
+        """Expected of the theory, on the rows its errors are of."""
+        from replicajax.replica import accuracy
+
+        return accuracy(solution.task, solution.codebook, solution.beta, self.threshold)  # type: ignore[arg-type]
+
+    def ridge_accuracy(self, ridge) -> float:
+        from replicajax.replica import ridge_accuracy
+
+        return ridge_accuracy(self.task, ridge, self.threshold)  # type: ignore[arg-type]
 
 
-def ask(data: str | None, target: str | None, toml: Path | None, **flags: float | None) -> Asked:
+def ask(
+    data: str | None, target: str | None, toml: Path | None, loss: LossName | None = None, **flags: float | None
+) -> Asked:
     """Flags, over the file if there is one, in range; of a CSV file also the rows."""
     for name, value in flags.items():
         check(name, value)
-    given = {name: value for name, value in flags.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     if data is None:
         if target is not None:
             raise ProblemError("--target needs --data FILE.csv")
+        given |= {} if loss is None else {"loss": loss}
         found = {**(read_toml(toml) if toml is not None else {}), **given}
         if "alpha" not in found:
             raise ProblemError(
                 "say what to solve: --alpha (with --signal, --noise), --problem FILE.toml or --data FILE.csv"
             )
+        check_temperature(found)
         return Asked(found)
+    if loss is not None and not loss.square:
+        raise ProblemError(
+            f"--data takes the square loss only, the one whose theory of given rows is known; got --loss {loss}"
+        )
     if toml is not None or not given.keys().isdisjoint({"signal", "noise"}):
         raise ProblemError("--data estimates signal and noise itself: leave out --problem, --signal and --noise")
     if data in BUNDLED:
@@ -67,13 +106,14 @@ def ask(data: str | None, target: str | None, toml: Path | None, **flags: float 
             raise ProblemError(f"--target is for CSV files; the bundled set {data} has its own")
         return Asked(given, data)
     try:
-        frame = columns_of(Path(data), target)
+        frame = columns_of(Path(data), target, words=True)
+        y, classes = coded(f"{data}: label column {target}", frame[target].to_numpy())
     except ProblemError as error:
         flag = "" if str(error).startswith("--") else "--data "
         bundled = "" if Path(data).exists() else f", or one of {', '.join(BUNDLED)}"
         raise ProblemError(f"{flag}{error}{bundled}") from None
-    features = frame.drop(columns=target)
-    return Asked(given, data, (features.to_numpy(), frame[target].to_numpy()), list(features.columns), target)
+    table = frame.drop(columns=target)
+    return Asked(given, data, (table.to_numpy(float), y), list(table.columns), target, classes)
 
 
 def pose(asked: Asked, seed: int = 0) -> Problem:
@@ -82,10 +122,8 @@ def pose(asked: Asked, seed: int = 0) -> Problem:
     if asked.data is None:
         from replicajax import LinearRegression
 
-        task = LinearRegression(
-            asked.get("alpha"), asked.get("signal", 1.0), asked.get("noise", 0.1), asked.get("ridge", 0.0)
-        )
-        return Problem("linear regression", task)
+        task = task_of(asked.numbers)
+        return Problem("linear regression" if isinstance(task, LinearRegression) else "classification", task)
     import numpy as np
 
     from replicajax import GivenData
@@ -93,6 +131,9 @@ def pose(asked: Asked, seed: int = 0) -> Problem:
 
     data, alpha, ridge = asked.data, asked.get("alpha"), asked.get("ridge", 0.0)
     X, y = _bundled(data) if asked.rows is None else asked.rows
+    classes = asked.classes
+    if asked.rows is None:
+        y, classes = coded(data, y)
     if len(y) < _FEWEST_ROWS:
         raise ProblemError(f"--data {data} must have at least {_FEWEST_ROWS} rows, got {len(y)}")
     size = np.abs(y).max() or 1.0
@@ -100,31 +141,52 @@ def pose(asked: Asked, seed: int = 0) -> Problem:
         raise ProblemError(f"--data {data}: the target is the constant {y[0]:.6g}; there is nothing to learn")
     try:
         kept = Standard.of(X, y / size).kept
-        features = kept.size
-        available = len(y) / features
+        count = kept.size
+        available = len(y) / count
         if alpha is not None and alpha > available:
             raise ProblemError(
                 f"--data {data}: --alpha must be positive and at most rows/features = {available:.4g}, got {alpha:g}"
             )
         if alpha is None:
-            task = GivenData.standardized(X, y, ridge)
+            task, standard = GivenData.standardized(X, y, ridge), Standard.of(X, y)
         else:
             from replicajax.trials import split, training_rows
 
-            rows = split(X, y, training_rows(X, y, alpha), np.random.default_rng(seed), rotate=False)
-            task = GivenData(rows.X, rows.y, ridge, rows.X_test, rows.y_test)
+            parts = split(X, y, training_rows(X, y, alpha), np.random.default_rng(seed), rotate=False)
+            task, standard = GivenData(parts.X, parts.y, ridge, parts.X_test, parts.y_test), parts.standard
     except ValueError as error:
         if not refused(error):
             raise
         raise ProblemError(f"--data {data}: {error}") from None
     left_out = np.setdiff1d(np.arange(X.shape[1]), kept)
-    name = f"{data}: {len(y)} rows of {features} columns"
+    name = f"{data}: {len(y)} rows of {count} columns"
     if left_out.size:
         which = f": {listed([asked.columns[i] for i in left_out])}" if asked.columns else ""
         name += f" ({left_out.size} more left out, which no two rows vary in{which})"
-    if np.unique(y).size == 2:
-        name += f", label {y.min():g} or {y.max():g} fitted as a number"
-    return Problem(f"{name}, standardised by the rows trained on", task, X, y, asked.columns, asked.target)
+    if classes is not None:
+        name += f", {classes}"
+    name += ", standardised by the rows trained on"
+    return Problem(name, task, X, y, asked.columns, asked.target, classes, float(standard.labels(0.0)))
+
+
+def task_of(numbers: Mapping[str, Any]) -> "Task":
+    """A classification if the loss is of margins, else a regression."""
+    from replicajax import Classification, LinearRegression
+
+    loss: LossName = numbers.get("loss", SQUARE)
+    values = numbers["alpha"], numbers.get("signal", 1.0), numbers.get("noise", NOISE), numbers.get("ridge", 0.0)
+    kind = Classification if loss.classifies else LinearRegression
+    return kind(*values, loss=loss.made(), features=features(numbers.get("features")), rows=rows(numbers.get("rows")))
+
+
+def check_temperature(numbers: Mapping[str, Any]) -> None:
+    """Zero temperature is known of the square loss, features and rows that are iid."""
+    loss: LossName = numbers.get("loss", SQUARE)
+    what = [f"--loss {loss}"] * (not loss.square) + [name for name in ("features", "rows") if name in numbers]
+    beta = numbers.get("beta", default_beta(numbers.get("noise", NOISE)))
+    if what and math.isinf(beta):
+        why = "" if "beta" in numbers else ", which is 1/noise: give --beta"
+        raise ProblemError(f"--beta must be finite with {' and '.join(what)}, got inf{why}")
 
 
 def _bundled(name: str) -> "tuple[np.ndarray, np.ndarray]":

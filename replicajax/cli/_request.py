@@ -1,8 +1,7 @@
 """What was asked, checked by plain Python: nothing heavy is imported before the whole request is known to be sound."""
 
 import math
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -161,24 +160,3 @@ def try_writing(flag: str, path: Path) -> None:
 
 def _either(options: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(options[:-1]), options[-1])))
-
-
-def read_toml(path: Path) -> Mapping[str, float]:
-    """alpha, signal, noise, ridge, beta, bits, width from a TOML file with those keys at the top or under [task]."""
-    readable("--problem", path)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProblemError(f"--problem {path} is not TOML: {error}") from None
-    within = table.pop("task", {})
-    if not isinstance(within, dict):
-        raise ProblemError(f"--problem {path}: task must be a table, as in [task], got {within!r}")
-    values = {**table, **within}
-    known = {"alpha", "signal", "noise", "ridge", "beta", "bits", "width", "exponent"}
-    for key, value in values.items():
-        if key not in known:
-            raise ProblemError(f"--problem {path}: unknown key {key!r}; known are {', '.join(sorted(known))}")
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ProblemError(f"--problem {path}: {key} must be a number, got {value!r}")
-        check(key, value, f"--problem {path}: {key}")
-    return values

@@ -59,7 +59,8 @@ def _caption(dataset: xr.Dataset) -> str:
     names = [
         n for n in ("alpha", "signal", "noise", "ridge", "bits", "width", "exponent", "beta") if n in dataset.attrs
     ]
-    parts = [f"{name} {dataset.attrs[name]:.4g}" for name in names if (name, dataset.attrs[name]) != ("exponent", 1.0)]
+    parts = [str(dataset.attrs["loss"])] if "loss" in dataset.attrs else []
+    parts += [f"{name} {dataset.attrs[name]:.4g}" for name in names if (name, dataset.attrs[name]) != ("exponent", 1.0)]
     parts += [f"{c} {float(dataset[c]):.4g}" for c in dataset.coords if c not in dataset.dims]
     return ", ".join(parts)
 
@@ -89,7 +90,8 @@ def print_summary(out: Console, dataset: xr.Dataset, points_per_second: float | 
     out.print(f"{n:,} points, {s['converged']:,} converged, {s['stable']:,} stable{rate}", highlight=False)
     if s["at"] is not None:
         at = ", ".join(f"{name} {value:.6g}" for name, value in s["at"].items())
-        out.print(f"least generalization error {s['least_generalization_error']:.8g} at {at}", highlight=False)
+        error = dataset.generalization_error.attrs["long_name"]
+        out.print(f"least {error} {s['least_generalization_error']:.8g} at {at}", highlight=False)
     if where is not None:
         written("written", where)
 

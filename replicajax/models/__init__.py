@@ -27,6 +27,7 @@ from replicajax.models._potentials import free_energy as free_energy
 from replicajax.models._potentials import rounded_averages as rounded_averages
 from replicajax.models._potentials import weight_averages as weight_averages
 from replicajax.models._rows import Deployed as Deployed
+from replicajax.models._rows import RowLaw as RowLaw
 from replicajax.models._rows import Standard as Standard
 from replicajax.models._task import LinearRegression as LinearRegression
 from replicajax.models._task import Rounded as Rounded
@@ -35,6 +36,7 @@ from replicajax.models._task import Taught as Taught
 from replicajax.models._task import Verdict as Verdict
 from replicajax.models._task import Weights as Weights
 from replicajax.models._task import along_axes as along_axes
+from replicajax.models._task import deployed as deployed
 from replicajax.models._task import loss_for as loss_for
 from replicajax.models._task import square_only as square_only
 from replicajax.models._task import with_limit as with_limit

@@ -23,7 +23,7 @@ from jaxtyping import Array, ArrayLike, Float
 from replicajax import _checks
 from replicajax.models._channel import Channel, Effective, Slopes
 from replicajax.models._losses import Loss, Square
-from replicajax.models._rows import Deployed, RowError, Rows, Spectrum, Standard, rows_of, tested
+from replicajax.models._rows import Deployed, RowError, RowLaw, Rows, Spectrum, Standard, rows_of, tested
 from replicajax.models._task import Task, Verdict, Weights, deployed
 from replicajax.numerics import NUMPY, backend_of, harmonic_root
 
@@ -232,6 +232,17 @@ class GivenData(Task):
         spectrum, on = Spectrum(self.eigenvalues, self.projections, self.share), backend_of(at.noise)
         judge = self.rows.errors if np.ndim(at.noise) and on is NUMPY else self.rows.error
         return judge(on, spectrum, at.ridge, at.noise, deployed)
+
+    def row_law(self, ridge: float, noise: float, deployed: Deployed) -> RowLaw:
+        """Predictions row by row, of one point.
+
+        Raises:
+          ValueError: a task without its rows.
+        """
+        if self.rows is None:
+            raise ValueError("task must have its rows for predictions row by row, got a bare one")
+        numbers = (np.asarray(x, float) for x in (self.eigenvalues, self.projections, self.share))
+        return self.rows.law(Spectrum(*numbers), ridge, noise, deployed)
 
     def rescaled(self, noise, ridge):
         del noise

@@ -46,6 +46,27 @@ class RowError(NamedTuple):
     """Of the rounded weights."""
 
 
+class RowLaw(NamedTuple):
+    """What is predicted of each row, left out where it was trained on: N(mean, variance) over the turns of the axes."""
+
+    mean: Float[np.ndarray, " rows"]
+    variance: Float[np.ndarray, " rows"]
+    rounded_mean: Float[np.ndarray, " rows"]
+    rounded_variance: Float[np.ndarray, " rows"]
+    """Of the rounded weights."""
+
+
+class _LeftOut(NamedTuple):
+    """Of the rows trained on, in ridge regression with the effective ridge."""
+
+    residual: Any
+    leverage: Any
+    spread: Any
+    """A²/D², which the noise makes a variance."""
+    kept: Any
+    """1 − h."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Rows:
     """What errors are measured on, in principal axes.  Two are equal only if they are the same."""
@@ -118,13 +139,8 @@ class Rows:
             spread, spread_z = (inverse**2) @ d, -2 * (inverse**3) @ d
             by_ridge = 2 * (r * r_z).mean(-1) + kappa * spread_z
             return RowError((r**2).mean(-1) + kappa * spread, by_ridge, spread, inverse @ d, rounded)
-        h, s, s_z = inverse @ squares.T, inverse**2 @ squares.T, -2 * inverse**3 @ squares.T
-        # 1/lambda − 1/D and b/lambda − b/D; the differences from what belongs to the rows are 0, but have derivatives.
-        own, b, some = xp.asarray(self.eigenvalues), xp.asarray(self.projections), self.eigenvalues > 0
-        added = spectrum.eigenvalues - own + z[..., None]
-        per_own = inverse / xp.where(some, own, 1.0) * some
-        r = xp.asarray(self.unexplained) + (per_own * (b * added + own * (b - spectrum.projections))) @ A.T
-        kept, far = xp.asarray(self.free) + (per_own * added) @ squares.T, self._far
+        r, h, s, kept = self._left_out(xp, spectrum, z, inverse)
+        s_z, far = -2 * inverse**3 @ squares.T, self._far
         missed = r**2 + kappa[..., None] * s
         by_ridge = ((2 * r * r_z + kappa[..., None] * s_z) / kept**2 - 2 * missed * s / kept**3).mean(-1)
         length, share = squares.sum(1), far * share
@@ -133,6 +149,35 @@ class Rows:
         return RowError(
             (missed / kept**2).mean(-1), by_ridge, (s / kept**2).mean(-1), far * (h / kept).mean(-1), left.mean(-1)
         )
+
+    def _left_out(self, xp: Any, spectrum: Spectrum, z, inverse) -> _LeftOut:
+        A, squares = xp.asarray(self.projected), xp.asarray(self.squares)
+        # 1/lambda − 1/D and b/lambda − b/D; the differences from what belongs to the rows are 0, but have derivatives.
+        own, b, some = xp.asarray(self.eigenvalues), xp.asarray(self.projections), self.eigenvalues > 0
+        added = spectrum.eigenvalues - own + z[..., None]
+        per_own = inverse / xp.where(some, own, 1.0) * some
+        r = xp.asarray(self.unexplained) + (per_own * (b * added + own * (b - spectrum.projections))) @ A.T
+        kept = xp.asarray(self.free) + (per_own * added) @ squares.T
+        return _LeftOut(r, inverse @ squares.T, inverse**2 @ squares.T, kept)
+
+    def law(self, spectrum: Spectrum, z: float, kappa: float, deployed: Deployed) -> RowLaw:
+        """Whose mean squares about the labels are those of `error`; of one point, in NumPy.
+
+        A row left out is predicted about a mean y_mu/(n−1) lower, which its label is higher by: both cancel in mean − y.
+        """
+        squares, y, (gain, share, noise) = self.squares, self.y, deployed
+        inverse = 1 / (spectrum.eigenvalues + z)
+        if self.held_out:
+            mean = self.projected @ (spectrum.projections * inverse)
+            of_noise = squares @ inverse**2, squares @ (gain * inverse + share) ** 2
+            return RowLaw(mean, kappa * of_noise[0], gain * mean, kappa * of_noise[1] + noise * squares.sum(1))
+        r, h, s, kept = self._left_out(np, spectrum, np.asarray(z), inverse)
+        far, length, missed = self._far, squares.sum(1), r / kept
+        share = far * share
+        of_noise = (gain / kept) ** 2 * s + 2 * gain / kept * share * h + share**2 * length
+        rounded_missed = far * y - gain * (far * y - missed)
+        rounded_variance = kappa * of_noise + far**2 * noise * length
+        return RowLaw(y - missed, kappa * s / kept**2, y - rounded_missed, rounded_variance)
 
     @property
     def _far(self) -> float:

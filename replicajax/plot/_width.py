@@ -31,6 +31,7 @@ def plot_widths(
     unit: float = 1.0,
     baseline: float | None = None,
     measured: Mapping[int, "HeldOut"] | None = None,
+    error: str = "test error (mean square, label units²)",
 ) -> None:
     """Draw test error over width/unit; thin dotted where replica symmetry is unstable, a diamond at each optimum.
 
@@ -39,16 +40,17 @@ def plot_widths(
       unit: what widths are divided by, the teacher's standard deviation as a rule.
       baseline: test error of unquantized weights.
       measured: held-out errors by bits, drawn with one standard error.
+      error: what the errors are.
     """
     measured = measured or {}
     colors = {c.bits: f"C{i}" for i, c in enumerate(curves)}
     for curve in curves:
-        x, error = np.asarray(curve.widths) / unit, np.asarray(curve.test_error)
+        x, missed = np.asarray(curve.widths) / unit, np.asarray(curve.test_error)
         stable = np.asarray(curve.stable, bool)
         color = colors[curve.bits]
-        axes.plot(x, error, ":", color=color, lw=1)
+        axes.plot(x, missed, ":", color=color, lw=1)
         axes.plot(
-            x, np.where(stable, error, np.nan), color=color, lw=2, label=f"{curve.bits} bit{'s' * (curve.bits > 1)}"
+            x, np.where(stable, missed, np.nan), color=color, lw=2, label=f"{curve.bits} bit{'s' * (curve.bits > 1)}"
         )
         axes.plot(curve.best_width / unit, curve.best_test_error, "D", color=color, mec="k", ms=7, zorder=4)
     for bits, held_out in measured.items():
@@ -67,14 +69,15 @@ def plot_widths(
             )
     if baseline is not None:
         axes.axhline(baseline, color="0.5", ls="--", lw=1)
-    low = min([min(c.test_error) for c in curves] + ([] if baseline is None else [baseline]))
-    high = max([c.test_error[0] for c in curves] + [float(h.error[0]) for h in measured.values()])
+    solved = [[error for error in c.test_error if error == error] or [c.best_test_error] for c in curves]
+    low = min([min(errors) for errors in solved] + ([] if baseline is None else [baseline]))
+    high = max([errors[0] for errors in solved] + [float(h.error[0]) for h in measured.values()])
     axes.set(xscale="log", ylim=(low - 0.1 * (high - low), high + 0.6 * (high - low)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xticks([t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10) if x[0] <= t <= x[-1]], minor=False)
     axes.xaxis.set_minor_formatter("")
     axes.set_xlabel(r"width / $\sqrt{\mathrm{signal}}$" if unit != 1 else "width")
-    axes.set_ylabel("test error (mean square, label units²)")
+    axes.set_ylabel(error)
     handles, labels = axes.get_legend_handles_labels()
     keys: list[Any] = [
         axes.plot([], [], "D", color="w", mec="k", ms=7, label="optimal width (theory)")[0],

@@ -1,5 +1,9 @@
 """Replica-symmetric theory of learning with quantized weights. [Q]"""
 
+from replicajax.replica._accuracy import Accuracy as Accuracy
+from replicajax.replica._accuracy import accuracies as accuracies
+from replicajax.replica._accuracy import accuracy as accuracy
+from replicajax.replica._accuracy import ridge_accuracy as ridge_accuracy
 from replicajax.replica._batch import AT_ONCE as AT_ONCE
 from replicajax.replica._batch import solve_many as solve_many
 from replicajax.replica._pool import Device as Device

@@ -14,7 +14,7 @@ from jaxtyping import ArrayLike
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.models import Task
+from replicajax.models import Classification, Task
 from replicajax.replica import Device
 from replicajax.sweep._grid import Grid, described, grid
 from replicajax.sweep._optimum import optimum_along
@@ -41,6 +41,14 @@ OBSERVABLES: dict[str, tuple[str, str, str]] = {
     "steps": ("steps", "1", "map evaluations"),
 }
 """Every variable of a sweep: its name, unit and what it is."""
+
+_OF_CLASSES: dict[str, tuple[str, str, str]] = {
+    "generalization_error": ("classification error", "1", "share of fresh labels that the mean predictor misses"),
+    "gibbs_error": ("Gibbs error", "1", "share of fresh labels that one Gibbs sample misses"),
+    "rounded_error": ("rounded error", "1", "share missed with every weight at its most probable level"),
+    "test_error": ("test error", "1", "share of fresh labels that the mean predictor misses"),
+}
+"""What differs of labels ±1."""
 
 _CHUNK = 2**15
 """Points computed, and written, at a time."""
@@ -204,10 +212,12 @@ def _template(sweep: Grid, names: Sequence[str], gradients: Sequence[str], optim
         "converged": np.dtype(bool),
         "steps": np.dtype("i4"),
     }
-    variables: dict[str, Any] = {n: (dims, blank(dims, kinds.get(n, real)), attributes(*OBSERVABLES[n])) for n in names}
+    observables = OBSERVABLES | (_OF_CLASSES if isinstance(sweep.task, Classification) else {})
+    variables: dict[str, Any] = {n: (dims, blank(dims, kinds.get(n, real)), attributes(*observables[n])) for n in names}
+    error, error_unit, _ = observables["generalization_error"]
     for name in gradients:
-        unit = f"label^2/({described(name)[1]})"
-        label = f"derivative of the generalization error in {name}"
+        unit = f"{error_unit}/({described(name)[1]})"
+        label = f"derivative of the {error} in {name}"
         variables[_GRADIENT.format(name)] = (dims, blank(dims, real), attributes(label, unit))
     if optimum is not None:
         rest = tuple(d for d in dims if d != optimum)
@@ -215,9 +225,9 @@ def _template(sweep: Grid, names: Sequence[str], gradients: Sequence[str], optim
         variables[f"optimal_{optimum}"] = (
             rest,
             blank(rest, real),
-            attributes(f"{what} of least generalization error", unit),
+            attributes(f"{what} of least {error}", unit),
         )
-        least = attributes("least generalization error along " + optimum, "label^2")
+        least = attributes(f"least {error} along {optimum}", error_unit)
         variables["optimal_generalization_error"] = (rest, blank(rest, real), least)
         inside = attributes("the optimum is not an end of the axis", "")
         variables["optimum_inside"] = (rest, blank(rest, np.dtype(bool)), inside)

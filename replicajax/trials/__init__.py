@@ -26,6 +26,7 @@ from replicajax.trials._sgd import simulate_sgd as simulate_sgd
 from replicajax.trials._split import Split as Split
 from replicajax.trials._split import split as split
 from replicajax.trials._split import training_rows as training_rows
+from replicajax.trials._train import Accuracies as Accuracies
 from replicajax.trials._train import HeldOutErrors as HeldOutErrors
 from replicajax.trials._train import Trained as Trained
 from replicajax.trials._train import train as train

@@ -1,6 +1,7 @@
 """The prediction put to the test: held-out error of quantized weights sampled on real rows, width by width."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,12 +13,13 @@ from replicajax import _checks
 from replicajax.amp import gibbs
 from replicajax.codebooks import Codebook, uniform
 from replicajax.models import GivenData, Task
-from replicajax.replica import Solution, optimal_ridge, ridge_regression, solve_many
-from replicajax.trials._split import split, training_rows
+from replicajax.replica import Solution, accuracies, optimal_ridge, ridge_accuracy, ridge_regression, solve_many
+from replicajax.trials._split import middle, split, training_rows
 
 
 class HeldOut(eqx.Module):
-    """Held-out mean squared errors of the mean predictor, in units of the variance of the labels trained on."""
+    """Held-out mean squared errors of the mean predictor, in units of the variance of the labels trained on; of labels that
+    take two values also the accuracy of its sign."""
 
     widths: Float[np.ndarray, " widths"]
     errors: Float[np.ndarray, "splits widths"]
@@ -28,6 +30,10 @@ class HeldOut(eqx.Module):
     """Predicted from the same rows (`GivenData`)."""
     ridge_errors: Float[np.ndarray, " splits"]
     """Of unquantized ridge regression on the same columns and splits."""
+    accuracies: Float[np.ndarray, "splits widths"] | None
+    """Share of the held-out rows whose class is that of the mean prediction; None unless labels take two values."""
+    theory_accuracies: Float[np.ndarray, "splits widths"] | None
+    ridge_accuracies: Float[np.ndarray, " splits"] | None
     tasks: tuple[GivenData, ...]
     """Of each split."""
     training_rows: int = eqx.field(static=True)
@@ -43,15 +49,31 @@ class HeldOut(eqx.Module):
         return self.errors.std(0, ddof=1) / np.sqrt(self.errors.shape[0])
 
     @property
+    def accuracy(self) -> Float[np.ndarray, " widths"] | None:
+        return None if self.accuracies is None else self.accuracies.mean(0)
+
+    @property
+    def accuracy_standard_error(self) -> Float[np.ndarray, " widths"] | None:
+        """Of `accuracy`, from the scatter over splits."""
+        if self.accuracies is None:
+            return None
+        return self.accuracies.std(0, ddof=1) / np.sqrt(self.accuracies.shape[0])
+
+    @property
     def best_width(self) -> float:
         return float(self.widths[np.argmin(self.error)])
 
 
 def predict_widths(task: Task, bits: int, widths: Float[np.ndarray, " widths"], beta: ArrayLike) -> Solution:
     """The theory at many widths."""
+    return solve_many(*_at_widths(task, bits, widths, beta))
+
+
+def _at_widths(task: Task, bits: int, widths: Float[np.ndarray, " widths"], beta: ArrayLike) -> Any:
+    """Stacked tasks, codebooks and betas."""
     levels = np.asarray(widths, float)[:, None] * np.linspace(-1, 1, 2**bits)
     tasks, betas = jax.tree.map(lambda x: np.broadcast_to(x, (len(widths), *np.shape(x))), (task, np.asarray(beta)))
-    return solve_many(tasks, eqx.tree_at(lambda b: b.levels, uniform(bits, 1.0), levels), betas)
+    return tasks, eqx.tree_at(lambda b: b.levels, uniform(bits, 1.0), levels), betas
 
 
 def measure_widths(
@@ -96,28 +118,46 @@ def measure_widths(
     training = training_rows(X, y, alpha)
     widths = np.asarray(widths, float)
     levels = jnp.asarray(widths[:, None] * np.linspace(-1, 1, 2**bits))
-    errors, mixed, theory, baselines, tasks = [], [], [], [], []
+    errors, mixed, theory, baselines, tasks, right = [], [], [], [], [], []
+    between = middle(y)
     for number in range(splits):
         rows = split(X, y, training, np.random.default_rng((seed, number)), rotate)
         task = GivenData(rows.X, rows.y, ridge, rows.X_test, rows.y_test)
         own = optimal_ridge(task) if baseline_ridge is None else baseline_ridge
         baselines.append(ridge_regression(task, own).generalization_error)
         theory.append(predict_widths(task, bits, widths, beta).generalization_error)
-        sampled = _sampled(*rows[:4], levels, beta, ridge, sweeps, jax.random.key(seed + number))
-        errors.append(np.asarray(sampled[0]))
+        sampled = _sampled(*rows[:3], levels, beta, ridge, sweeps, jax.random.key(seed + number))
+        missed = rows.y_test - np.asarray(sampled[0])
+        errors.append((missed**2).mean(1))
         mixed.append(np.asarray(sampled[1]))
+        if between is not None:
+            edge = float(rows.standard.labels(between))
+            same = (np.asarray(sampled[0]) > edge) == (rows.y_test > edge)
+            points, books, betas = _at_widths(task, bits, widths, beta)
+            expected = accuracies(points, books, betas, edge).mean
+            right.append((same.mean(1), expected, ridge_accuracy(task, own, edge)))
         tasks.append(task)
         tick()
     each = map(np.array, (errors, mixed, theory, baselines))
+    shares = [np.array(x) for x in zip(*right, strict=True)] if right else [None] * 3
     return HeldOut(
-        widths, *each, tasks=tuple(tasks), training_rows=training, held_out_rows=len(np.asarray(y)) - training
+        widths,
+        *each,
+        accuracies=shares[0],
+        theory_accuracies=shares[1],
+        ridge_accuracies=shares[2],
+        tasks=tuple(tasks),
+        training_rows=training,
+        held_out_rows=len(np.asarray(y)) - training,
     )
 
 
 @eqx.filter_jit
-def _sampled(X, y, X_test, y_test, levels, beta, ridge, sweeps, key) -> tuple[Array, Array]:
+def _sampled(X, y, X_test, levels, beta, ridge, sweeps, key) -> tuple[Array, Array]:
+    """Mean predictions of the held-out rows, and whether the chains agreed, at every width."""
+
     def quantized(levels):
         sample = gibbs(X, y, Codebook(levels), beta, ridge=ridge, sweeps=sweeps, key=key)
-        return jnp.mean((y_test - X_test @ sample.weights) ** 2), sample.mixed
+        return X_test @ sample.weights, sample.mixed
 
     return jax.vmap(quantized)(levels)

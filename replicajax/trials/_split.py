@@ -54,3 +54,9 @@ def split(X: ArrayLike, y: ArrayLike, training: int, rng: np.random.Generator, r
         axes = Q * np.sign(np.diag(R))
     X, y = standard.features(X) @ axes, standard.labels(y)
     return Split(X[train], y[train], X[test], y[test], standard, axes)
+
+
+def middle(y: ArrayLike) -> float | None:
+    """Halfway between the two values of labels that take no more; None of others."""
+    values = np.unique(np.asarray(y, float))
+    return float(values.mean()) if values.size == 2 else None

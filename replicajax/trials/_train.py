@@ -1,5 +1,6 @@
 """A quantized linear model trained on real rows, by message passing and by sampling, beside its prediction."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +10,37 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from replicajax import _checks
+from replicajax import _binomial, _checks
 from replicajax._writing import whole
 from replicajax.amp import AMPResult, GibbsSample, gibbs, vamp
 from replicajax.codebooks import Codebook
 from replicajax.models import GivenData, Standard
-from replicajax.replica import Solution, solve
-from replicajax.trials._split import split, training_rows
+from replicajax.replica import Accuracy, Solution, accuracy, solve
+from replicajax.trials._split import middle, split, training_rows
 
 
 class HeldOutErrors(eqx.Module):
-    """Mean squared errors on the rows held out, in units of the variance of the labels trained on."""
+    """Of each kind of prediction, on the rows held out: mean squared errors, in units of the variance of the labels trained
+    on, or shares of rows right."""
 
     amp: Float[Array, ""]
     amp_rounded: Float[Array, ""]
     gibbs: Float[Array, ""]
     gibbs_rounded: Float[Array, ""]
     constant: Float[Array, ""]
-    """Of predicting the mean label."""
+    """Of predicting the mean label, or the more frequent one."""
+
+
+class Accuracies(eqx.Module):
+    """Of labels that take two values: the share of rows that fall on the right side of the middle."""
+
+    held_out: HeldOutErrors
+    standard_errors: HeldOutErrors
+    """Binomial, as if one more row were right and one more wrong."""
+    theory: Accuracy
+    """Expected on the rows held out."""
+    left_out: Accuracy
+    """Expected on training rows left out one by one."""
 
 
 class Trained(eqx.Module):
@@ -41,6 +55,8 @@ class Trained(eqx.Module):
     held_out: HeldOutErrors
     standard_errors: HeldOutErrors
     """Of `held_out`, from the scatter over rows."""
+    accuracies: Accuracies | None
+    """None unless labels take two values."""
     codes: Int[Array, " features"]
     """Level indices of the quantized model: AMP's where it converged, else the nearest to the sampled means."""
     method: str = eqx.field(static=True)
@@ -61,8 +77,15 @@ class Trained(eqx.Module):
         """Labels of new rows, in the scale of the y trained on."""
         return self.y_mean + self.y_scale * ((_checks.matrix("X", X) - self.x_mean) @ self.map @ self.quantized)
 
-    def save(self, path: str | Path, columns: list[str] | None = None, target: str | None = None) -> None:
-        """NumPy archive: codes (smallest unsigned type), levels, x_mean, map, y_mean, y_scale, method, columns, target.
+    def save(
+        self,
+        path: str | Path,
+        columns: list[str] | None = None,
+        target: str | None = None,
+        classes: Sequence[str] = (),
+    ) -> None:
+        """NumPy archive: codes (smallest unsigned type), levels, x_mean, map, y_mean, y_scale, method, columns, target and
+        classes, the names of labels −1 and +1.
 
         A label is y_mean + y_scale (x − x_mean) map levels[codes].  Raises OSError where `path` cannot be written; what was
         there stays then.
@@ -78,6 +101,7 @@ class Trained(eqx.Module):
             "method": np.asarray(self.method),
             "columns": np.asarray(columns or [f"x{i}" for i in range(len(self.x_mean))], str),
             "target": np.asarray(target or "y", str),
+            "classes": np.asarray([*classes], str),
         }
         with whole(path) as file:
             np.savez(file, **arrays)
@@ -119,15 +143,24 @@ def train(
     levels = np.asarray(codebook.levels)
     nearest = np.abs(np.asarray(sampled.weights)[:, None] - levels).argmin(1)
     weights = passed.weights, passed.quantized, sampled.weights, levels[nearest], 0 * levels[nearest]
-    squares = (rows.y_test[:, None] - rows.X_test @ np.stack(weights, 1)) ** 2
+    predicted = rows.X_test @ np.stack(weights, 1)
+    squares = (rows.y_test[:, None] - predicted) ** 2
     converged = bool(passed.converged)
+    tasks = GivenData(rows.X, rows.y, ridge, rows.X_test, rows.y_test), GivenData(rows.X, rows.y, ridge)
+    between, right = middle(y), None
+    if between is not None:
+        edge = float(rows.standard.labels(between))
+        same = ((predicted > edge) == (rows.y_test[:, None] > edge)).sum(0)
+        theory, left = (accuracy(task, codebook, beta, edge) for task in tasks)
+        right = _accuracies(same, len(squares), theory, left)
     return Trained(
-        solution=solve(GivenData(rows.X, rows.y, ridge, rows.X_test, rows.y_test), codebook, beta),
-        left_out=solve(GivenData(rows.X, rows.y, ridge), codebook, beta),
+        solution=solve(tasks[0], codebook, beta),
+        left_out=solve(tasks[1], codebook, beta),
         amp=passed,
         gibbs=sampled,
         held_out=HeldOutErrors(*jnp.asarray(squares.mean(0))),
         standard_errors=HeldOutErrors(*jnp.asarray(squares.std(0, ddof=1) / np.sqrt(len(squares)))),
+        accuracies=right,
         codes=passed.codes if converged else jnp.asarray(nearest),
         method="amp" if converged else "gibbs",
         x_mean=_scattered(rows.standard, np.shape(X)[1], rows.standard.mean),
@@ -137,6 +170,13 @@ def train(
         training_rows=len(rows.y),
         held_out_rows=len(rows.y_test),
     )
+
+
+def _accuracies(right: np.ndarray, rows: int, theory: Accuracy, left_out: Accuracy) -> Accuracies:
+    """Of the numbers of rows right."""
+    errors = [_binomial.standard_error(int(count) / rows, rows) for count in right]
+    shares, spreads = (HeldOutErrors(*map(jnp.asarray, x)) for x in (right / rows, errors))
+    return Accuracies(shares, spreads, theory, left_out)
 
 
 def _scattered(standard: Standard, columns: int, values: np.ndarray) -> np.ndarray:

@@ -40,8 +40,21 @@ def test_decimal_commas(tmp_path):
         ("a,b\n1,2,3\n4,5,6\n", "rows have more fields than the header, a, b, has names"),
         ("a,b\n0,1,2\n1,4,5\n", "rows have more fields than the header"),
         ('a,b\n"1,5",2\n', "column a must be numbers, got '1,5'; with decimal commas separate columns by ;"),
+        (
+            "a,b\nx,1\ny,2\n",
+            "column a must be numbers, got 'x': it is text; leave such columns out, or make each a 0/1 column",
+        ),
+        ("a,b,c\nx,1,z\ny,2,z\n", "it is text .as are c.; leave"),
+        (
+            "a,b\n1,1\n2,2\n?,3\n",
+            "column a must be numbers, got '.' in data row 3 .1 such rows.: fill them in, or leave",
+        ),
+        ("a,b,c\n1,,3\n1,2,3\n,1,\n", "3 missing .* leave out those 2 rows or columns a, b, c"),
         ("a;b\n1,5;1.5\n", "column b must be numbers, got '1.5'"),
-        ("a,b\n1,\n", "1 missing or infinite values, the first in column b, data row 1"),
+        (
+            "a,b\n1,\n",
+            "1 missing or infinite values, the first in column b, data row 1; fill them in, or leave out that row",
+        ),
         ("a,b\n1," + "9" * 400 + "\n", "missing or infinite|must be numbers"),
     ],
 )
