@@ -23,8 +23,8 @@ from jaxtyping import Array, Float
 
 from replicajax.numerics._backend import Backend
 
-_OUTER = 384
-"""Nodes for H."""
+_OUTER = 36
+"""Nodes for H on each side of where the tilted mean steps from one level to the next."""
 _REACH = 9.0
 """Deviations of H looked at."""
 _SIDE = 48
@@ -80,10 +80,10 @@ def tilted_rounding(
     `cold` says whether beta = inf.
     """
     xp = on.xp
-    unit = np.linspace(-_REACH, _REACH, _OUTER)
-    weight = xp.asarray((unit[1] - unit[0]) * np.exp(-(unit**2) / 2) / math.sqrt(2 * math.pi), levels.dtype)
     K, c, y = curvature[:, None], variance[:, None], parisi
-    H = mean[:, None] + deviation[:, None] * xp.asarray(unit, levels.dtype)
+    H, measure = (on.constant(x) for x in _outer(on, levels, K, c, y, mean[:, None], deviation[:, None]))
+    off = (H - mean[:, None]) / deviation[:, None]
+    weight = measure * xp.exp(-(off**2) / 2) / (deviation[:, None] * math.sqrt(2 * math.pi))
     root = xp.sqrt(c)
 
     # The cells of (2): components, H, levels.
@@ -102,8 +102,8 @@ def tilted_rounding(
 
     # Thresholds: e^{y phi} times the Gaussian density there.
     phi_t = t * levels[:-1] - K * levels[:-1] ** 2 / 2
-    off = (t[:, None] - H[..., None]) / root[..., None]
-    there = xp.exp(y * phi_t[:, None] - off**2 / 2 - top[..., None]) / (root[..., None] * math.sqrt(2 * math.pi))
+    apart = (t[:, None] - H[..., None]) / root[..., None]
+    there = xp.exp(y * phi_t[:, None] - apart**2 / 2 - top[..., None]) / (root[..., None] * math.sqrt(2 * math.pi))
     gap = xp.diff(levels)
 
     total = cells.sum(-1)
@@ -143,8 +143,32 @@ def tilted_rounding(
         entropy=over(entropy),
         bend=over(slope**2),
         inner_bend=over(inner_bend),
-        usage=(usage * weight[:, None]).sum(-2),
+        usage=(usage * weight[..., None]).sum(-2),
     )
+
+
+def _outer(on: Backend, levels, K, c, y, mean, deviation) -> tuple[Array, Array]:
+    """Nodes for H and their measure, (components, nodes): on both sides of the steps of [<a>], at (K − y c) times the middles.
+
+    A step is as wide as the distance to the nearest complex zero of (2), pi/(y gap) or some sqrt(c).
+    """
+    xp = on.xp
+    unit, weight = (xp.asarray(x, levels.dtype) for x in _legendre(_OUTER))
+    gap = xp.diff(levels)
+    low, high = mean - _REACH * deviation, mean + _REACH * deviation
+    steps = xp.clip((K - y * c) * (levels[1:] + levels[:-1]) / 2, low, high)
+    steps = xp.sort(steps, axis=1)  # the other way round where y c exceeds K
+    middles = (steps[:, 1:] + steps[:, :-1]) / 2
+    scale = 1 / xp.sqrt((y * gap.max() / xp.pi) ** 2 + 0.5 / c)
+    parts = []
+    for sign, end in ((-1.0, xp.concatenate([low, middles], 1)), (1.0, xp.concatenate([middles, high], 1))):
+        stop = xp.arcsinh(sign * (end - steps) / scale)[..., None]
+        tau = stop * (1 + unit) / 2
+        scaled = scale[..., None]
+        parts.append((steps[..., None] + sign * scaled * xp.sinh(tau), weight * stop / 2 * scaled * xp.cosh(tau)))
+    shape = mean.shape[0], -1
+    H, measure = (xp.concatenate([part[i].reshape(shape) for part in parts], 1) for i in range(2))
+    return H, measure
 
 
 def _log_difference(on: Backend, low: Array, high: Array) -> Array:

@@ -17,6 +17,7 @@ With Z of `numerics.tilted_rounding` at H = m_hat w0 + sqrt(c0) z0 and inner var
 stationary in all and largest in y, where the complexity y² df/dy vanishes.  At q1 = q0 it is replica-symmetric.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -29,8 +30,9 @@ from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import Channel, Fields, Rounded, Task, Taught, Weights
 from replicajax.numerics import JAX, NUMPY, Backend, TiltedRounding, implicit_root, tilted_rounding
+from replicajax.replica._pool import Device, Pool
 from replicajax.replica._solution import Solution
-from replicajax.replica._teacher import mixtures
+from replicajax.replica._teacher import mixtures, traits_of
 
 
 class Broken(NamedTuple):
@@ -65,7 +67,13 @@ class Within(NamedTuple):
 
 
 def within(
-    on: Backend, task: Task, law: Weights, levels: Float[Any, " levels"], beta: Array, at: Broken, cold: bool
+    on: Backend,
+    task: Task,
+    law: Weights,
+    levels: Float[Any, " levels"],
+    beta: Array,
+    at: Broken,
+    cold: bool,
 ) -> tuple[Within, tuple[Array, Array, Array, Array]]:
     """Averages at a point, and the residual of (1) there with the complexity."""
     xp = on.xp
@@ -75,7 +83,8 @@ def within(
     scale = xp.ones_like(weight) if scale is None else scale
     gain = 0.0 if task.turned else M
     deviation = xp.sqrt((gain * scale) ** 2 * v + c0 * scale)
-    tilted = tilted_rounding(on, levels, L * scale + task.ridge, beta, y, gain * scale * w, deviation, c1 * scale, cold)
+    curvature, field = L * scale + task.ridge, gain * scale * w
+    tilted = tilted_rounding(on, levels, curvature, beta, y, field, deviation, c1 * scale, cold)
     felt = tilted.response + y * (tilted.inner - tilted.outer)  # of [<a>] to H
     overlap = w * tilted.first + v * gain * scale * felt
 
@@ -115,31 +124,31 @@ def within(
     return found, residual
 
 
-_EVOLUTIONS, _NEWTON = 24, 30
+_EVOLUTIONS, _NEWTON = 12, 24
 """Steps of state evolution at fixed y, and of Newton's method after them."""
 _STRIDE = 0.7
-_FACTORS = 1.0, 0.5, 2.0, 3.5, 0.25
-"""Of y, tried one after the other."""
+_FACTORS = 15.0, 8.0, 30.0, 4.0, 60.0
+"""y L gap² to begin with, tried one after the other."""
+_LEAST = 1e-4
+"""Of log L/m_hat while states are sought."""
 _ALIKE = 1e-7
 """Relative difference of q1 and q0 below which there is but one state."""
 
 
 def first(xp: Any, task: Task, levels: Float[Any, " levels"], beta: Array, factor: Any) -> Broken:
-    """From the fields of Gaussian weights: y L gap² is between 17 and 65 wherever the measure falls apart."""
+    """From the fields of Gaussian weights: y L gap² is between 10 and 65 wherever the measure falls apart."""
     gap = (levels[-1] - levels[0]) / (levels.shape[0] - 1)
     L, t = task.start(task.ridge + 1 / (beta * (levels**2).mean()))
-    chi_hat = t * L**2
-    y = xp.minimum(factor * 20.0 / (L * gap**2), 0.8 * beta)
-    split = 0.6
-    return Broken(xp.log(L), 0 * L + np.log(split), xp.log(chi_hat) - 2 * np.log1p(split), xp.log(y))
+    y = xp.minimum(factor / (L * gap**2), 0.7 * beta)
+    split = 0.3
+    return Broken(xp.log(L), 0 * L + np.log(split), xp.log(t * L**2) - 2 * np.log1p(split), xp.log(y))
 
 
 def evolved(xp: Any, at: Broken, residual: tuple[Array, ...]) -> Broken:
     """A step of state evolution at fixed y."""
     of_L, of_M, of_c0, _ = residual
-    log_L = at.log_L - of_L
-    log_M = at.log_L - xp.log1p(xp.exp(at.log_split)) - of_M
-    return Broken(log_L, xp.log(xp.expm1(xp.maximum(log_L - log_M, 1e-6))), at.log_c0 - of_c0, at.log_y)
+    log_ratio = xp.log1p(xp.exp(at.log_split)) - of_L + of_M
+    return Broken(at.log_L - of_L, xp.log(xp.expm1(xp.maximum(log_ratio, _LEAST))), at.log_c0 - of_c0, at.log_y)
 
 
 class Found(NamedTuple):
@@ -166,7 +175,7 @@ def find_here(task: Task, law: Weights, levels: np.ndarray, beta: np.ndarray) ->
             residual = np.array(within(NUMPY, task, law, levels, beta, Broken(*v), cold)[1])
         return np.where(np.isfinite(residual), residual, 1e3)
 
-    at = first(np, task, levels, beta, 1.0)
+    at = first(np, task, levels, beta, _FACTORS[0])
     for factor in _FACTORS:
         at = first(np, task, levels, beta, factor)
         with np.errstate(all="ignore"):
@@ -184,9 +193,9 @@ def find_here(task: Task, law: Weights, levels: np.ndarray, beta: np.ndarray) ->
 
 
 def find(task: Task, law: Weights, levels: Array, beta: Array, cold: bool) -> Found:
-    """In JAX: Newton's method, from one y after the other."""
+    """In JAX: state evolution, then Newton's method; from one y after the other."""
 
-    def residual_at(v: Array) -> tuple[Array, Array]:
+    def residual_at(v: Array) -> tuple[Array, tuple[Array, Array]]:
         here, residual = within(JAX, task, law, levels, beta, Broken(*v), cold)
         stacked = jnp.stack(residual)
         return stacked, (stacked, sound(jnp, here, residual, beta))
@@ -199,21 +208,42 @@ def find(task: Task, law: Weights, levels: Array, beta: Array, cold: bool) -> Fo
         jacobian, (residual, good) = jax.jacfwd(residual_at, has_aux=True)(v)
         change = -jnp.linalg.solve(jacobian, residual)
         size = jnp.abs(change).max()
-        change = jnp.where(jnp.isfinite(size), change * jnp.minimum(1.0, _STRIDE / size), 0.0)
-        settled = size < 1e-10
-        return v + change, jnp.where(jnp.isfinite(size), settled, True), left - 1, good
+        lost = ~jnp.isfinite(size)
+        change = jnp.where(lost, 0.0, change * jnp.minimum(1.0, _STRIDE / size))
+        return v + change, lost | good, left - 1, good & ~lost
 
     def attempt(carry):
         _, _, number, steps = carry
         v = jnp.stack(first(jnp, task, levels, beta, jnp.asarray(_FACTORS, levels.dtype)[number]))
         v = jax.lax.fori_loop(0, _EVOLUTIONS, evolve, v)
         begun = v, jnp.zeros((), bool), jnp.asarray(_NEWTON), jnp.zeros((), bool)
-        v, settled, left, good = jax.lax.while_loop(lambda c: ~c[1] & (c[2] > 0), newton, begun)
-        return v, settled & good, number + 1, steps + _EVOLUTIONS + _NEWTON - left
+        v, _, left, good = jax.lax.while_loop(lambda c: ~c[1] & (c[2] > 0), newton, begun)
+        return v, good, number + 1, steps + _EVOLUTIONS + _NEWTON - left
 
     nothing = jnp.zeros(4, levels.dtype), jnp.zeros((), bool), 0, 0
-    v, converged, _, steps = jax.lax.while_loop(lambda c: ~c[1] & (c[2] < len(_FACTORS)), attempt, nothing)
-    return Found(Broken(*v), converged, steps)
+    v, good, _, steps = jax.lax.while_loop(lambda c: ~c[1] & (c[2] < len(_FACTORS)), attempt, nothing)
+    return Found(Broken(*v), good, steps)
+
+
+def break_many(tasks: Task, books: Codebook, betas: np.ndarray, devices: Sequence[Device] = ()) -> Solution:
+    """One step of breaking for a batch, compiled: `solve_many`'s like.  Not converged where the measure holds together."""
+    tasks, books, betas = jax.tree.map(lambda x: np.asarray(x, np.float64), (tasks, books, betas))
+    pool = Pool(max(16, traits_of(tasks).components * books.levels.shape[-1] ** 2 * 4), devices)
+    cold, found = np.isinf(betas), None
+    with jax.enable_x64(True):
+        for frozen in (True, False):
+            if (cold == frozen).any():
+                kernel = eqx.Partial(_block, frozen)
+                found = pool.run(kernel, (tasks, mixtures(tasks), books, betas), cold == frozen, into=found)
+    assert found is not None
+    return found
+
+
+def _block(cold: bool, tasks: Task, laws: Weights, books: Codebook, betas: Array) -> Solution:
+    def one(task: Task, law: Weights, book: Codebook, beta: Array) -> Solution:
+        return observed(JAX, task, law, book, beta, find(task, law, book.levels, beta, cold), cold)
+
+    return jax.vmap(one)(tasks, laws, books, betas)
 
 
 def observed(on: Backend, task: Task, law: Weights, book: Codebook, beta: Array, found: Found, cold: bool) -> Solution:
