@@ -127,7 +127,7 @@ def within(
 _EVOLUTIONS, _NEWTON = 12, 24
 """Steps of state evolution at fixed y, and of Newton's method after them."""
 _STRIDE = 0.7
-_FACTORS = 15.0, 8.0, 30.0, 4.0, 60.0
+_FACTORS = 20.0, 10.0, 35.0, 5.0, 60.0
 """y L gap² to begin with, tried one after the other."""
 _LEAST = 1e-4
 """Of log L/m_hat while states are sought."""
@@ -136,12 +136,14 @@ _ALIKE = 1e-7
 
 
 def first(xp: Any, task: Task, levels: Float[Any, " levels"], beta: Array, factor: Any) -> Broken:
-    """From the fields of Gaussian weights: y L gap² is between 10 and 65 wherever the measure falls apart."""
-    gap = (levels[-1] - levels[0]) / (levels.shape[0] - 1)
-    L, t = task.start(task.ridge + 1 / (beta * (levels**2).mean()))
-    y = xp.minimum(factor / (L * gap**2), 0.7 * beta)
+    """From the fields of Gaussian weights at temperature 1/y; y L gap² is 10 to 65 wherever the measure falls apart."""
+    gap, power = (levels[-1] - levels[0]) / (levels.shape[0] - 1), (levels**2).mean()
+    soft, _ = task.start(task.ridge + 1 / power)
+    stiff, _ = task.start(task.ridge + 1e3 * soft)  # as chi goes to 0
+    y = xp.minimum(factor / (stiff * gap**2), 0.7 * beta)
+    M, t = task.start(task.ridge + 1 / (y * power))
     split = 0.3
-    return Broken(xp.log(L), 0 * L + np.log(split), xp.log(t * L**2) - 2 * np.log1p(split), xp.log(y))
+    return Broken(xp.log(M * (1 + split)), 0 * M + np.log(split), xp.log(t * M**2), xp.log(y))
 
 
 def evolved(xp: Any, at: Broken, residual: tuple[Array, ...]) -> Broken:
