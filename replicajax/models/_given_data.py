@@ -13,6 +13,7 @@ which with |y|² = |y − U Uᵀy|² + sum b²/lambda, U the directions of the r
 <w> = V b/D + V N(0, kappa)/D, from which the error on any rows follows, and that of a row left out from its leverage.
 """
 
+from copy import copy
 from typing import Any
 
 import equinox as eqx
@@ -157,13 +158,14 @@ class GivenData(Task):
         """Without rows, padded to one of few sizes: one program for many tables."""
         size = self.eigenvalues.shape[-1]
         extra = [(0, 0)] * (self.eigenvalues.ndim - 1) + [(0, -size % 64)]
-        padded = (
-            np.pad(self.eigenvalues, extra, mode="edge"),
-            np.pad(self.projections, extra),
-            np.pad(self.share, extra),
-        )
-        bare = eqx.tree_at(lambda t: (t.eigenvalues, t.projections, t.share), self, padded)
-        object.__setattr__(bare, "rows", None)
+        bare = copy(self)
+        padded = {
+            "eigenvalues": np.pad(self.eigenvalues, extra, mode="edge"),
+            "projections": np.pad(self.projections, extra),
+            "share": np.pad(self.share, extra),
+        }
+        for name, value in {**padded, "rows": None}.items():
+            object.__setattr__(bare, name, value)
         return bare
 
     def start(self, precision):
@@ -179,7 +181,11 @@ class GivenData(Task):
     def channel(self, m, q, chi, beta) -> Channel:
         """(1); of points in NumPy or JAX, eigenvalues last."""
         on = backend_of(q, chi)
-        xp, mean, b2 = on.xp, self._mean, self.projections**2
+        xp, share, b2 = on.xp, self.share, self.projections**2
+
+        def mean(x):
+            return (share * x).sum(-1)
+
         z = harmonic_root(on, self.share, self.eigenvalues, chi)
         D = self.eigenvalues + z[..., None]
         S2, S3 = mean(D**-2), mean(D**-3)

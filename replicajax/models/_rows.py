@@ -109,22 +109,23 @@ class Rows:
         A, squares, y = (xp.asarray(x) for x in (self.projected, self.squares, self.y))
         inverse = 1 / (spectrum.eigenvalues + z[..., None])
         u = spectrum.projections * inverse
-        r_z = (u * inverse) @ A.T
         gain, share, noise = (x[..., None] for x in deployed)
         if self.held_out:
-            r, d = y - u @ A.T, squares.mean(0)
+            told, r_z = xp.stack([u, u * inverse]) @ A.T
+            r, d = y - told, squares.mean(0)
             rounded = ((y - gain * (y - r)) ** 2).mean(-1)
             rounded += (kappa[..., None] * (gain * inverse + share) ** 2 + noise) @ d
             spread, spread_z = (inverse**2) @ d, -2 * (inverse**3) @ d
             by_ridge = 2 * (r * r_z).mean(-1) + kappa * spread_z
             return RowError((r**2).mean(-1) + kappa * spread, by_ridge, spread, inverse @ d, rounded)
-        h, s, s_z = inverse @ squares.T, inverse**2 @ squares.T, -2 * inverse**3 @ squares.T
         # 1/lambda − 1/D and b/lambda − b/D; the differences from what belongs to the rows are 0, but have derivatives.
         own, b, some = xp.asarray(self.eigenvalues), xp.asarray(self.projections), self.eigenvalues > 0
         added = spectrum.eigenvalues - own + z[..., None]
         per_own = inverse / xp.where(some, own, 1.0) * some
-        r = xp.asarray(self.unexplained) + (per_own * (b * added + own * (b - spectrum.projections))) @ A.T
-        kept, far = xp.asarray(self.free) + (per_own * added) @ squares.T, self._far
+        missing = per_own * (b * added + own * (b - spectrum.projections))
+        r, r_z = xp.stack([missing, u * inverse]) @ A.T
+        h, s, s_z, kept = xp.stack([inverse, inverse**2, -2 * inverse**3, per_own * added]) @ squares.T
+        r, kept, far = xp.asarray(self.unexplained) + r, xp.asarray(self.free) + kept, self._far
         missed = r**2 + kappa[..., None] * s
         by_ridge = ((2 * r * r_z + kappa[..., None] * s_z) / kept**2 - 2 * missed * s / kept**3).mean(-1)
         length, share = squares.sum(1), far * share

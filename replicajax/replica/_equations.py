@@ -182,14 +182,9 @@ class Rule(NamedTuple):
             return Averages(hard_staircase_slopes(*arguments, **flags), None, None)
         if self.at_once:
             return soft_averages(*arguments)
-        xp, rules = self.on.xp, (*(gauss_legendre(n, _MOST) for n, _ in _COARSE), self.shared.nodes)
-        nodes = jax.tree.map(lambda *each: xp.stack([xp.asarray(x) for x in each])[self.fineness], *rules)
-        flags |= {
-            "everything": self.everything,
-            "crossed": self.crossed,
-            "nodes": nodes,
-            "error": xp.asarray([*(error for _, error in _COARSE), 1e-16])[self.fineness],
-        }
+        rules = *((gauss_legendre(n, _MOST), error) for n, error in _COARSE), (self.shared.nodes, 1e-16)
+        nodes, error = self.on.pick(rules, self.fineness)
+        flags |= {"everything": self.everything, "crossed": self.crossed, "nodes": nodes, "error": error}
         return rounding_averages(*arguments, **flags)
 
 
@@ -224,7 +219,7 @@ class Equations(NamedTuple):
 
 def equations(p: Problems, state: State, rule: Rule) -> Equations:
     """Residual of (1), its Jacobian, and the averages it is made of."""
-    xp = rule.on.xp
+    xp, total = rule.on.xp, rule.on.total
     L, t = xp.exp(state.log_L), xp.exp(state.log_t)
     gain = 1.0 if state.gain is None else state.gain
     shape, levels = p.mean.shape, p.levels.shape[0]
@@ -261,21 +256,21 @@ def equations(p: Problems, state: State, rule: Rule) -> Equations:
         overlap = jax.tree.map(lambda o, x: o + p.mean * x, overlap, along(slopes.mean, degree=1))
     each = overlap, along(slopes.square, degree=2), response
     seen = p.weight * scale
-    m, q, chi = jax.tree.map(lambda x: (seen * x).sum(0), each)
+    m, q, chi = total(seen, each)
     own = m.value, q.value, chi.value
     if p.scale is not None:
-        own = tuple((p.weight * x.value).sum(0) for x in each)
+        own = total(p.weight, tuple(x.value for x in each))
 
     if soft is None or hard is None:
         rounded = Rounded(m.value, q.value, chi.value, q.value)
     else:
-        bend = soft.response_square
-        soft = jax.tree.map(lambda x: _mixed(p.weight, x), soft)
+        bend, (*each, usage) = soft.response_square, soft
+        soft = SoftRounding(*total(p.weight, each), _mixed(p.weight, usage))
         if p.scale is not None:
             soft = soft._replace(response_square=_mixed(seen * scale, bend))  # the only one its replicon asks for
         stein = p.mean * hard.mean.reshape(shape) + felt * gain * hard.response.reshape(shape)
-        each = hard.square, hard.response, hard.square if crossed is None else crossed
-        rounded = Rounded((seen * stein).sum(0), *(_mixed(seen, x) for x in each))
+        rounded = Rounded(stein, hard.square, hard.response, hard.square if crossed is None else crossed)
+        rounded = total(seen, rounded)
     of_channel = partial(_square, xp) if p.tasks is None else _channel
     residual, jacobian, said = of_channel(p, state, m, q, chi)
     return Equations(

@@ -1,5 +1,7 @@
 """`solve`: a task, a codebook and a temperature in, a `Solution` out."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 from jaxtyping import ArrayLike
@@ -42,5 +44,6 @@ def solve(task: Task, codebook: Codebook, beta: ArrayLike, *, max_steps: int = 1
     problem = task, codebook, beta
     if _checks.is_traced(problem):
         return solution(problem, None if _checks.is_traced(beta) else bool(np.isinf(beta)), None).capped(most)
-    found = solve_many(*jax.tree.map(lambda x: np.asarray(x)[None], problem)).capped(most)
-    return jax.device_put(jax.tree.map(lambda x: x[0], found))
+    found = jax.tree.map(lambda x: x[0], solve_many(*jax.tree.map(lambda x: np.asarray(x)[None], problem)))
+    soon = found.converged & (found.steps <= most)
+    return jax.device_put(replace(found, task=task, codebook=codebook, converged=soon))
