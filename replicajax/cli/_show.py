@@ -184,8 +184,8 @@ def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheape
         phase = "stable" if s.stable else "unstable"
         phase += ", limit" if b.at_stability_limit else ", at range end" if b.at_edge else ""
         increase = 100 * (float(s.test_error) / float(baseline.test_error) - 1)
-        row = [str(bits), f"{b.width:.4f}", f"{b.width / unit:.2f}", f"{s.test_error:.4f}", f"{increase:+.1f} %"]
-        row += [f"{float(b.generalization_error) / ratio_of:.3f}", f"{s.rounded_error + noise:.4f}"]
+        row = [str(bits), f"{b.width:.4f}", f"{float(b.width) / unit:.2f}", f"{s.test_error:.4f}", f"{increase:+.1f} %"]
+        row += [f"{float(b.generalization_error) / ratio_of:.3f}", f"{float(s.rounded_error) + noise:.4f}"]
         table.add_row(*row, f"{s.replicon:.3f}", phase, style="bold green" if bits == cheapest else None)
     table.add_row("real", "–", "–", f"{baseline.test_error:.4f}", "", "1.000", "", "", "ridge")
     out.print(table)

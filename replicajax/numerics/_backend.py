@@ -66,7 +66,9 @@ class Backend(Protocol):
         """Rows to look at together."""
         ...
 
-    def rows(self, rows: Any, start: Any, size: int) -> Any: ...
+    def rows(self, rows: Any, start: Any, size: int) -> Any:
+        """To go with whatever `each_index` looks at together."""
+        ...
 
     def add_rows(self, rows: Any, start: Any, values: Any) -> Any: ...
 
@@ -129,14 +131,14 @@ class _NumPy:
         return rows
 
     def chunk(self, size, whole):
-        return whole
+        return min(_TOGETHER * size, whole)
 
     def rows(self, rows, start, size):
-        return rows[start : start + size]
+        return rows[start : start + size, None]
 
     def add_rows(self, rows, start, values):
         rows = rows.copy()
-        rows[start : start + len(values)] += values
+        rows[start : start + len(values)] += values.sum(1)
         return rows
 
     def erfc(self, x):

@@ -101,7 +101,8 @@ def grid_averages(
 
     def sliced(k):
         """Levels, and whether they are levels at all."""
-        return on.rows(book.levels, k * size, size), (k * size + xp.arange(size) < book.count)[:, None]
+        levels = on.rows(book.levels, k * size, size)
+        return levels, (k * size + xp.arange(size) < book.count).reshape(-1, *(1,) * (levels.ndim - 1))
 
     def at(z, usage, measure):
         best = mean / curvature + deviation / curvature * z  # with h = curvature best, −½ curvature (a − best)² decides
@@ -154,10 +155,10 @@ def grid_averages(
         weight = step * xp.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * xp.where(single & (i > 0), 2.0, 1.0)
         measure = weight.astype(mean.dtype)
         new, usage = at(z, usage, measure)
-        return tuple(total + measure * value for total, value in zip(values, new, strict=True)), usage
+        return on.add(values, new, measure), usage
 
     zeros = (xp.zeros_like(mean),) * (9 if centred else 14), xp.zeros_like(book.levels)
-    values, usage = on.loop(count + 1 + first, add, zeros)
+    values, usage = on.each_index(count + 1 + first, add, zeros)
     q, q_z, q_c, v, v_z, v_c, potential, v_square, entropy, *rest = (known * x for x in values)
     q_h, v_h, m, m_z, m_c = (unless_symmetric(xp, book, x) for x in rest or (xp.zeros_like(mean),) * 5)
     response, zero = beta * v, xp.zeros_like(mean)

@@ -358,7 +358,7 @@ def hard_staircase_slopes(
     xp = on.xp
 
     def of_threshold(k, sums):
-        low, high = book.levels[k], book.levels[k + 1]
+        low, high = on.row(book.levels, k), on.row(book.levels, k + 1)
         gap, middle = high - low, (high + low) / 2
         z = (curvature * middle - mean) / deviation
         density, tail = _density(xp, z), _tail(on, z)
@@ -372,10 +372,10 @@ def hard_staircase_slopes(
         bell = slope(jump, -z * jump)
         square = slope(2 * middle * gap * tail, -2 * middle * jump)
         first = () if centred else slope(gap * tail, -jump)
-        return tuple(map(xp.add, sums, (*square, *bell, *first)))
+        return on.add(sums, (*square, *bell, *first))
 
     x = book.levels[0]
-    sums = on.loop(book.count - 1, of_threshold, (xp.zeros_like(x),) * (8 if centred else 12))
+    sums = on.each_index(book.count - 1, of_threshold, (xp.zeros_like(x),) * (8 if centred else 12))
     square, bell, first = Slope(*sums[:4]), Slope(*(s / deviation for s in sums[4:8])), sums[8:]
     return RoundingSlopes(
         Slope(unless_symmetric(xp, book, x + first[0]), *first[1:]) if first else None,

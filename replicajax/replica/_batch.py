@@ -88,7 +88,7 @@ def outcomes(
         work = max(work, numbers_each // CHANNEL if channels.elementwise else CHANNEL)
     on, pool = (JAX, Pool(work, devices)) if compiled else (NUMPY, Here(work))
     cold, interpolates = np.isinf(betas), np.zeros(betas.shape, bool)
-    inputs = numbers, mixtures(tasks), padded(levels) if compiled else levels, betas, interpolates, channels
+    inputs = numbers, mixtures(tasks), padded(levels), betas, interpolates, channels
     found: Any = None
 
     def run(which: np.ndarray, patience: Patience, frozen: bool = False) -> Any:

@@ -264,8 +264,8 @@ def equations(p: Problems, state: State, rule: Rule) -> Equations:
     if soft is None or hard is None:
         rounded = Rounded(m.value, q.value, chi.value, q.value)
     else:
-        bend, (*each, usage) = soft.response_square, soft
-        soft = SoftRounding(*total(p.weight, each), _mixed(p.weight, usage))
+        bend, usage = soft.response_square, soft.usage
+        soft = SoftRounding._make([*total(p.weight, soft[:-1]), _mixed(p.weight, usage)])
         if p.scale is not None:
             soft = soft._replace(response_square=_mixed(seen * scale, bend))  # the only one its replicon asks for
         stein = p.mean * hard.mean.reshape(shape) + felt * gain * hard.response.reshape(shape)
