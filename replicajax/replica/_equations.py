@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -31,7 +32,6 @@ from replicajax.numerics import (
     Nodes,
     Slope,
     SoftRounding,
-    backend_of,
     default_nodes,
     gauss_legendre,
     hard_staircase_slopes,
@@ -311,14 +311,11 @@ def heard(task: Task, signal: Array, order: Order, beta: Array, slopes: bool = F
     """For one point, or for many of a task whose channel takes many; m, q, chi and beta in units of the signal."""
     m, q, chi = order
     c, count = task.channel(signal * m, signal * q, chi, beta / signal), 2 if task.matched else 3
-    xp = backend_of(c.L).xp
-    unit = xp.stack([0 * signal, -xp.log(signal), 0 * signal], -1)
-    found = Heard(c, (c.unknowns() + unit)[..., :count], None)
+    found = Heard(c, c.unknowns(signal)[..., :count], None)
     if not slopes:
         return found
     if c.slopes is not None:
-        units = xp.stack([signal, signal, 1 + 0 * signal], -1)[..., None, :]
-        return found._replace(slopes=(c.unknown_slopes() * units)[..., :count, :])
+        return found._replace(slopes=c.unknown_slopes(signal)[..., :count, :])
 
     def everything(order: Order) -> tuple[Array, tuple[Array, Array] | None]:
         said = heard(task, signal, order, beta)
@@ -329,7 +326,7 @@ def heard(task: Task, signal: Array, order: Order, beta: Array, slopes: bool = F
     if label is not None and c.label is not None:
         m_by, q_by = ((q / signal, chi) for _, q, chi in label)
         found = found._replace(channel=c._replace(label=c.label._replace(m_by=m_by, q_by=q_by)))
-    return found._replace(slopes=xp.stack(by_order, -1))
+    return found._replace(slopes=jnp.stack(by_order, -1))
 
 
 def _channel(p: Problems, state: State, m: Sloped, q: Sloped, chi: Sloped):
