@@ -36,8 +36,8 @@ class Backend(Protocol):
         """Sums of body(*row of each table), `count` arrays of the shape of x, over the first `rows` rows."""
         ...
 
-    def each_index(self, count: Any, body: Callable[[Any, Any], Any], carry: Any) -> Any:
-        """carry = body(i, carry) for i < count, or for many such i at once; sums go through `add` and `add_row`."""
+    def each_index(self, count: Any, body: Callable[..., Any], carry: Any, fields: tuple) -> Any:
+        """carry = body(i, carry, *fields) for i < count, whose sums go through `add` and `add_row`."""
         ...
 
     def each_node(self, unit: Any, weight: Any, count: Any, body: Callable[[Any, Any, Any], Any], carry: Any) -> Any:
@@ -45,11 +45,11 @@ class Backend(Protocol):
         ...
 
     def row(self, rows: Any, index: Any) -> Any:
-        """The row or, for indices from `each_index`, the rows."""
+        """With an index from `each_index`."""
         ...
 
     def add(self, sums: tuple, values: tuple, weight: Any = 1.0) -> tuple:
-        """sums + weight values, which are of one shape."""
+        """sums + weight values, all of one shape."""
         ...
 
     def total(self, weight: Any, tree: Any) -> Any:
@@ -66,9 +66,7 @@ class Backend(Protocol):
         """Rows to look at together."""
         ...
 
-    def rows(self, rows: Any, start: Any, size: int) -> Any:
-        """To go with whatever `each_index` looks at together."""
-        ...
+    def rows(self, rows: Any, start: Any, size: int) -> Any: ...
 
     def add_rows(self, rows: Any, start: Any, values: Any) -> Any: ...
 
@@ -80,7 +78,7 @@ class Backend(Protocol):
 
 
 class _NumPy:
-    """All nodes at once, as a leading axis, and before the fields an axis of indices; other loops in Python."""
+    """All nodes at once, as a leading axis, and fields once for each of many indices; other loops in Python."""
 
     xp: Any = np
 
@@ -101,22 +99,23 @@ class _NumPy:
         return None
 
     def over_rows(self, body, rows, tables, x, count):
-        each = body(*(t[:rows].reshape(rows, *(1,) * (x.ndim + 1 - t.ndim), *t.shape[1:]) for t in tables))
+        each = body(*(t[:rows].reshape(rows, *(1,) * (x.ndim - 1), t.shape[-1]) for t in tables))
         return tuple(np.array(each).sum(1))
 
-    def each_index(self, count, body, carry):
+    def each_index(self, count, body, carry, fields):
         for start in range(0, int(count), _TOGETHER):
-            carry = body(np.arange(start, min(start + _TOGETHER, int(count)))[:, None], carry)
+            i = np.arange(start, min(start + _TOGETHER, int(count)))
+            carry = body(np.repeat(i, fields[0].shape[-1]), carry, *(np.concatenate([x] * i.size, -1) for x in fields))
         return carry
 
     def each_node(self, unit, weight, count, body, carry):
-        return body(unit[: int(count), None, None], weight[: int(count), None, None], carry)
+        return body(unit[: int(count), None], weight[: int(count), None], carry)
 
     def row(self, rows, index):
-        return rows[index[..., 0]]
+        return rows[index, np.arange(index.shape[-1])]
 
     def add(self, sums, values, weight=1.0):
-        return tuple(map(np.add, sums, (weight * np.array(values)).sum(1)))
+        return tuple(map(np.add, sums, (weight * np.array(values)).reshape(len(sums), -1, sums[0].size).sum(1)))
 
     def total(self, weight, tree):
         leaves, structure = jax.tree.flatten(tree)
@@ -127,18 +126,18 @@ class _NumPy:
 
     def add_row(self, rows, index, value):
         rows = rows.copy()
-        np.add.at(rows, index[..., 0], value.sum(0) if value.ndim > 2 else value)
+        np.add.at(rows, (index, np.arange(index.size) % rows.shape[1]), value.sum(0) if value.ndim > 1 else value)
         return rows
 
     def chunk(self, size, whole):
         return min(_TOGETHER * size, whole)
 
     def rows(self, rows, start, size):
-        return rows[start : start + size, None]
+        return rows[start : start + size]
 
     def add_rows(self, rows, start, values):
         rows = rows.copy()
-        rows[start : start + len(values)] += values.sum(1)
+        rows[start : start + len(values)] += values.reshape(len(values), -1, rows.shape[1]).sum(1)
         return rows
 
     def erfc(self, x):
@@ -171,8 +170,8 @@ class _JAX:
 
         return jax.lax.fori_loop(0, rows, add, (jnp.zeros_like(x),) * count)
 
-    def each_index(self, count, body, carry):
-        return jax.lax.fori_loop(0, count, body, carry)
+    def each_index(self, count, body, carry, fields):
+        return jax.lax.fori_loop(0, count, lambda i, carry: body(i, carry, *fields), carry)
 
     def each_node(self, unit, weight, count, body, carry):
         return jax.lax.fori_loop(0, count, lambda i, carry: body(unit[i], weight[i], carry), carry)

@@ -206,7 +206,7 @@ def _integral(on: Backend, side: _Side, curvature: Fields, beta: Fields, mean: F
 
     index = side.others()
     number = xp.arange(index.shape[0])
-    there = (number < side.book.count - 1).reshape(-1, *(1,) * side.winner.ndim)
+    there = (number < side.book.count - 1)[:, None]
     other = side.step * side.row(index)
     rise = xp.where(there, other - side.winner, 0.0)
     # From where it meets the winner to the threshold; of the loser 0 exactly, which large beta asks for.
@@ -216,7 +216,7 @@ def _integral(on: Backend, side: _Side, curvature: Fields, beta: Fields, mean: F
     matters = (fixed + slope * xp.where(rise < 0, low, high) > -_NEGLIGIBLE) & (rise != 0)
     # Nothing at all, so that a field's averages do not depend on the others'.
     fixed, slope = xp.where(matters, fixed, _NOTHING), xp.where(matters, slope, 0.0)
-    rows = (matters.reshape(number.size, -1).any(1) * (number + 1)).max()
+    rows = (matters.any(1) * (number + 1)).max()
     # Beyond the window's size a larger scale changes nothing, but costs digits of the window.
     scale = on.constant(xp.minimum(xp.sqrt(zeros.min(0)), LARGE * high))
     start, stop = (xp.log(x + xp.sqrt(1 + x**2)) for x in (low / scale, high / scale))  # arcsinh, for x >= 0
@@ -261,9 +261,9 @@ def staircase_averages(
 
     xp = on.xp
 
-    def of_side(k, total):
+    def of_side(k, total, levels, curvature, beta, mean, deviation):
         values, usage = total
-        side = _Side(on, book, k)
+        side = _Side(on, book._replace(levels=levels), k)
         integral = _integral(on, side, curvature, beta, mean, deviation)
 
         def integrands(sums, x, z, measure):
@@ -318,7 +318,7 @@ def staircase_averages(
         (xp.zeros_like(x),) * ((12 if centred else 17) + crossed),
         xp.zeros_like(book.levels) + (xp.arange(book.levels.shape[0]) == 0)[:, None],
     )
-    values, usage = on.each_index(book.sides, of_side, zeros)
+    values, usage = on.each_index(book.sides, of_side, zeros, (book.levels, curvature, beta, mean, deviation))
     q, q_z, q_c, v, v_z, v_c, potential, v_square, entropy, first, second, jump, *rest = values
     product = rest.pop() if crossed else None
     q_h, v_h, m, m_z, m_c = rest or (xp.zeros_like(x),) * 5
@@ -357,8 +357,8 @@ def hard_staircase_slopes(
     del beta
     xp = on.xp
 
-    def of_threshold(k, sums):
-        low, high = on.row(book.levels, k), on.row(book.levels, k + 1)
+    def of_threshold(k, sums, levels, curvature, mean, deviation):
+        low, high = on.row(levels, k), on.row(levels, k + 1)
         gap, middle = high - low, (high + low) / 2
         z = (curvature * middle - mean) / deviation
         density, tail = _density(xp, z), _tail(on, z)
@@ -375,7 +375,8 @@ def hard_staircase_slopes(
         return on.add(sums, (*square, *bell, *first))
 
     x = book.levels[0]
-    sums = on.each_index(book.count - 1, of_threshold, (xp.zeros_like(x),) * (8 if centred else 12))
+    fields = book.levels, curvature, mean, deviation
+    sums = on.each_index(book.count - 1, of_threshold, (xp.zeros_like(x),) * (8 if centred else 12), fields)
     square, bell, first = Slope(*sums[:4]), Slope(*(s / deviation for s in sums[4:8])), sums[8:]
     return RoundingSlopes(
         Slope(unless_symmetric(xp, book, x + first[0]), *first[1:]) if first else None,
