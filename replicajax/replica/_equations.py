@@ -310,7 +310,9 @@ Order = tuple[Array, Array, Array]
 def heard(task: Task, signal: Array, order: Order, beta: Array, slopes: bool = False) -> Heard:
     """For one point, or for many of a task whose channel takes many; m, q, chi and beta in units of the signal."""
     m, q, chi = order
-    c, count = task.channel(signal * m, signal * q, chi, beta / signal), 2 if task.matched else 3
+    # Not bound to the task, which would make a module each time.
+    c = type(task).channel(task, signal * m, signal * q, chi, beta / signal)
+    count = 2 if task.matched else 3
     found = Heard(c, c.unknowns(signal)[..., :count], None)
     if not slopes:
         return found
