@@ -34,7 +34,7 @@ def real(name: str, value: Any) -> Array:
         raise ValueError(f"{name} must not be NaN, got {brief(array)}")
     dtype = jnp.result_type(array, float)
     with np.errstate(over="ignore"):
-        return jnp.asarray(array.astype(dtype), dtype)
+        return jnp.asarray(array.astype(dtype))
 
 
 def positive(name: str, value: Any, *, infinite: bool = False) -> Array:

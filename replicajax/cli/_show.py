@@ -236,7 +236,7 @@ def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheape
             continue
         phase = "stable" if s.stable else "unstable"
         phase += ", limit" if b.at_stability_limit else ", at range end" if b.at_edge else ""
-        row = [str(bits), f"{b.width:.4f}", f"{b.width / unit:.2f}", f"{s.test_error:.4f}"]
+        row = [str(bits), f"{b.width:.4f}", f"{float(b.width) / unit:.2f}", f"{s.test_error:.4f}"]
         if baseline is not None:
             row.append(f"{100 * (float(s.test_error) / float(baseline.test_error) - 1):+.1f} %")
             row.append(f"{float(b.generalization_error) / float(baseline.generalization_error):.3f}")

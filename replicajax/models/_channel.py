@@ -86,20 +86,21 @@ class Channel(NamedTuple):
     label: "Label | None" = None
     """Of correlated features in turned axes."""
 
-    def unknowns(self) -> Array:
-        """log L, log t and gain of what a weight feels, h = L (gain w0 + sqrt(t) z); last."""
+    def unknowns(self, signal: Array | float = 1.0) -> Array:
+        """log L, log t and gain of what a weight feels, h = L (gain w0 + sqrt(t) z); last.  In units of the signal."""
         xp = backend_of(self.L).xp
-        return xp.stack([xp.log(self.L), xp.log(self.chi_hat / self.L**2), self.m_hat / self.L], -1)
+        return xp.stack([xp.log(self.L), xp.log(self.chi_hat / (signal * self.L**2)), self.m_hat / self.L], -1)
 
-    def unknown_slopes(self) -> Array:
+    def unknown_slopes(self, signal: Array | float = 1.0) -> Array:
         """Of these, by row, in m, q and chi."""
         assert self.slopes is not None
-        xp, columns = backend_of(self.L).xp, []
-        for by in self.slopes:
+        xp, rows = backend_of(self.L).xp, ([], [], [])
+        for by, unit in zip(self.slopes, (signal, signal, 1.0), strict=True):
             of_L = by.L / self.L
             change = of_L, by.chi_hat / self.chi_hat - 2 * of_L, (by.m_hat - self.m_hat * of_L) / self.L
-            columns.append(xp.stack(change, -1))
-        return xp.stack(columns, -1)
+            for row, x in zip(rows, change, strict=True):
+                row.append(unit * x)
+        return xp.stack(sum(rows, []), -1).reshape(*self.L.shape, 3, 3)
 
 
 def _average(

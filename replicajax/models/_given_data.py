@@ -13,6 +13,7 @@ which with |y|² = |y − U Uᵀy|² + sum b²/lambda, U the directions of the r
 <w> = V b/D + V N(0, kappa)/D, from which the error on any rows follows, and that of a row left out from its leverage.
 """
 
+from copy import copy
 from typing import Any
 
 import equinox as eqx
@@ -125,24 +126,20 @@ class GivenData(Task):
     def loss(self) -> Loss:
         return Square()
 
-    def _same(self, number: float) -> Any:
-        on = backend_of(self.ridge)
-        return on.xp.full(np.shape(self.ridge), number, self.ridge.dtype)
-
     @property
     def alpha(self):
         """Rows per column."""
-        return self._same(1.0 if self.rows is None else self.rows.alpha)
+        return _like(self.ridge, 1.0 if self.rows is None else self.rows.alpha)
 
     @property
     def signal(self):
         """Mean square of a weight, by what cross-validated ridge regression explains; a unit, no part of the theory."""
-        return self._same(1.0 if self.rows is None else self.rows.signal)
+        return _like(self.ridge, 1.0 if self.rows is None else self.rows.signal)
 
     @property
     def noise(self):
         """Variance of what it does not explain; likewise."""
-        return self._same(0.0 if self.rows is None else self.rows.noise)
+        return _like(self.ridge, 0.0 if self.rows is None else self.rows.noise)
 
     @property
     def held_out(self) -> bool:
@@ -161,34 +158,34 @@ class GivenData(Task):
         """Without rows, padded to one of few sizes: one program for many tables."""
         size = self.eigenvalues.shape[-1]
         extra = [(0, 0)] * (self.eigenvalues.ndim - 1) + [(0, -size % 64)]
-        padded = (
-            np.pad(self.eigenvalues, extra, mode="edge"),
-            np.pad(self.projections, extra),
-            np.pad(self.share, extra),
-        )
-        bare = eqx.tree_at(lambda t: (t.eigenvalues, t.projections, t.share), self, padded)
-        object.__setattr__(bare, "rows", None)
+        bare = copy(self)
+        padded = {
+            "eigenvalues": np.pad(self.eigenvalues, extra, mode="edge"),
+            "projections": np.pad(self.projections, extra),
+            "share": np.pad(self.share, extra),
+        }
+        for name, value in {**padded, "rows": None}.items():
+            object.__setattr__(bare, name, value)
         return bare
 
     def start(self, precision):
         """z is that precision."""
-        z = backend_of(precision).xp.maximum(precision, 1e-6 * self._mean(self.eigenvalues))
+        mean = _mean_over(self.share)
+        z = backend_of(precision).xp.maximum(precision, 1e-6 * mean(self.eigenvalues))
         D = self.eigenvalues + z[..., None]
-        chi, q = self._mean(1 / D), self._mean((self.projections / D) ** 2)
+        chi, q = mean(1 / D), mean((self.projections / D) ** 2)
         return 1 / chi - z, q / (1 - z * chi) ** 2
-
-    def _mean(self, x):
-        return (self.share * x).sum(-1)
 
     def channel(self, m, q, chi, beta) -> Channel:
         """(1); of points in NumPy or JAX, eigenvalues last."""
         on = backend_of(q, chi)
-        xp, mean, b2 = on.xp, self._mean, self.projections**2
+        xp, mean, b2 = on.xp, _mean_over(self.share), self.projections**2
         z = harmonic_root(on, self.share, self.eigenvalues, chi)
         D = self.eigenvalues + z[..., None]
-        S2, S3 = mean(D**-2), mean(D**-3)
-        kappa = (q - mean(b2 / D**2)) / S2
-        by_z = 2 * (mean(b2 / D**3) + kappa * S3) / S2
+        square, cube = D**-2, D**-3
+        S2, S3 = mean(square), mean(cube)
+        kappa = (q - mean(b2 * square)) / S2
+        by_z = 2 * (mean(b2 * cube) + kappa * S3) / S2
         z_chi, kappa_q = -1 / S2, 1 / S2
         kappa_chi = by_z * z_chi
         L, chi_hat = 1 / chi - z, q / chi**2 - kappa
@@ -197,7 +194,7 @@ class GivenData(Task):
         some = self.eigenvalues > 0
         missed = xp.where(some, b2 / xp.where(some, self.eigenvalues, 1.0), 0.0) * z[..., None] / D
         potential = (log_D + xp.log(chi) + 1 - z * chi) / (2 * beta) + (self.residual + mean(missed) + L * q) / 2
-        noise = kappa * mean(self.eigenvalues / D**2)
+        noise = kappa * mean(self.eigenvalues * square)
         energy = (self.residual + mean(missed * z[..., None] / D) + noise) / 2 + thermal
         return Channel(
             potential=potential,
@@ -250,8 +247,17 @@ class GivenData(Task):
 
     def weights(self) -> Weights:
         """Nobody knows a teacher."""
-        return Weights(*(self._same(x)[None] for x in (1.0, 0.0, 0.0)))
+        return Weights(*(_like(self.ridge, x)[None] for x in (1.0, 0.0, 0.0)))
 
     def __str__(self) -> str:
         rows = "bare" if self.rows is None else str(self.rows)
         return f"given data, {rows}, ridge {float(np.max(self.ridge)):.6g}"
+
+
+def _mean_over(share):
+    """Means over eigenvalues."""
+    return lambda x: (share * x).sum(-1)
+
+
+def _like(x, number: float) -> Any:
+    return backend_of(x).xp.full(np.shape(x), number, x.dtype)

@@ -60,9 +60,11 @@ class _LeftOut(NamedTuple):
     """Of the rows trained on, in ridge regression with the effective ridge."""
 
     residual: Any
+    residual_by_ridge: Any
     leverage: Any
     spread: Any
     """A²/D², which the noise makes a variance."""
+    spread_by_ridge: Any
     kept: Any
     """1 − h."""
 
@@ -130,17 +132,17 @@ class Rows:
         A, squares, y = (xp.asarray(x) for x in (self.projected, self.squares, self.y))
         inverse = 1 / (spectrum.eigenvalues + z[..., None])
         u = spectrum.projections * inverse
-        r_z = (u * inverse) @ A.T
         gain, share, noise = (x[..., None] for x in deployed)
         if self.held_out:
-            r, d = y - u @ A.T, squares.mean(0)
+            told, r_z = xp.stack([u, u * inverse]) @ A.T
+            r, d = y - told, squares.mean(0)
             rounded = ((y - gain * (y - r)) ** 2).mean(-1)
             rounded += (kappa[..., None] * (gain * inverse + share) ** 2 + noise) @ d
             spread, spread_z = (inverse**2) @ d, -2 * (inverse**3) @ d
             by_ridge = 2 * (r * r_z).mean(-1) + kappa * spread_z
             return RowError((r**2).mean(-1) + kappa * spread, by_ridge, spread, inverse @ d, rounded)
-        r, h, s, kept = self._left_out(xp, spectrum, z, inverse)
-        s_z, far = -2 * inverse**3 @ squares.T, self._far
+        r, r_z, h, s, s_z, kept = self._left_out(xp, spectrum, z)
+        far = self._far
         missed = r**2 + kappa[..., None] * s
         by_ridge = ((2 * r * r_z + kappa[..., None] * s_z) / kept**2 - 2 * missed * s / kept**3).mean(-1)
         length, share = squares.sum(1), far * share
@@ -150,15 +152,17 @@ class Rows:
             (missed / kept**2).mean(-1), by_ridge, (s / kept**2).mean(-1), far * (h / kept).mean(-1), left.mean(-1)
         )
 
-    def _left_out(self, xp: Any, spectrum: Spectrum, z, inverse) -> _LeftOut:
+    def _left_out(self, xp: Any, spectrum: Spectrum, z) -> _LeftOut:
         A, squares = xp.asarray(self.projected), xp.asarray(self.squares)
+        inverse = 1 / (spectrum.eigenvalues + z[..., None])
         # 1/lambda − 1/D and b/lambda − b/D; the differences from what belongs to the rows are 0, but have derivatives.
         own, b, some = xp.asarray(self.eigenvalues), xp.asarray(self.projections), self.eigenvalues > 0
         added = spectrum.eigenvalues - own + z[..., None]
         per_own = inverse / xp.where(some, own, 1.0) * some
-        r = xp.asarray(self.unexplained) + (per_own * (b * added + own * (b - spectrum.projections))) @ A.T
-        kept = xp.asarray(self.free) + (per_own * added) @ squares.T
-        return _LeftOut(r, inverse @ squares.T, inverse**2 @ squares.T, kept)
+        missing = per_own * (b * added + own * (b - spectrum.projections))
+        r, r_z = xp.stack([missing, spectrum.projections * inverse**2]) @ A.T
+        h, s, s_z, kept = xp.stack([inverse, inverse**2, -2 * inverse**3, per_own * added]) @ squares.T
+        return _LeftOut(xp.asarray(self.unexplained) + r, r_z, h, s, s_z, xp.asarray(self.free) + kept)
 
     def law(self, spectrum: Spectrum, z: float, kappa: float, deployed: Deployed) -> RowLaw:
         """Whose mean squares about the labels are those of `error`; of one point, in NumPy.
@@ -171,7 +175,7 @@ class Rows:
             mean = self.projected @ (spectrum.projections * inverse)
             of_noise = squares @ inverse**2, squares @ (gain * inverse + share) ** 2
             return RowLaw(mean, kappa * of_noise[0], gain * mean, kappa * of_noise[1] + noise * squares.sum(1))
-        r, h, s, kept = self._left_out(np, spectrum, np.asarray(z), inverse)
+        r, _, h, s, _, kept = self._left_out(np, spectrum, np.asarray(z))
         far, length, missed = self._far, squares.sum(1), r / kept
         share = far * share
         of_noise = (gain / kept) ** 2 * s + 2 * gain / kept * share * h + share**2 * length

@@ -4,7 +4,7 @@ A kernel written for a `Backend` uses its array functions `xp` and its loops, an
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -32,15 +32,33 @@ class Backend(Protocol):
         """What function(*arguments) will be replaced by before anybody looks at it."""
         ...
 
-    def over_rows(self, body: Callable[..., tuple], rows: Any, tables: tuple, x: Any, sums: tuple) -> tuple:
-        """sums + body(*row of each table), which is of the shape of x, over the first `rows` rows."""
+    def over_rows(self, body: Callable[..., tuple], rows: Any, tables: tuple, x: Any, count: int) -> tuple:
+        """Sums of body(*row of each table), `count` arrays of the shape of x, over the first `rows` rows."""
+        ...
+
+    def each_index(self, count: Any, body: Callable[..., Any], carry: Any, fields: tuple) -> Any:
+        """carry = body(i, carry, *fields) for i < count, whose sums go through `add` and `add_row`."""
         ...
 
     def each_node(self, unit: Any, weight: Any, count: Any, body: Callable[[Any, Any, Any], Any], carry: Any) -> Any:
-        """carry = body(unit_i, weight_i, carry) for the first `count` nodes, whose sums go through `add` and `add_row`."""
+        """carry = body(unit_i, weight_i, carry) for the first `count` nodes; likewise."""
         ...
 
-    def add(self, total: Any, value: Any) -> Any: ...
+    def row(self, rows: Any, index: Any) -> Any:
+        """With an index from `each_index`."""
+        ...
+
+    def add(self, sums: tuple, values: tuple, weight: Any = 1.0) -> tuple:
+        """sums + weight values, all of one shape."""
+        ...
+
+    def total(self, weight: Any, tree: Any) -> Any:
+        """Sums of weight x over the first axis, for all leaves x of a tree, in the shape of the weight."""
+        ...
+
+    def pick(self, options: Sequence, index: Any) -> Any:
+        """options[index], where the leaves of one are like those of another."""
+        ...
 
     def add_row(self, rows: Any, index: Any, value: Any) -> Any: ...
 
@@ -62,7 +80,7 @@ class Backend(Protocol):
 
 
 class _NumPy:
-    """All nodes at once, as a leading axis; loops in Python."""
+    """All nodes at once, as a leading axis, and fields once for each of many indices; other loops in Python."""
 
     xp: Any = np
 
@@ -82,30 +100,46 @@ class _NumPy:
     def blank(self, function, *arguments):
         return None
 
-    def over_rows(self, body, rows, tables, x, sums):
+    def over_rows(self, body, rows, tables, x, count):
         each = body(*(t[:rows].reshape(rows, *(1,) * (x.ndim - 1), t.shape[-1]) for t in tables))
-        return tuple(total + value.sum(0) for total, value in zip(sums, each, strict=True))
+        return tuple(np.array(each).sum(1))
+
+    def each_index(self, count, body, carry, fields):
+        for start in range(0, int(count), _TOGETHER):
+            i = np.arange(start, min(start + _TOGETHER, int(count)))
+            carry = body(np.repeat(i, fields[0].shape[-1]), carry, *(np.concatenate([x] * i.size, -1) for x in fields))
+        return carry
 
     def each_node(self, unit, weight, count, body, carry):
         return body(unit[: int(count), None], weight[: int(count), None], carry)
 
-    def add(self, total, value):
-        return total + value.sum(0)
+    def row(self, rows, index):
+        return rows[index, np.arange(index.shape[-1])]
+
+    def add(self, sums, values, weight=1.0):
+        return tuple(map(np.add, sums, (weight * np.array(values)).reshape(len(sums), -1, sums[0].size).sum(1)))
+
+    def total(self, weight, tree):
+        leaves, structure = jax.tree.flatten(tree)
+        return jax.tree.unflatten(structure, (weight * np.array([x.reshape(weight.shape) for x in leaves])).sum(1))
+
+    def pick(self, options, index):
+        return options[index]
 
     def add_row(self, rows, index, value):
         rows = rows.copy()
-        rows[index] += value.sum(0) if value.ndim > 1 else value
+        np.add.at(rows, (index, np.arange(index.size) % rows.shape[1]), value.sum(0) if value.ndim > 1 else value)
         return rows
 
     def chunk(self, size, whole):
-        return whole
+        return min(_TOGETHER * size, whole)
 
     def rows(self, rows, start, size):
         return rows[start : start + size]
 
     def add_rows(self, rows, start, values):
         rows = rows.copy()
-        rows[start : start + len(values)] += values
+        rows[start : start + len(values)] += values.reshape(len(values), -1, rows.shape[1]).sum(1)
         return rows
 
     def erfc(self, x):
@@ -137,17 +171,29 @@ class _JAX:
     def blank(self, function, *arguments):
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *arguments))
 
-    def over_rows(self, body, rows, tables, x, sums):
+    def over_rows(self, body, rows, tables, x, count):
         def add(i, sums):
             return tuple(map(jnp.add, sums, body(*(t[i] for t in tables))))
 
-        return jax.lax.fori_loop(0, rows, add, sums)
+        return jax.lax.fori_loop(0, rows, add, (jnp.zeros_like(x),) * count)
+
+    def each_index(self, count, body, carry, fields):
+        return jax.lax.fori_loop(0, count, lambda i, carry: body(i, carry, *fields), carry)
 
     def each_node(self, unit, weight, count, body, carry):
         return jax.lax.fori_loop(0, count, lambda i, carry: body(unit[i], weight[i], carry), carry)
 
-    def add(self, total, value):
-        return total + value
+    def row(self, rows, index):
+        return rows[index]
+
+    def add(self, sums, values, weight=1.0):
+        return tuple(total + weight * value for total, value in zip(sums, values, strict=True))
+
+    def total(self, weight, tree):
+        return jax.tree.map(lambda x: (weight * x.reshape(weight.shape)).sum(0), tree)
+
+    def pick(self, options, index):
+        return jax.tree.map(lambda *each: jnp.stack([jnp.asarray(x) for x in each])[index], *options)
 
     def add_row(self, rows, index, value):
         return rows.at[index].add(value, mode="promise_in_bounds")
@@ -176,6 +222,8 @@ def backend_of(*arrays: Any) -> Backend:
     return JAX if any(isinstance(x, jax.Array) for x in arrays) else NUMPY
 
 
+_TOGETHER = 16
+"""Indices at once: as many as keep arrays of nodes, indices and a few fields in cache."""
 _ERFC = np.frompyfunc(math.erfc, 1, 1)
 NUMPY: Backend = _NumPy()
 JAX: Backend = _JAX()

@@ -64,7 +64,8 @@ def harmonic_root(
 
     def step(share, poles, target, u):
         inverse = 1 / (poles + u[..., None])
-        first, second = (share * inverse).sum(-1), (share * inverse**2).sum(-1)
+        each = share * inverse
+        first, second = each.sum(-1), (each * inverse).sum(-1)
         return u + first * (first / target - 1) / second
 
     held, at, sought = (constant(x) for x in (share, poles, target))

@@ -99,11 +99,11 @@ def grid_averages(
     size = on.chunk(_SLICE, book.levels.shape[0])
     slices = -(-xp.asarray(book.count) // size)
 
-    def sliced(k):
-        """Levels, and whether they are levels at all."""
-        return on.rows(book.levels, k * size, size), (k * size + xp.arange(size) < book.count)[:, None]
+    def at(z, usage, measure, every, curvature, beta, mean, deviation):
+        def sliced(k):
+            """Levels, and whether they are levels at all."""
+            return on.rows(every, k * size, size), (k * size + xp.arange(size) < book.count)[:, None]
 
-    def at(z, usage, measure):
         best = mean / curvature + deviation / curvature * z  # with h = curvature best, −½ curvature (a − best)² decides
 
         def closer(k, nearest):
@@ -112,7 +112,7 @@ def grid_averages(
             chosen = xp.where(distance == distance.min(0), levels, -xp.inf).max(0)
             return xp.where(distance.min(0) < xp.abs(nearest - best), chosen, nearest)
 
-        nearest = on.loop(slices, closer, book.levels[0])
+        nearest = on.loop(slices, closer, every[0])
 
         def weights(k):
             levels, there = sliced(k)
@@ -148,16 +148,16 @@ def grid_averages(
 
     first = xp.where(single, 0, count)  # nodes left of the mean
 
-    def add(i, sums):
+    def add(i, sums, *fields):
         values, usage = sums
         z = ((i - first) * step).astype(mean.dtype)
         weight = step * xp.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * xp.where(single & (i > 0), 2.0, 1.0)
         measure = weight.astype(mean.dtype)
-        new, usage = at(z, usage, measure)
-        return tuple(total + measure * value for total, value in zip(values, new, strict=True)), usage
+        new, usage = at(z, usage, measure, *fields)
+        return on.add(values, new, measure), usage
 
     zeros = (xp.zeros_like(mean),) * (9 if centred else 14), xp.zeros_like(book.levels)
-    values, usage = on.loop(count + 1 + first, add, zeros)
+    values, usage = on.each_index(count + 1 + first, add, zeros, (book.levels, curvature, beta, mean, deviation))
     q, q_z, q_c, v, v_z, v_c, potential, v_square, entropy, *rest = (known * x for x in values)
     q_h, v_h, m, m_z, m_c = (unless_symmetric(xp, book, x) for x in rest or (xp.zeros_like(mean),) * 5)
     response, zero = beta * v, xp.zeros_like(mean)

@@ -98,10 +98,11 @@ class RoundingSlopes(NamedTuple):
 class _Side:
     """One side of a threshold: the way from the loser to the winner, and from there to the middle of the next gap."""
 
-    def __init__(self, xp: Any, book: Levels, number: Count):
+    def __init__(self, on: Backend, book: Levels, number: Count):
+        xp = on.xp
         single = xp.asarray(book.symmetric, bool)
         threshold, right = xp.where(single, number, number // 2), single | (number % 2 == 0)
-        self.xp, self.book = xp, book
+        self.on, self.book = on, book
         self.right = right
         self.winner_index, self.loser_index = threshold + right, threshold + 1 - right
         self.step = xp.where(right, 1, -1)
@@ -111,21 +112,22 @@ class _Side:
         self.share = xp.where(single, 2.0, 1.0).astype(dtype)
         self.odd = xp.where(single, 0.0, self.step).astype(dtype)
         """What an average that changes sign in the mirror counts for."""
-        won, lost = self._row(self.winner_index), self._row(self.loser_index)
-        after = self.step * (self._row(self.winner_index + self.step) - won)
+        won, lost = self.row(self.winner_index), self.row(self.loser_index)
+        after = self.step * (self.row(self.winner_index + self.step) - won)
         self.winner, self.loser = self.step * won, self.step * lost
         self.middle, self.gap = (self.winner + self.loser) / 2, self.winner - self.loser
         self.last = self.behind >= book.count - 1
         """Nothing comes after the winner."""
         self.next_gap = after
 
-    def _row(self, index) -> Fields:
-        return self.book.levels[self.xp.clip(index, 0, self.book.levels.shape[0] - 1)]
+    def row(self, index) -> Fields:
+        xp, levels = self.on.xp, self.book.levels
+        return self.on.row(levels, xp.minimum(xp.maximum(index, 0), levels.shape[0] - 1))
 
     def others(self) -> Int[Any, " others"]:
         """Indices of the other levels in order of distance from the winner, the loser first."""
-        xp = self.xp
-        i = xp.arange(min(self.book.levels.shape[0] - 1, _MOST_LEVELS))
+        xp = self.on.xp
+        i = xp.arange(min(self.book.levels.shape[0] - 1, _MOST_LEVELS)).reshape(-1, *(1,) * np.ndim(self.winner_index))
         pairs = xp.minimum(self.behind, self.book.count - 1 - self.behind)
         paired = i < 2 * pairs
         distance = xp.where(paired, i // 2 + 1, i - pairs + 1)
@@ -172,8 +174,7 @@ class _Integral(NamedTuple):
             beyond = (rise + self.gap) * first
             return term, first, beyond, rise * beyond, rise * (rise * beyond)
 
-        tables, zeros = (self.rise, self.fixed, self.slope), (self.on.xp.zeros_like(x),) * 5
-        others, *M = self.on.over_rows(of_level, self.rows, tables, x, zeros)
+        others, *M = self.on.over_rows(of_level, self.rows, (self.rise, self.fixed, self.slope), x, 5)
         per_sum = 1 / (1 + others)
         shift, beyond, first, square = (m * per_sum for m in M)
         log, first, square = (-self.stiffness * m for m in (beyond, first, square))
@@ -204,8 +205,9 @@ def _integral(on: Backend, side: _Side, curvature: Fields, beta: Fields, mean: F
     low, high = window(xp, -distance, beta * narrow, end, deviation)
 
     index = side.others()
-    there = (xp.arange(index.size) < side.book.count - 1)[:, None]
-    other = side.step * side.book.levels[xp.clip(index, 0, side.book.levels.shape[0] - 1)]
+    number = xp.arange(index.shape[0])
+    there = (number < side.book.count - 1)[:, None]
+    other = side.step * side.row(index)
     rise = xp.where(there, other - side.winner, 0.0)
     # From where it meets the winner to the threshold; of the loser 0 exactly, which large beta asks for.
     offset = curvature * (side.loser - other) / 2
@@ -214,7 +216,7 @@ def _integral(on: Backend, side: _Side, curvature: Fields, beta: Fields, mean: F
     matters = (fixed + slope * xp.where(rise < 0, low, high) > -_NEGLIGIBLE) & (rise != 0)
     # Nothing at all, so that a field's averages do not depend on the others'.
     fixed, slope = xp.where(matters, fixed, _NOTHING), xp.where(matters, slope, 0.0)
-    rows = (matters.any(1) * xp.arange(1, index.size + 1)).max()
+    rows = (matters.any(1) * (number + 1)).max()
     # Beyond the window's size a larger scale changes nothing, but costs digits of the window.
     scale = on.constant(xp.minimum(xp.sqrt(zeros.min(0)), LARGE * high))
     start, stop = (xp.log(x + xp.sqrt(1 + x**2)) for x in (low / scale, high / scale))  # arcsinh, for x >= 0
@@ -259,9 +261,9 @@ def staircase_averages(
 
     xp = on.xp
 
-    def of_side(k, total):
+    def of_side(k, total, levels, curvature, beta, mean, deviation):
         values, usage = total
-        side = _Side(xp, book, k)
+        side = _Side(on, book._replace(levels=levels), k)
         integral = _integral(on, side, curvature, beta, mean, deviation)
 
         def integrands(sums, x, z, measure):
@@ -287,7 +289,7 @@ def staircase_averages(
                 return on.add_row(usage, integral.index[i], scale * integral.weight(i, x))
 
             usage = on.loop(xp.where(everything, integral.rows, 0), use, usage)
-            return tuple(on.add(s, measure * value) for s, value in zip(values, new, strict=True)), usage
+            return on.add(values, new, measure), usage
 
         zeros = (xp.zeros_like(deviation),) * ((12 if centred else 14) + crossed), usage
         (q, q_h, q_z, q_c, v, v_h, v_z, v_c, *rest), usage = integral.over_nodes(deviation, nodes, integrands, zeros)
@@ -309,14 +311,14 @@ def staircase_averages(
             odd = 2 * beta * q_h, by_mean, m, beta * v_h, m_c / curvature - beta * side.middle * v
             of_side += tuple(side.odd * x for x in odd)
         of_side += (rest[4],) if crossed else ()
-        return tuple(map(xp.add, values, of_side)), usage
+        return on.add(values, of_side), usage
 
     x = book.levels[0]
     zeros = (
         (xp.zeros_like(x),) * ((12 if centred else 17) + crossed),
-        on.add_row(xp.zeros_like(book.levels), 0, xp.ones_like(x)),
+        xp.zeros_like(book.levels) + (xp.arange(book.levels.shape[0]) == 0)[:, None],
     )
-    values, usage = on.loop(book.sides, of_side, zeros)
+    values, usage = on.each_index(book.sides, of_side, zeros, (book.levels, curvature, beta, mean, deviation))
     q, q_z, q_c, v, v_z, v_c, potential, v_square, entropy, first, second, jump, *rest = values
     product = rest.pop() if crossed else None
     q_h, v_h, m, m_z, m_c = rest or (xp.zeros_like(x),) * 5
@@ -355,8 +357,8 @@ def hard_staircase_slopes(
     del beta
     xp = on.xp
 
-    def of_threshold(k, sums):
-        low, high = book.levels[k], book.levels[k + 1]
+    def of_threshold(k, sums, levels, curvature, mean, deviation):
+        low, high = on.row(levels, k), on.row(levels, k + 1)
         gap, middle = high - low, (high + low) / 2
         z = (curvature * middle - mean) / deviation
         density, tail = _density(xp, z), _tail(on, z)
@@ -370,10 +372,11 @@ def hard_staircase_slopes(
         bell = slope(jump, -z * jump)
         square = slope(2 * middle * gap * tail, -2 * middle * jump)
         first = () if centred else slope(gap * tail, -jump)
-        return tuple(map(xp.add, sums, (*square, *bell, *first)))
+        return on.add(sums, (*square, *bell, *first))
 
     x = book.levels[0]
-    sums = on.loop(book.count - 1, of_threshold, (xp.zeros_like(x),) * (8 if centred else 12))
+    fields = book.levels, curvature, mean, deviation
+    sums = on.each_index(book.count - 1, of_threshold, (xp.zeros_like(x),) * (8 if centred else 12), fields)
     square, bell, first = Slope(*sums[:4]), Slope(*(s / deviation for s in sums[4:8])), sums[8:]
     return RoundingSlopes(
         Slope(unless_symmetric(xp, book, x + first[0]), *first[1:]) if first else None,

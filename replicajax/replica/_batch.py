@@ -83,7 +83,7 @@ def outcomes(
     compiled = compiled or not (tasks.closed or tasks.elementwise)
     work = law.components
     if channels is not None:
-        channels = channels.bare()
+        channels = channels.bare() if compiled else channels
         numbers_each = sum(x.size for x in jax.tree.leaves(channels)) // betas.size
         work = max(work, numbers_each // CHANNEL if channels.elementwise else CHANNEL)
     on, pool = (JAX, Pool(work, devices)) if compiled else (NUMPY, Here(work))
@@ -92,6 +92,8 @@ def outcomes(
     found: Any = None
 
     def run(which: np.ndarray, patience: Patience, frozen: bool = False) -> Any:
+        if not which.any():
+            return found
         kernel = eqx.Partial(_block, on, law.centred, frozen, shared, jax.tree.map(np.asarray, patience))
         return pool.run(kernel, inputs, which, into=found)
 

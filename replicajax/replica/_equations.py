@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -31,7 +32,6 @@ from replicajax.numerics import (
     Nodes,
     Slope,
     SoftRounding,
-    backend_of,
     default_nodes,
     gauss_legendre,
     hard_staircase_slopes,
@@ -182,14 +182,9 @@ class Rule(NamedTuple):
             return Averages(hard_staircase_slopes(*arguments, **flags), None, None)
         if self.at_once:
             return soft_averages(*arguments)
-        xp, rules = self.on.xp, (*(gauss_legendre(n, _MOST) for n, _ in _COARSE), self.shared.nodes)
-        nodes = jax.tree.map(lambda *each: xp.stack([xp.asarray(x) for x in each])[self.fineness], *rules)
-        flags |= {
-            "everything": self.everything,
-            "crossed": self.crossed,
-            "nodes": nodes,
-            "error": xp.asarray([*(error for _, error in _COARSE), 1e-16])[self.fineness],
-        }
+        rules = *((gauss_legendre(n, _MOST), error) for n, error in _COARSE), (self.shared.nodes, 1e-16)
+        nodes, error = self.on.pick(rules, self.fineness)
+        flags |= {"everything": self.everything, "crossed": self.crossed, "nodes": nodes, "error": error}
         return rounding_averages(*arguments, **flags)
 
 
@@ -249,7 +244,7 @@ def fields_of(xp: Any, p: Problems, state: State) -> Felt:
 
 def equations(p: Problems, state: State, rule: Rule) -> Equations:
     """Residual of (1), its Jacobian, and the averages it is made of."""
-    xp = rule.on.xp
+    xp, total = rule.on.xp, rule.on.total
     L, gain, scale, power, noise, root, curvature, mean, deviation = fields_of(xp, p, state)
     shape, levels = p.mean.shape, p.levels.shape[0]
     arguments = [xp.broadcast_to(x, shape).reshape(-1) for x in (curvature, p.beta, mean, deviation)]
@@ -281,21 +276,21 @@ def equations(p: Problems, state: State, rule: Rule) -> Equations:
         overlap = jax.tree.map(lambda o, x: o + p.mean * x, overlap, along(slopes.mean, degree=1))
     each = overlap, along(slopes.square, degree=2), response
     seen = p.weight * scale
-    m, q, chi = jax.tree.map(lambda x: (seen * x).sum(0), each)
+    m, q, chi = total(seen, each)
     own = m.value, q.value, chi.value
     if p.scale is not None:
-        own = tuple((p.weight * x.value).sum(0) for x in each)
+        own = total(p.weight, tuple(x.value for x in each))
 
     if soft is None or hard is None:
         rounded = Rounded(m.value, q.value, chi.value, q.value)
     else:
-        bend = soft.response_square
-        soft = jax.tree.map(lambda x: _mixed(p.weight, x), soft)
+        bend, usage = soft.response_square, soft.usage
+        soft = SoftRounding._make([*total(p.weight, soft[:-1]), _mixed(p.weight, usage)])
         if p.scale is not None:
             soft = soft._replace(response_square=_mixed(seen * scale, bend))  # the only one its replicon asks for
         stein = p.mean * hard.mean.reshape(shape) + felt * gain * hard.response.reshape(shape)
-        each = hard.square, hard.response, hard.square if crossed is None else crossed
-        rounded = Rounded((seen * stein).sum(0), *(_mixed(seen, x) for x in each))
+        rounded = Rounded(stein, hard.square, hard.response, hard.square if crossed is None else crossed)
+        rounded = total(seen, rounded)
     of_channel = partial(_square, xp) if p.tasks is None else _channel
     residual, jacobian, said = of_channel(p, state, m, q, chi)
     return Equations(
@@ -335,15 +330,14 @@ Order = tuple[Array, Array, Array]
 def heard(task: Task, signal: Array, order: Order, beta: Array, slopes: bool = False) -> Heard:
     """For one point, or for many of a task whose channel takes many; m, q, chi and beta in units of the signal."""
     m, q, chi = order
-    c, count = task.channel(signal * m, signal * q, chi, beta / signal), 2 if task.matched else 3
-    xp = backend_of(c.L).xp
-    unit = xp.stack([0 * signal, -xp.log(signal), 0 * signal], -1)
-    found = Heard(c, (c.unknowns() + unit)[..., :count], None)
+    # Not bound to the task, which would make a module each time.
+    c = type(task).channel(task, signal * m, signal * q, chi, beta / signal)
+    count = 2 if task.matched else 3
+    found = Heard(c, c.unknowns(signal)[..., :count], None)
     if not slopes:
         return found
     if c.slopes is not None:
-        units = xp.stack([signal, signal, 1 + 0 * signal], -1)[..., None, :]
-        return found._replace(slopes=(c.unknown_slopes() * units)[..., :count, :])
+        return found._replace(slopes=c.unknown_slopes(signal)[..., :count, :])
 
     def everything(order: Order) -> tuple[Array, tuple[Array, Array] | None]:
         said = heard(task, signal, order, beta)
@@ -354,7 +348,7 @@ def heard(task: Task, signal: Array, order: Order, beta: Array, slopes: bool = F
     if label is not None and c.label is not None:
         m_by, q_by = ((q / signal, chi) for _, q, chi in label)
         found = found._replace(channel=c._replace(label=c.label._replace(m_by=m_by, q_by=q_by)))
-    return found._replace(slopes=xp.stack(by_order, -1))
+    return found._replace(slopes=jnp.stack(by_order, -1))
 
 
 def _channel(p: Problems, state: State, m: Sloped, q: Sloped, chi: Sloped):

@@ -55,7 +55,7 @@ class Pool:
         return block, len(self.devices) * block
 
     def run(self, kernel: Callable, inputs, which: np.ndarray, into: Any = None) -> Any:
-        """kernel on the points where `which`, written into the arrays `into` (new ones if None), which are returned."""
+        """kernel on the points where `which`, at least one, written into the arrays `into` (new if None), which come back."""
         chosen = np.flatnonzero(which)
         block, batch_size = self.sizes(chosen.size)
         out = [] if into is None else [into]
@@ -74,11 +74,10 @@ class Pool:
                 jax.tree.map(partial(put, part), out[0], found)
 
         calls = max(-(-chosen.size // batch_size), min(self.threads, -(-chosen.size // block)))
-        parts = np.array_split(chosen, calls) if calls else []
         with ThreadPoolExecutor(self.threads) as pool:
-            for _ in pool.map(one, parts):
+            for _ in pool.map(one, np.array_split(chosen, calls)):
                 pass
-        return out[0] if out else None
+        return out[0]
 
 
 class Here:
@@ -90,7 +89,7 @@ class Here:
     def run(self, kernel: Callable, inputs, which: np.ndarray, into: Any = None) -> Any:
         """As `Pool.run`."""
         chosen = np.flatnonzero(which)
-        for part in np.split(chosen, range(self.block, chosen.size, self.block)) if chosen.size else []:
+        for part in np.split(chosen, range(self.block, chosen.size, self.block)):
             padded = np.resize(part, max(2, part.size))  # NumPy adds up a single column in another order than many
             found = kernel(*jax.tree.map(lambda x, padded=padded: x[padded], inputs))
             if into is None:

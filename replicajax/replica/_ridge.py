@@ -49,7 +49,7 @@ def ridge_regression(task: Task, ridge: ArrayLike | None = None) -> Unquantized:
     if _checks.is_traced(numbers):
         return _closed_form(jnp, *numbers)
     with np.errstate(divide="ignore"):
-        return jax.tree.map(jnp.asarray, _closed_form(np, *map(np.asarray, numbers)))
+        return jax.device_put(_closed_form(np, *map(np.asarray, numbers)))
 
 
 def _closed_form(xp: Any, alpha, signal, noise, ridge) -> Unquantized:
@@ -103,7 +103,7 @@ def optimal_ridge(task: Task) -> Float[Array, ""]:
         return _least(task, task.features)
     if _checks.is_traced((task.noise, task.signal)):
         return task.noise / task.signal
-    return jnp.asarray(np.asarray(task.noise) / np.asarray(task.signal))
+    return jax.device_put(np.asarray(task.noise) / np.asarray(task.signal))
 
 
 def _least(task: LinearRegression, features: Features) -> Float[Array, ""]:

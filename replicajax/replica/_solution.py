@@ -1,5 +1,6 @@
 """What a solved theory says: order parameters and the observables of theory 1.3."""
 
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -107,7 +108,7 @@ class Solution(eqx.Module):
         soon = self.converged, self.steps
         if not _checks.is_traced(soon):
             soon = tuple(map(np.asarray, soon))
-        return eqx.tree_at(lambda s: s.converged, self, soon[0] & (soon[1] <= steps))
+        return replace(self, converged=soon[0] & (soon[1] <= steps))
 
     @property
     def _scheme(self) -> str:

@@ -1,5 +1,7 @@
 """`solve`: a task, a codebook and a temperature in, a `Solution` out."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 from jaxtyping import ArrayLike
@@ -42,8 +44,8 @@ def solve(
     """
     _checks.instance("task", task, Task, "LinearRegression(alpha=2.0)")
     _checks.instance("codebook", codebook, Codebook, "uniform(bits=2, width=1.5)")
-    cold = not _checks.is_traced(beta) and bool(np.isinf(np.asarray(beta)).all())  # a number is one also inside jit
-    beta = _checks.positive("beta", beta, infinite=True)
+    given, beta = beta, _checks.positive("beta", beta, infinite=True)
+    cold = not _checks.is_traced(given) and bool(np.isinf(np.asarray(given)).all())  # a number is one also inside jit
     if beta.ndim:
         raise ValueError(f"beta must be a single number (use jax.vmap for many), got shape {beta.shape}")
     with_limit(task, beta)
@@ -59,11 +61,11 @@ def solve(
         return broken_solution(problem, cold).capped(most)
     if _checks.is_traced(problem):
         return solution(problem, None if _checks.is_traced(beta) else bool(np.isinf(beta)), None).capped(most)
-    found = solve_many(*jax.tree.map(lambda x: np.asarray(x)[None], problem)).capped(most)
-    found = jax.tree.map(lambda x: x[0], found)
+    found = jax.tree.map(lambda x: x[0], solve_many(*jax.tree.map(lambda x: np.asarray(x)[None], problem)))
     wrong = not found.stable or found.entropy < 0
     if breaking == "auto" and wrong and task.in_closed_form:
         broken = broken_solution(problem, cold).capped(most)
         if broken.converged:
             return broken
-    return jax.device_put(found)
+    soon = found.converged & (found.steps <= most)
+    return jax.device_put(replace(found, task=task, codebook=codebook, converged=soon))

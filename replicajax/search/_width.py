@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
 
 from replicajax import _checks
-from replicajax.codebooks import uniform
+from replicajax.codebooks import Codebook, uniform
 from replicajax.models import Task, with_limit
 from replicajax.numerics import JAX, NUMPY, Backend, implicit_root
 from replicajax.replica import Solution, solve, solve_with_slopes
@@ -81,19 +81,21 @@ def optimal_width(task: Task, bits: int, beta: ArrayLike, *, require_stable: boo
     with_limit(task, beta)
     bits, require_stable = _checks.integer("bits", bits, 1, 8), bool(require_stable)
     search = eqx.Partial(_search, bits=bits, require_stable=require_stable)
-    (x,), found = implicit_root(search, eqx.Partial(_condition, bits=bits), (task, beta))
-    xp: Any = jnp if _checks.is_traced((x, task, beta)) else np
-    x = xp.asarray(x)
+    y, found = implicit_root(search, eqx.Partial(_condition, bits=bits), (task, beta))
+    xp: Any = jnp if _checks.is_traced((y, task, beta)) else np
+    x = xp.asarray(y)[0]
     solution = solve(task, uniform(bits, xp.exp(x)), beta)
     width, error = (xp.where(found.any, y, xp.nan) for y in (xp.exp(x), xp.asarray(solution.generalization_error)))
+    converged = xp.asarray(found.any) & xp.asarray(solution.converged)
+    width, error, converged = jax.device_put((width, error, converged))
     return OptimalWidth(
-        width=jnp.asarray(width),
-        generalization_error=jnp.asarray(error),
+        width=width,
+        generalization_error=error,
         solution=solution,
         minima=found.minima,
         at_edge=found.at_edge,
         at_stability_limit=found.at_limit,
-        converged=jnp.asarray(xp.asarray(found.any) & xp.asarray(solution.converged)),
+        converged=converged,
     )
 
 
@@ -114,10 +116,10 @@ class _Probe(NamedTuple):
     sound: Bool[Any, " n"]
 
 
-def _probe(x, bits: int, task, beta) -> _Probe:
-    """Of numbers, by one batch."""
+def _probe(x, book: Codebook, task, beta) -> _Probe:
+    """Of numbers, by one batch; of widths in units of that of the book."""
     tasks, betas = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (x.size, *np.shape(leaf))), (task, np.asarray(beta)))
-    books = eqx.tree_at(lambda book: book.levels, uniform(bits, 1.0), np.exp(x)[:, None] * np.linspace(-1, 1, 2**bits))
+    books = jax.tree.map(lambda levels: np.exp(x)[:, None] * levels, book)
     found, slopes = solve_with_slopes(tasks, books, betas)
     slope = slopes.log_width
     return _Probe(x, found.generalization_error, slope, found.replicon, found.converged & np.isfinite(slope))
@@ -151,8 +153,9 @@ def _search(inputs, bits: int, require_stable: bool):
         probe = jax.jit(partial(_traced_probe, bits=bits, task=task, beta=beta))
         return _best(JAX, probe, jnp.sqrt(task.signal), require_stable)
     task, beta = jax.tree.map(np.asarray, (task, beta))
-    found = _best(NUMPY, partial(_probe, bits=bits, task=task, beta=beta), np.sqrt(task.signal), require_stable)
-    return jax.tree.map(jnp.asarray, found)
+    book = eqx.tree_at(lambda book: book.levels, uniform(bits, 1.0), np.linspace(-1, 1, 2**bits))
+    found = _best(NUMPY, partial(_probe, book=book, task=task, beta=beta), np.sqrt(task.signal), require_stable)
+    return jax.device_put(found)
 
 
 def _best(on: Backend, probe, unit, require_stable: bool):
