@@ -17,7 +17,8 @@ With Z of `numerics.tilted_rounding` at H = m_hat w0 + sqrt(c0) z0 and inner var
 stationary in all and largest in y, where the complexity y² df/dy vanishes.  At q1 = q0 it is replica-symmetric.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -29,10 +30,14 @@ from jaxtyping import Array, Float
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import Channel, Fields, Rounded, Task, Taught, Weights
-from replicajax.numerics import JAX, NUMPY, Backend, TiltedRounding, implicit_root, tilted_rounding
+from replicajax.numerics import JAX, NUMPY, Backend, TiltedRounding, implicit_root, slope_of_root, tilted_rounding
 from replicajax.replica._pool import Device, Pool
 from replicajax.replica._solution import Solution
 from replicajax.replica._teacher import mixtures, traits_of
+
+Problem = tuple[Task, Codebook, Float[Any, ""]]
+Direction = Problem
+"""A tangent in the space of problems."""
 
 
 class Broken(NamedTuple):
@@ -112,13 +117,11 @@ def within(
         at.log_c0 - xp.log(outer.chi_hat),
         complexity,
     )
-    summed = TiltedRounding(
-        *(own(x) for x in tilted[:7]),
-        *((weight * scale**2 * x).sum() for x in tilted[7:9]),
-        (weight[:, None] * tilted.usage).sum(0),
-    )
+    squares = (weight * scale**2 * x for x in (tilted.bend, tilted.inner_bend))
+    bend, inner_bend = (x.sum() for x in squares)
+    summed = jax.tree.map(lambda x: xp.tensordot(weight, x, 1), tilted)._replace(bend=bend, inner_bend=inner_bend)
     found = Within(
-        y, m, q0, q1, chi, G, tuple(own(x) for x in each), outer, inner,
+        y, m, q0, q1, chi, G, (own(overlap), own(tilted.outer), own(tilted.inner), own(tilted.response)), outer, inner,
         complexity, free_energy, inner.entropy + own(tilted.entropy), summed,
     )  # fmt: skip
     return found, residual
@@ -166,7 +169,7 @@ def sound(xp: Any, at: Within, residual: tuple[Array, ...], beta: Array) -> Arra
     return (worst < tolerance) & (at.q1 - at.q0 > _ALIKE * at.q1) & (at.y <= beta * (1 + 1e-9))
 
 
-def find_here(task: Task, law: Weights, levels: np.ndarray, beta: np.ndarray) -> Found:
+def find_here(task: Task, law: Weights, levels: Any, beta: Any) -> Found:
     """In NumPy, where nothing is compiled: MINPACK's hybrid method."""
     from scipy.optimize import root
 
@@ -227,25 +230,80 @@ def find(task: Task, law: Weights, levels: Array, beta: Array, cold: bool) -> Fo
     return Found(Broken(*v), good, steps)
 
 
-def break_many(tasks: Task, books: Codebook, betas: np.ndarray, devices: Sequence[Device] = ()) -> Solution:
-    """One step of breaking for a batch, compiled: `solve_many`'s like.  Not converged where the measure holds together."""
-    tasks, books, betas = jax.tree.map(lambda x: np.asarray(x, np.float64), (tasks, books, betas))
-    pool = Pool(max(16, traits_of(tasks).components * books.levels.shape[-1] ** 2 * 4), devices)
-    cold, found = np.isinf(betas), None
+def break_many(
+    tasks: Task,
+    books: Codebook,
+    betas: np.ndarray,
+    directions: Mapping[Any, Direction] = MappingProxyType({}),
+    devices: Sequence[Device] = (),
+) -> tuple[Solution, dict[Any, np.ndarray]]:
+    """One step of breaking for a batch, compiled: `solve_many`'s like.  Not converged where the measure holds together.
+
+    Also derivatives of the generalisation error along `directions`.
+    """
+    problem = jax.tree.map(lambda x: np.asarray(x, np.float64), (tasks, books, betas))
+    fields = traits_of(tasks).components * books.levels.shape[-1]
+    pool, cold = Pool(max(16, 4 * fields * books.levels.shape[-1]), devices), np.isinf(problem[2])
+    slopes = {name: np.zeros(cold.shape) for name in directions}
+    found: Any = None
     with jax.enable_x64(True):
         for frozen in (True, False):
-            if (cold == frozen).any():
-                kernel = eqx.Partial(_block, frozen)
-                found = pool.run(kernel, (tasks, mixtures(tasks), books, betas), cold == frozen, into=found)
-    assert found is not None
-    return found
+            here = cold == frozen
+            if not here.any():
+                continue
+            found = pool.run(eqx.Partial(_block, frozen), problem, here, into=found)
+            for name, direction in directions.items():
+                pool.run(eqx.Partial(_slope_block, frozen), (problem, found[0], direction), here, into=slopes[name])
+    return found[1], slopes
 
 
-def _block(cold: bool, tasks: Task, laws: Weights, books: Codebook, betas: Array) -> Solution:
-    def one(task: Task, law: Weights, book: Codebook, beta: Array) -> Solution:
-        return observed(JAX, task, law, book, beta, find(task, law, book.levels, beta, cold), cold)
+def _block(cold: bool, *problems: Any) -> tuple[Found, Solution]:
+    def one(task: Task, book: Codebook, beta: Array) -> tuple[Found, Solution]:
+        law = task.weights()
+        found = find(task, law, book.levels, beta, cold)
+        return found, observed(JAX, task, law, book, beta, found, cold)
 
-    return jax.vmap(one)(tasks, laws, books, betas)
+    return jax.vmap(one)(*jax.tree.map(jnp.asarray, problems))
+
+
+def _slope_block(cold: bool, problems: Problem, found: Found, directions: Direction) -> Array:
+    def one(problem: Problem, found: Found, direction: Direction) -> Any:
+        def moved(v: Array, problem: Problem) -> tuple[Array, Array]:
+            task, book, beta = problem
+            at = Found(Broken(*v), found.converged, found.steps)
+            here = observed(JAX, task, task.weights(), book, beta, at, cold)
+            return _condition(cold, v, None, problem), here.generalization_error
+
+        return slope_of_root(moved, jnp.stack(list(found.at)), problem, direction)[2]
+
+    return jax.vmap(one)(jax.tree.map(jnp.asarray, problems), found, directions)
+
+
+def broken_where_needed(
+    found: Solution,
+    slopes: Mapping[Any, np.ndarray],
+    breaking: int | str,
+    direction: Callable[[Any], Direction],
+    devices: Sequence[Device] = (),
+) -> tuple[Solution, dict[Any, np.ndarray]]:
+    """Replica-symmetric solutions and slopes of a batch, with one step of breaking in their place where they are wrong.
+
+    Everywhere if `breaking` is 1; if "auto" not where it leads nowhere.
+    """
+    wrong = ~found.stable | (found.entropy < 0) if breaking == "auto" else np.ones(found.stable.shape, bool)
+    slopes = {name: np.array(slope) for name, slope in slopes.items()}
+    if not wrong.any():
+        return found, slopes
+    which = np.flatnonzero(wrong)
+    problem = found.task, found.codebook, found.beta
+    directions = {name: jax.tree.map(lambda x: np.asarray(x)[which], direction(name)) for name in slopes}
+    broken, moved = break_many(*jax.tree.map(lambda x: np.asarray(x)[which], problem), directions, devices)
+    real = broken.converged if breaking == "auto" else np.ones(which.shape, bool)
+    whole = jax.tree.map(np.array, found)
+    jax.tree.map(lambda whole, part: whole.__setitem__(which[real], part[real]), whole, broken)
+    for name, slope in slopes.items():
+        slope[which[real]] = moved[name][real]
+    return whole, slopes
 
 
 def observed(on: Backend, task: Task, law: Weights, book: Codebook, beta: Array, found: Found, cold: bool) -> Solution:
@@ -315,9 +373,6 @@ def observed(on: Backend, task: Task, law: Weights, book: Codebook, beta: Array,
     )
 
 
-Problem = tuple[Task, Codebook, Float[Any, ""]]
-
-
 def broken_solution(problem: Problem, cold: bool) -> Solution:
     """One step of breaking wherever it leads; differentiable by the implicit function theorem.  `cold`: beta = inf."""
     v, (converged, steps) = implicit_root(eqx.Partial(_search, cold), eqx.Partial(_condition, cold), problem)
@@ -360,5 +415,4 @@ def _condition(cold: bool, v: Float[Array, "4"], info: Any, problem: Problem) ->
 
 
 def _law(task: Task) -> Weights:
-    one = mixtures(jax.tree.map(lambda x: np.asarray(x)[None], task))
-    return Weights(*(x if x is None else x[0] for x in one))
+    return jax.tree.map(lambda x: x[0], mixtures(jax.tree.map(lambda x: np.asarray(x)[None], task)))

@@ -43,7 +43,7 @@ def ridge_regression(task: Task, ridge: ArrayLike | None = None) -> Unquantized:
         return _given(task, ridge)
     _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
     square_only(task, "ridge regression")
-    if task.features is not None:
+    if isinstance(task, LinearRegression) and task.features is not None:
         return _correlated(task, task.features, ridge)
     numbers = task.alpha, task.signal, task.noise, ridge
     if _checks.is_traced(numbers):

@@ -20,7 +20,15 @@ from replicajax import _checks
 from replicajax.codebooks import Codebook, uniform
 from replicajax.models import Task, with_limit
 from replicajax.numerics import JAX, NUMPY, Backend, implicit_root
-from replicajax.replica import Solution, solve, solve_with_slopes
+from replicajax.replica import (
+    BREAKING,
+    Direction,
+    Solution,
+    broken_solution,
+    broken_where_needed,
+    solve,
+    solve_with_slopes,
+)
 
 _RANGE = (0.03, 12.0)
 """Widths searched, in units of the teacher's standard deviation."""
@@ -63,7 +71,9 @@ class OptimalWidth(eqx.Module):
         )
 
 
-def optimal_width(task: Task, bits: int, beta: ArrayLike, *, require_stable: bool = False) -> OptimalWidth:
+def optimal_width(
+    task: Task, bits: int, beta: ArrayLike, *, require_stable: bool = False, breaking: int | str = 0
+) -> OptimalWidth:
     """Width of the uniform codebook of 2^bits levels that minimises eg, within 0.03 to 12 teacher deviations.
 
     Args:
@@ -72,6 +82,7 @@ def optimal_width(task: Task, bits: int, beta: ArrayLike, *, require_stable: boo
       beta: inverse temperature, > 0; `jnp.inf` is empirical risk minimisation.
       require_stable: only widths at which replica symmetry is stable (replicon > 0), so that AMP finds the weights.
         Never possible at beta = inf.
+      breaking: as in `solve`, for the square loss; 1 has derivatives too, "auto" has not (what it chooses may change).
 
     Raises:
       TypeError, ValueError: bad arguments.  Finding nothing raises nothing: see `converged`.
@@ -80,11 +91,13 @@ def optimal_width(task: Task, bits: int, beta: ArrayLike, *, require_stable: boo
     beta = _checks.positive("beta", beta, infinite=True)
     with_limit(task, beta)
     bits, require_stable = _checks.integer("bits", bits, 1, 8), bool(require_stable)
-    search = eqx.Partial(_search, bits=bits, require_stable=require_stable)
-    y, found = implicit_root(search, eqx.Partial(_condition, bits=bits), (task, beta))
+    _broken(task, beta, breaking, require_stable)
+    scheme = breaking, None if _checks.is_traced(beta) else bool(np.isinf(beta))
+    search = eqx.Partial(_search, bits=bits, require_stable=require_stable, scheme=scheme)
+    y, found = implicit_root(search, eqx.Partial(_condition, bits=bits, scheme=scheme), (task, beta))
     xp: Any = jnp if _checks.is_traced((y, task, beta)) else np
     x = xp.asarray(y)[0]
-    solution = solve(task, uniform(bits, xp.exp(x)), beta)
+    solution = _solve(task, uniform(bits, xp.exp(x)), beta, scheme)
     width, error = (xp.where(found.any, y, xp.nan) for y in (xp.exp(x), xp.asarray(solution.generalization_error)))
     converged = xp.asarray(found.any) & xp.asarray(solution.converged)
     width, error, converged = jax.device_put((width, error, converged))
@@ -97,6 +110,30 @@ def optimal_width(task: Task, bits: int, beta: ArrayLike, *, require_stable: boo
         at_stability_limit=found.at_limit,
         converged=converged,
     )
+
+
+Scheme = tuple[int | str, bool | None]
+"""`breaking`, and whether beta = inf, None where that is not known."""
+
+
+def _broken(task: Task, beta: Any, breaking: int | str, require_stable: bool) -> None:
+    if breaking not in BREAKING:
+        raise ValueError(f'breaking must be 0, 1 or "auto", got {breaking!r}')
+    if breaking and not task.in_closed_form:
+        raise ValueError(
+            f"breaking must be 0 for {task.loss}, got {breaking!r} (the square loss of a regression has one step)"
+        )
+    if breaking and require_stable:
+        raise ValueError(f"require_stable asks for replica symmetry: breaking must be 0 with it, got {breaking!r}")
+    if breaking == "auto" and _checks.is_traced((task, beta)):
+        raise TypeError('breaking="auto" has no derivatives and cannot be traced: give 0 or 1')
+
+
+def _solve(task: Task, book: Codebook, beta: Any, scheme: Scheme) -> Solution:
+    breaking, cold = scheme
+    if breaking == 1:
+        return broken_solution((task, book, beta), bool(cold))
+    return solve(task, book, beta, breaking=breaking)
 
 
 class _Found(NamedTuple):
@@ -116,21 +153,29 @@ class _Probe(NamedTuple):
     sound: Bool[Any, " n"]
 
 
-def _probe(x, book: Codebook, task, beta) -> _Probe:
+def _probe(x, book: Codebook, task, beta, breaking: int | str) -> _Probe:
     """Of numbers, by one batch; of widths in units of that of the book."""
     tasks, betas = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (x.size, *np.shape(leaf))), (task, np.asarray(beta)))
     books = jax.tree.map(lambda levels: np.exp(x)[:, None] * levels, book)
     found, slopes = solve_with_slopes(tasks, books, betas)
     slope = slopes.log_width
+    if breaking:
+
+        def wider(_: str) -> Direction:
+            still, _, also = jax.tree.map(np.zeros_like, (tasks, books, betas))
+            return still, books, also
+
+        found, each = broken_where_needed(found, {"log_width": slope}, breaking, wider)
+        slope = each["log_width"]
     return _Probe(x, found.generalization_error, slope, found.replicon, found.converged & np.isfinite(slope))
 
 
-def _traced_probe(x, bits: int, task, beta) -> _Probe:
+def _traced_probe(x, bits: int, task, beta, scheme: Scheme) -> _Probe:
     """Inside a transformation."""
 
     def one(x):
         def observe(x):
-            solution = solve(task, uniform(bits, jnp.exp(x)), beta)
+            solution = _solve(task, uniform(bits, jnp.exp(x)), beta, scheme)
             return solution.generalization_error, (solution.replicon, solution.converged)
 
         eg, slope, (replicon, sound) = jax.jvp(observe, (x,), (jnp.ones_like(x),), has_aux=True)
@@ -139,22 +184,23 @@ def _traced_probe(x, bits: int, task, beta) -> _Probe:
     return jax.vmap(one)(x)
 
 
-def _condition(y, found: _Found, inputs, bits: int):
+def _condition(y, found: _Found, inputs, bits: int, scheme: Scheme):
     """What the winner solves: the end of the range, the limit of stability or the minimum."""
     x, (task, beta) = y, inputs
-    probe = _traced_probe(x, bits, task, beta)
+    probe = _traced_probe(x, bits, task, beta, scheme)
     end = x - jnp.log(task.signal) / 2  # the derivative of an end, whichever it is
     return jnp.where(found.at_edge, end, jnp.where(found.at_limit, probe.replicon, probe.slope))
 
 
-def _search(inputs, bits: int, require_stable: bool):
+def _search(inputs, bits: int, require_stable: bool, scheme: Scheme):
     task, beta = inputs
     if _checks.is_traced(inputs):
-        probe = jax.jit(partial(_traced_probe, bits=bits, task=task, beta=beta))
+        probe = jax.jit(partial(_traced_probe, bits=bits, task=task, beta=beta, scheme=scheme))
         return _best(JAX, probe, jnp.sqrt(task.signal), require_stable)
     task, beta = jax.tree.map(np.asarray, (task, beta))
     book = eqx.tree_at(lambda book: book.levels, uniform(bits, 1.0), np.linspace(-1, 1, 2**bits))
-    found = _best(NUMPY, partial(_probe, book=book, task=task, beta=beta), np.sqrt(task.signal), require_stable)
+    probe = partial(_probe, book=book, task=task, beta=beta, breaking=scheme[0])
+    found = _best(NUMPY, probe, np.sqrt(task.signal), require_stable)
     return jax.device_put(found)
 
 

@@ -7,6 +7,7 @@ too, but an array has one number of levels, so points of different bits go into 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -17,7 +18,16 @@ import numpy as np
 from replicajax import _checks
 from replicajax.codebooks import Codebook, power
 from replicajax.models import Task, Taught, with_limit
-from replicajax.replica import AT_ONCE, Device, Direction, Solution, slopes_many, solve_with_slopes
+from replicajax.replica import (
+    AT_ONCE,
+    BREAKING,
+    Device,
+    Direction,
+    Solution,
+    broken_where_needed,
+    slopes_many,
+    solve_with_slopes,
+)
 
 _SCALES = ("rms", "residual")
 """Numbers that change no error: of a law, since `signal` sets its scale; of given labels."""
@@ -57,6 +67,8 @@ class Grid:
     fixed: Mapping[str, Any]
     """bits, width, exponent and beta, as far as they are not axes."""
     axes: Mapping[str, np.ndarray]
+    breaking: int | str = 0
+    """As in `solve`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,12 +101,15 @@ class Grid:
         # Decided by the whole, so that numbers do not depend on how it is divided into chunks.
         found, slopes = solve_with_slopes(*problem, devices, compiled=bool(devices) or math.prod(self.shape) > AT_ONCE)
         known = slopes._asdict() | {"width": slopes.log_width / self._float(values["width"])}
-        return found, {
+        each = {
             name: known[name]
             if known.get(name) is not None
             else slopes_many(found, self.direction(values, name), devices=devices)
             for name in names
         }
+        if not self.breaking:
+            return found, each
+        return broken_where_needed(found, each, self.breaking, partial(self.direction, values), devices)
 
     def direction(self, values: Mapping[str, np.ndarray], name: str) -> Direction:
         """Tangent of `problem` as the parameter `name` changes at unit rate."""
@@ -127,7 +142,7 @@ class Grid:
         known = {"teacher": _named(self.task.teacher, self.axes)} if isinstance(self.task, Taught) else {}
         if not self.task.closed:
             known |= {"task": type(self.task).__name__, "loss": _named(self.task.loss, self.axes)}
-        return known | numbers
+        return known | ({"breaking": str(self.breaking)} if self.breaking else {}) | numbers
 
     def _book(self, values: Mapping[str, np.ndarray]) -> Codebook:
         width = values["width"][:, None]
@@ -153,6 +168,7 @@ class Grid:
         """All that the numbers depend on, in plain types."""
         numbers = {name: float(v) for name, v in numbers_of(self.task).items() if name not in self.axes}
         kind = {} if self.task.closed else {"kind": self.task.kind}
+        kind |= {"breaking": str(self.breaking)} if self.breaking else {}
         teacher = self.task.teacher if isinstance(self.task, Taught) else None
         leaves = [np.asarray(x).tolist() for x in jax.tree.leaves(teacher)]
         varied = any(hasattr(teacher, name) for name in self.axes)
@@ -206,6 +222,7 @@ def grid(
     width: Any = None,
     exponent: Any = None,
     codebook: Codebook | None = None,
+    breaking: int | str = 0,
 ) -> Grid:
     """Checks what `phase_diagram` and its like were given; the messages name the argument."""
     _checks.instance("task", task, Task, "LinearRegression(alpha=2.0)")
@@ -256,7 +273,13 @@ def grid(
         raise ValueError(
             f"task must be a single one (values belong in axes), got alpha of shape {np.shape(task.alpha)}"
         )
-    return Grid(task, levels, {name: np.asarray(value).item() for name, value in fixed.items()}, checked)
+    if breaking not in BREAKING:
+        raise ValueError(f'breaking must be 0, 1 or "auto", got {breaking!r}')
+    if breaking and not task.in_closed_form:
+        raise ValueError(
+            f"breaking must be 0 for {task.loss}, got {breaking!r} (the square loss of a regression has one step)"
+        )
+    return Grid(task, levels, {name: np.asarray(value).item() for name, value in fixed.items()}, checked, breaking)
 
 
 def _axis(task: Task, name: str, values: Any, allowed: Sequence[str]) -> np.ndarray:

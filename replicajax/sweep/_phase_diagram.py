@@ -50,6 +50,17 @@ _OF_CLASSES: dict[str, tuple[str, str, str]] = {
 }
 """What differs of labels ±1."""
 
+_OF_STATES: dict[str, tuple[str, str, str]] = {
+    "breaking": ("steps of breaking", "1", "of replica symmetry"),
+    "parisi": ("Parisi parameter", "1/energy", "y_P; beta in replica symmetry"),
+    "inner_overlap": ("inner overlap q1", "weight^2", "within a state"),
+    "outer_overlap": ("outer overlap q0", "weight^2", "between two states"),
+    "complexity": ("complexity", "nat", "log of the number of states per weight"),
+    "state_error": ("error of a state", "label^2", "generalization error of the mean weights of one state"),
+    "outer_replicon": ("outer replicon", "1", "positive where states are stable against each other"),
+}
+"""What one step of replica symmetry breaking adds."""
+
 _CHUNK = 2**15
 """Points computed, and written, at a time."""
 _GRADIENT = "d_generalization_error_d_{}"
@@ -76,12 +87,13 @@ def phase_diagram(
     observables: Sequence[str] | None = None,
     gradients: Sequence[str] = (),
     optimum: str | None = None,
+    breaking: int | str = 0,
     store: str | Path | None = None,
     chunk: int = _CHUNK,
     progress: bool | None = None,
     devices: Sequence[Device] = (),
 ) -> xr.Dataset:
-    """The replica-symmetric theory of `task` on a grid.
+    """The theory of `task` on a grid, replica-symmetric unless told.
 
     `phase_diagram(task, bits=3, beta=20.0, axes={"alpha": A, "width": W})` solves every combination; an axis replaces the
     task's own value.  Levels are width sign(u) |u|^exponent as in `power`, or those of `codebook` scaled to `width`.
@@ -101,6 +113,8 @@ def phase_diagram(
       gradients: parameters to differentiate eg in, exactly: variables d_generalization_error_d_<name>.  Not bits.
       optimum: an axis; for every slice along it the value of least eg is refined to 1e-8 by root-finding on d eg:
         variables optimal_<name>, optimal_generalization_error, optimum_inside (False: at an end of the axis).
+      breaking: as in `solve`: 0, fast; "auto", one step of replica symmetry breaking where it is needed, some hundreds of
+        points a second, with variables of its own (breaking, parisi, ...); 1, everywhere.
       store: directory to write finished chunks to (zarr).  The same call goes on where a killed one stopped; a different
         one is refused.  The dataset returned reads from it as needed.
       chunk: points computed at a time; what a kill can lose, and what memory is needed beyond the result.
@@ -112,11 +126,14 @@ def phase_diagram(
 
     Source: theory 1, [Q]; the numerics are those of `replicajax.replica` (modules `_equations`, `_batch`).
     """
-    sweep = grid(task, bits, beta, axes=axes, width=width, exponent=exponent, codebook=codebook)
-    names = _names(observables)
+    sweep = grid(task, bits, beta, axes=axes, width=width, exponent=exponent, codebook=codebook, breaking=breaking)
+    known = OBSERVABLES | (_OF_STATES if breaking else {})
+    names = _names(observables, known)
     _parameters(sweep, "gradients", gradients)
     if optimum is not None and (optimum == "bits" or optimum not in sweep.axes or sweep.axes[optimum].size < 3):
         raise ValueError(f"optimum must be an axis of at least three values, other than bits, got {optimum!r}")
+    if optimum is not None and breaking:
+        raise ValueError(f"optimum is that of replica symmetry: breaking must be 0 with it, got {breaking!r}")
     size = _checks.integer("chunk", chunk, 1, 2**31)
 
     template = _template(sweep, names, gradients, optimum)
@@ -173,15 +190,15 @@ def phase_diagram(
     return template.assign({name: (template[name].dims, array, template[name].attrs) for name, array in data.items()})
 
 
-def _names(observables: Sequence[str] | None) -> tuple[str, ...]:
+def _names(observables: Sequence[str] | None, known: Mapping[str, Any]) -> tuple[str, ...]:
     if observables is None:
-        return tuple(OBSERVABLES)
+        return tuple(known)
     if isinstance(observables, str):
         raise ValueError(f"observables must be a list of names, got {observables!r}")
     for name in observables:
-        _checks.choice("observables", name, tuple(OBSERVABLES))
+        _checks.choice("observables", name, tuple(known))
     # What tells whether a number means anything is always kept.
-    return tuple(name for name in OBSERVABLES if name in observables or name in ("stable", "converged"))
+    return tuple(name for name in known if name in observables or name in ("stable", "converged"))
 
 
 def _parameters(sweep: Grid, argument: str, names: Sequence[str]) -> None:
@@ -211,8 +228,9 @@ def _template(sweep: Grid, names: Sequence[str], gradients: Sequence[str], optim
         "interpolates": np.dtype(bool),
         "converged": np.dtype(bool),
         "steps": np.dtype("i4"),
+        "breaking": np.dtype("i4"),
     }
-    observables = OBSERVABLES | (_OF_CLASSES if isinstance(sweep.task, Classification) else {})
+    observables = OBSERVABLES | _OF_STATES | (_OF_CLASSES if isinstance(sweep.task, Classification) else {})
     variables: dict[str, Any] = {n: (dims, blank(dims, kinds.get(n, real)), attributes(*observables[n])) for n in names}
     error, error_unit, _ = observables["generalization_error"]
     for name in gradients:
@@ -233,7 +251,8 @@ def _template(sweep: Grid, names: Sequence[str], gradients: Sequence[str], optim
         variables["optimum_inside"] = (rest, blank(rest, np.dtype(bool)), inside)
     coords = {name: (name, values, attributes(*described(name))) for name, values in sweep.axes.items()}
     book = {} if sweep.levels is None else {"levels_relative_to_width": list(sweep.levels)}
-    attrs = {"title": "replica-symmetric theory of quantized learning", **sweep.constants(), **book}
+    scheme = "theory" if sweep.breaking else "replica-symmetric theory"
+    attrs = {"title": f"{scheme} of quantized learning", **sweep.constants(), **book}
     return xr.Dataset(variables, coords, attrs)
 
 
@@ -263,7 +282,7 @@ def _compute(
 
     def put(name: str, where: np.ndarray, array: np.ndarray) -> None:
         if name not in out:
-            dtype = np.dtype("i4") if name == "steps" else array.dtype
+            dtype = np.dtype("i4") if name in ("steps", "breaking") else array.dtype
             out[name] = np.zeros(values["beta"].size, dtype)
         out[name][where] = array
 
