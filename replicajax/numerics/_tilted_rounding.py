@@ -29,6 +29,8 @@ _REACH = 9.0
 """Deviations of H looked at."""
 _SIDE = 48
 """Nodes on each side of a threshold."""
+_HERMITE, _NARROW = 64, 3.0
+"""Nodes of the inner field, where it is narrower than so many steps 1/(beta gap) of <a>."""
 _FADED = 37.0
 """Exponent at which a level has faded to rounding."""
 _FAR = 1e5
@@ -64,6 +66,12 @@ def _legendre(nodes: int) -> tuple[np.ndarray, np.ndarray]:
     return unit, weight
 
 
+@lru_cache
+def _hermite(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    unit, weight = np.polynomial.hermite_e.hermegauss(nodes)
+    return unit, weight / weight.sum()
+
+
 def tilted_rounding(
     on: Backend,
     levels: Float[Any, " levels"],
@@ -81,7 +89,7 @@ def tilted_rounding(
     """
     xp = on.xp
     K, c, y = curvature[:, None], variance[:, None], parisi
-    H, measure = (on.constant(x) for x in _outer(on, levels, K, c, y, mean[:, None], deviation[:, None]))
+    H, measure = (on.constant(x) for x in _outer(on, levels, K, c, beta, y, mean[:, None], deviation[:, None]))
     off = (H - mean[:, None]) / deviation[:, None]
     weight = measure * xp.exp(-(off**2) / 2) / (deviation[:, None] * math.sqrt(2 * math.pi))
     root = xp.sqrt(c)
@@ -109,22 +117,12 @@ def tilted_rounding(
     total = cells.sum(-1)
     first, square, hits = cells @ a, cells @ a**2, there @ gap
     potential = H * first + (y * c - K / 2) * square + c * hits
-    entropy, inner_bend, usage = xp.zeros_like(total), xp.full_like(total, xp.inf), cells
+    inner = _Inner(total, first, square, potential, hits, 0 * total, 0 * total + np.inf, cells)
     if not cold:
-        soft = _soft(on, levels, K, beta, y)
-        kernel = xp.exp(
-            -(((soft.h[:, None] - H[..., None]) / root[..., None]) ** 2) / 2 + y * soft.phi[:, None] - top[..., None]
-        )
-        kernel = kernel * soft.measure[:, None] / (root[..., None] * math.sqrt(2 * math.pi))
-
-        def add(values):
-            return (kernel * values[:, None]).sum(-1)
-
-        total = total + add(soft.of_one)
-        first, square = first + add(soft.of_first), square + add(soft.of_square)
-        potential = potential + add(soft.of_potential)
-        hits, entropy, inner_bend = add(soft.variance), add(soft.entropy), add(soft.variance**2)
-        usage = usage + (kernel[..., None] * soft.of_usage[:, None]).sum(-2)
+        narrow = (xp.sqrt(c) * beta * gap.max()).max() < _NARROW
+        here = on, levels, K, c, beta, y, H, top
+        inner = on.either(narrow, lambda _: _by_hermite(*here), lambda inner: _beyond_cold(*here, inner), inner)
+    total, first, square, potential, hits, entropy, inner_bend, usage = inner
     log_total = top + xp.log(total)
     first, square, hits, potential, entropy = (x / total for x in (first, square, hits, potential, entropy))
     inner_bend, usage = inner_bend / total, usage / total[..., None]
@@ -147,10 +145,62 @@ def tilted_rounding(
     )
 
 
-def _outer(on: Backend, levels, K, c, y, mean, deviation) -> tuple[Array, Array]:
+class _Inner(NamedTuple):
+    """Sums over the tilted field, not divided by Z: (components, H), over e^top."""
+
+    total: Array
+    first: Array
+    square: Array
+    potential: Array
+    response: Array
+    entropy: Array
+    response_square: Array
+    usage: Float[Array, "components nodes levels"]
+
+
+def _by_hermite(on: Backend, levels, K, c, beta, y, H, top) -> _Inner:
+    """Where the inner field is narrower than the steps of <a>."""
+    xp = on.xp
+    z, weight = (xp.asarray(x, levels.dtype) for x in _hermite(_HERMITE))
+    h = H[..., None] + xp.sqrt(c)[..., None] * z
+    at = _thermal(on, levels, K[..., None], beta, h)
+    tilt = weight * xp.exp(y * at.phi - top[..., None])
+
+    def over(x):
+        return (tilt * x).sum(-1)
+
+    usage = (tilt[..., None] * at.p).sum(-2)
+    each = at.mean, at.mean**2, at.phi, at.variance, at.entropy, at.variance**2
+    return _Inner(tilt.sum(-1), *map(over, each), usage)
+
+
+def _beyond_cold(on: Backend, levels, K, c, beta, y, H, top, inner: _Inner) -> _Inner:
+    """Where it is wider: (2), and what finite beta adds next to thresholds."""
+    xp, soft = on.xp, _soft(on, levels, K, beta, y)
+    apart = (soft.h[:, None] - H[..., None]) / xp.sqrt(c)[..., None]
+    kernel = xp.exp(-(apart**2) / 2 + y * soft.phi[:, None] - top[..., None])
+    kernel = kernel * soft.measure[:, None] / (xp.sqrt(c)[..., None] * math.sqrt(2 * math.pi))
+
+    def add(values):
+        return (kernel * values[:, None]).sum(-1)
+
+    return _Inner(
+        inner.total + add(soft.of_one),
+        inner.first + add(soft.of_first),
+        inner.square + add(soft.of_square),
+        inner.potential + add(soft.of_potential),
+        add(soft.variance),
+        add(soft.entropy),
+        add(soft.variance**2),
+        inner.usage + (kernel[..., None] * soft.of_usage[:, None]).sum(-2),
+    )
+
+
+def _outer(on: Backend, levels, K, c, beta, y, mean, deviation) -> tuple[Array, Array]:
     """Nodes for H and their measure, (components, nodes): on both sides of the steps of [<a>], at (K − y c) times the middles.
 
-    A step is as wide as the distance to the nearest complex zero of (2), pi/(y gap) or some sqrt(c).
+    A step is as wide as the distance to the nearest complex zero of Z: pi/(y gap), or some sqrt(c), but at least what
+    temperature makes it, pi/(beta gap).
     """
     xp = on.xp
     unit, weight = (xp.asarray(x, levels.dtype) for x in _legendre(_OUTER))
@@ -159,7 +209,8 @@ def _outer(on: Backend, levels, K, c, y, mean, deviation) -> tuple[Array, Array]
     steps = xp.clip((K - y * c) * (levels[1:] + levels[:-1]) / 2, low, high)
     steps = xp.sort(steps, axis=1)  # the other way round where y c exceeds K
     middles = (steps[:, 1:] + steps[:, :-1]) / 2
-    scale = 1 / xp.sqrt((y * gap.max() / xp.pi) ** 2 + 0.5 / c)
+    thermal = xp.pi / (beta * gap.max())
+    scale = 1 / xp.sqrt((y * gap.max() / xp.pi) ** 2 + 1 / (2 * c + thermal**2))
     parts = []
     for sign, end in ((-1.0, xp.concatenate([low, middles], 1)), (1.0, xp.concatenate([middles, high], 1))):
         stop = xp.arcsinh(sign * (end - steps) / scale)[..., None]
@@ -178,7 +229,7 @@ def _log_difference(on: Backend, low: Array, high: Array) -> Array:
     one, other = xp.where(flip, -low, high), xp.where(flip, -high, low)
     upper = on.log_ndtr(one)
     ratio = xp.exp(on.log_ndtr(other) - upper)
-    return upper + xp.log1p(-xp.minimum(ratio, 1 - 1e-16))
+    return upper + xp.log1p(-xp.where(ratio < 1, ratio, 1 - 1e-16))
 
 
 class _Soft(NamedTuple):
@@ -211,35 +262,59 @@ def _soft(on: Backend, levels, K, beta, y) -> _Soft:
     beyond = xp.concatenate([gap[:1], gap[:-1]]), xp.concatenate([gap[1:], gap[-1:]])
     for sign, end, next_gap in zip((-1.0, 1.0), ends, beyond, strict=True):
         slowest = xp.minimum(gap, next_gap)  # to fade of the levels that lose there
-        reach = xp.minimum(end, _FADED / (beta * slowest))
+        faded = _FADED / (beta * slowest)
+        reach = xp.where(end < faded, end, faded)
         stop = xp.arcsinh(reach / scale)[..., None]
         tau = stop * (1 + unit) / 2
         x = scale[..., None] * xp.sinh(tau)
         parts.append((t[..., None] + sign * x, weight * stop / 2 * scale[..., None] * xp.cosh(tau)))
     shape = t.shape[0], -1
     h, measure = (xp.concatenate([part[i].reshape(shape) for part in parts], 1) for i in range(2))
+    at = _thermal(on, levels, K, beta, h)
+    won = at.is_winner @ levels
+    phi_cold = at.winner / beta
+    before = xp.exp(-y * at.log_total / beta)  # e^{y phi} of beta = inf over that of now
+    return _Soft(
+        h=h,
+        measure=measure,
+        phi=at.phi,
+        of_one=-xp.expm1(-y * at.log_total / beta),
+        of_first=at.mean - before * won,
+        of_square=at.mean**2 - before * won**2,
+        of_potential=at.phi - before * phi_cold,
+        variance=at.variance,
+        entropy=at.entropy,
+        of_usage=at.p - before[..., None] * at.is_winner,
+    )
+
+
+class _Thermal(NamedTuple):
+    """The Boltzmann distribution of one weight at fields h."""
+
+    p: Array
+    is_winner: Array
+    winner: Array
+    """beta phi at beta = inf."""
+    log_total: Array
+    """beta phi less that."""
+    phi: Array
+    mean: Array
+    variance: Array
+    """beta Var(a)."""
+    entropy: Array
+
+
+def _thermal(on: Backend, levels, K, beta, h) -> _Thermal:
+    xp = on.xp
     e = beta * (h[..., None] * levels - K[..., None] * levels**2 / 2)
-    winner = e.max(-1)
+    # No maximum, whose derivative asks for equality of numbers that a compiler may have rounded twice.
+    is_winner = xp.asarray(np.arange(levels.shape[0]) == e.argmax(-1)[..., None], levels.dtype)
+    winner = (is_winner * e).sum(-1)
     relative = e - winner[..., None]
     boltzmann = xp.exp(relative)
     total = boltzmann.sum(-1)
     p = boltzmann / total[..., None]
-    is_winner = xp.asarray(np.arange(levels.shape[0]) == e.argmax(-1)[..., None], levels.dtype)
-    mean, won = p @ levels, is_winner @ levels
-    log_total = xp.log(total)
-    phi_cold = winner / beta
-    phi = phi_cold + log_total / beta
-    before = xp.exp(-y * log_total / beta)  # e^{y phi} of beta = inf over that of now
+    mean, log_total = p @ levels, xp.log(total)
     variance = beta * (p * (levels - mean[..., None]) ** 2).sum(-1)
-    return _Soft(
-        h=h,
-        measure=measure,
-        phi=phi,
-        of_one=-xp.expm1(-y * log_total / beta),
-        of_first=mean - before * won,
-        of_square=mean**2 - before * won**2,
-        of_potential=phi - before * phi_cold,
-        variance=variance,
-        entropy=log_total - (p * relative).sum(-1),
-        of_usage=p - before[..., None] * is_winner,
-    )
+    entropy = log_total - (p * relative).sum(-1)
+    return _Thermal(p, is_winner, winner, log_total, (winner + log_total) / beta, mean, variance, entropy)

@@ -127,11 +127,13 @@ def within(
     return found, residual
 
 
-_EVOLUTIONS, _NEWTON = 12, 24
+_EVOLUTIONS, _NEWTON = 10, 24
 """Steps of state evolution at fixed y, and of Newton's method after them."""
+_FEW = 150
+"""Evaluations of MINPACK: where they do not do, another start will."""
 _STRIDE = 0.7
-_FACTORS = 20.0, 10.0, 35.0, 5.0, 60.0
-"""y L gap² to begin with, tried one after the other."""
+_FACTORS = 0.7, 1.5, 3.0, 0.35, 0.15, 6.0
+"""Of the first y, tried one after the other."""
 _LEAST = 1e-4
 """Of log L/m_hat while states are sought."""
 _ALIKE = 1e-7
@@ -139,14 +141,16 @@ _ALIKE = 1e-7
 
 
 def first(xp: Any, task: Task, levels: Float[Any, " levels"], beta: Array, factor: Any) -> Broken:
-    """From the fields of Gaussian weights at temperature 1/y; y L gap² is 10 to 65 wherever the measure falls apart."""
+    """From states that are single words, with the fields of Gaussian weights at temperature 1/y between them.
+
+    Where the measure falls apart y is near 20/(L gap²) if levels are fine, 4/(sqrt(chi_hat) gap) if they are far apart.
+    """
     gap, power = (levels[-1] - levels[0]) / (levels.shape[0] - 1), (levels**2).mean()
     soft, _ = task.start(task.ridge + 1 / power)
-    stiff, _ = task.start(task.ridge + 1e3 * soft)  # as chi goes to 0
-    y = xp.minimum(factor / (stiff * gap**2), 0.7 * beta)
+    L, t = task.start(task.ridge + 1e3 * soft)  # as chi goes to 0
+    y = xp.minimum(factor * (20 / (L * gap**2) + 4 / (xp.sqrt(L**2 * t + L * power) * gap)), 0.7 * beta)
     M, t = task.start(task.ridge + 1 / (y * power))
-    split = 0.3
-    return Broken(xp.log(M * (1 + split)), 0 * M + np.log(split), xp.log(t * M**2), xp.log(y))
+    return Broken(xp.log(L), xp.log(xp.expm1(xp.maximum(xp.log(L / M), 0.01))), xp.log(t * M**2), xp.log(y))
 
 
 def evolved(xp: Any, at: Broken, residual: tuple[Array, ...]) -> Broken:
@@ -188,7 +192,7 @@ def find_here(task: Task, law: Weights, levels: Any, beta: Any) -> Found:
                 at = evolved(np, at, within(NUMPY, task, law, levels, beta, at, cold)[1])
             if not np.isfinite(at).all():
                 continue
-            ended = root(residual_at, np.array(at), options={"xtol": 1e-13})
+            ended = root(residual_at, np.array(at), options={"xtol": 1e-13, "maxfev": _FEW})
             at = Broken(*ended.x)
             here, residual = within(NUMPY, task, law, levels, beta, at, cold)
         steps += _EVOLUTIONS + int(ended.nfev)
@@ -379,7 +383,8 @@ def broken_solution(problem: Problem, cold: bool) -> Solution:
     found = Found(Broken(*v), converged, steps)
     if not _checks.is_traced(problem):
         task, book, beta = jax.tree.map(np.asarray, problem)
-        here = observed(NUMPY, task, _law(task), book, beta, jax.tree.map(np.asarray, found), cold)
+        with np.errstate(all="ignore"):  # where it did not converge
+            here = observed(NUMPY, task, _law(task), book, beta, jax.tree.map(np.asarray, found), cold)
         return jax.device_put(
             jax.tree.map(lambda x: np.asarray(x, v.dtype if np.asarray(x).dtype.kind == "f" else None), here)
         )
