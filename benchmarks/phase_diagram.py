@@ -185,10 +185,25 @@ def report() -> None:
         f"  (beta = inf: {float(cold.interpolates.mean()):.0%} of them interpolate and are solved at finite temperature)"
     )
     print(f"first call {first:.1f} s with compilation; another set of axes of the same bits {again:.2f} s")
+    broken()
     print(f"cost in units of (map evaluations x one jitted map on the batch): {multiple_of_kernel():.2f}")
     print(f"one pathological point among 100,000: {pathological():+.1%} of the time")
     code = "from benchmarks.phase_diagram import large; large()"
     print(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip())
+
+
+def broken(points: int = 1024) -> None:
+    """One step of breaking at beta = inf, points a second, the second time."""
+    rng = np.random.default_rng(0)
+
+    def once(seed: int) -> float:
+        axes = {"alpha": np.sort(rng.uniform(0.8, 4, points // 32)), "width": np.sort(rng.uniform(0.5, 3, 32))}
+        start = perf_counter()
+        found = rj.phase_diagram(rj.LinearRegression(2.0, 1.0, NOISE), 2, np.inf, axes=axes, breaking=1)
+        assert found.converged.all(), seed
+        return points / (perf_counter() - start)
+
+    print(f"one step of breaking, beta = inf, 2 bits: {[once(seed) for seed in range(3)][-1]:,.0f} points/s")
 
 
 def row(name: str, rate: float, ours: float, error: float, unsolved: int) -> None:
