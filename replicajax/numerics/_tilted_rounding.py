@@ -169,9 +169,16 @@ def _by_hermite(on: Backend, levels, K, c, beta, y, H, top) -> _Inner:
     def over(x):
         return (tilt * x).sum(-1)
 
-    usage = (tilt[..., None] * at.p).sum(-2)
-    each = at.mean, at.mean**2, at.phi, at.variance, at.entropy, at.variance**2
-    return _Inner(tilt.sum(-1), *map(over, each), usage)
+    return _Inner(
+        total=tilt.sum(-1),
+        first=over(at.mean),
+        square=over(at.mean**2),
+        potential=over(at.phi),
+        response=over(at.variance),
+        entropy=over(at.entropy),
+        response_square=over(at.variance**2),
+        usage=(tilt[..., None] * at.p).sum(-2),
+    )
 
 
 def _beyond_cold(on: Backend, levels, K, c, beta, y, H, top, inner: _Inner) -> _Inner:

@@ -299,9 +299,13 @@ def broken_where_needed(
     if not wrong.any():
         return found, slopes
     which = np.flatnonzero(wrong)
-    problem = found.task, found.codebook, found.beta
-    directions = {name: jax.tree.map(lambda x: np.asarray(x)[which], direction(name)) for name in slopes}
-    broken, moved = break_many(*jax.tree.map(lambda x: np.asarray(x)[which], problem), directions, devices)
+
+    def chosen(x: Any) -> Any:
+        return jax.tree.map(lambda x: np.asarray(x)[which], x)
+
+    directions = {name: chosen(direction(name)) for name in slopes}
+    problem = chosen(found.task), chosen(found.codebook), chosen(found.beta)
+    broken, moved = break_many(*problem, directions, devices)
     real = broken.converged if breaking == "auto" else np.ones(which.shape, bool)
     whole = jax.tree.map(np.array, found)
     jax.tree.map(lambda whole, part: whole.__setitem__(which[real], part[real]), whole, broken)
