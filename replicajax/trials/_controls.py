@@ -75,7 +75,7 @@ def _of_teacher(task: Taught, levels: np.ndarray, drawn: Drawn, d: np.ndarray) -
 
 def _distortion(task: Taught, levels: np.ndarray) -> float:
     """Mean square of d: sum over levels a and Gaussians of E (w − a)² where a is nearest."""
-    weight, mean, variance, _ = (x if x is None else np.asarray(x, float)[:, None] for x in task.weights())
+    weight, mean, variance = (np.asarray(x, float)[:, None] for x in task.weights()[:3])
     deviation = np.sqrt(variance) + np.finfo(float).tiny
     z = (np.concatenate([[-np.inf], (levels[1:] + levels[:-1]) / 2, [np.inf]]) - mean) / deviation
     density, share = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi), np.diff(ndtr(z))
