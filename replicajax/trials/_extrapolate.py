@@ -10,6 +10,9 @@ from replicajax.trials._controls import Estimate
 POWERS = -1.0, -2 / 3
 """Of N: what states apart from each other differ by, and ground states of glasses that are broken for good."""
 
+_LEAST = 1e-12
+"""Standard error, where all instances agree."""
+
 
 class Extrapolated(NamedTuple):
     """The mean of two weighted fits a + b N^power."""
@@ -33,6 +36,7 @@ class Extrapolated(NamedTuple):
 def extrapolate(sizes: Sequence[int], measured: Sequence[Estimate]) -> Extrapolated:
     """To N = inf, from two sizes or more."""
     means, errors = np.array(measured, float).T
+    errors = errors + _LEAST
     fits, misfits = [], []
     for power in POWERS:
         design = np.stack([np.ones(len(sizes)), np.asarray(sizes, float) ** power], 1) / errors[:, None]

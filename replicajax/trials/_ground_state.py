@@ -46,8 +46,8 @@ class SizeTrials(NamedTuple):
 
     @property
     def reliable(self) -> bool:
-        """At least 9 of 10 instances are agreed on, and the bias is below half a standard error."""
-        return self.agreement >= _RELIABLE and self.excess < self.energy.standard_error / 2
+        """At least 9 of 10 instances are agreed on, and what bias is left is below half a standard error."""
+        return self.agreement >= _RELIABLE and self.excess <= self.energy.standard_error / 2
 
 
 class Enumerated(NamedTuple):
@@ -111,7 +111,8 @@ def ground_state(
 ) -> GroundStates:
     """Search drawn instances of `task` for their ground states, and extrapolate energy and generalisation error.
 
-    Means are freed of the luck of the draw by control variates (`_controls`), where instances are many.
+    Means are freed of the luck of the draw by control variates (`_controls`), where instances are many.  Where many codewords
+    share the least energy, as with losses that are 0 beyond a margin, the error is that of one of them.
 
     Args:
       task, codebook: what to search; of any loss, the task's.

@@ -102,7 +102,7 @@ def test_bad_task():
         ground_state(rj.GivenData(np.eye(3), np.ones(3)), BOOK)
 
 
-IID = {"sizes": (30, 60, 120), "instances": (1024, 512, 192)}
+IID = {"sizes": (24, 48, 96), "instances": (1024, 512, 192)}
 # task, codebook, effort
 POINTS = {
     "2 bits": (TASK, BOOK, IID),
@@ -117,7 +117,7 @@ POINTS = {
     "power law": (
         rj.LinearRegression(2.0, 1.0, 0.1, features=rj.Features.power_law(1.0, 30)),
         BOOK,
-        {"sizes": (30, 60, 90), "instances": (512, 256, 64), "sweeps": (400, 2000, 5000)},
+        {"sizes": (30, 60, 90), "instances": (512, 256, 64), "sweeps": (400, 2000, 4000)},
     ),
 }
 
