@@ -125,13 +125,15 @@ POINTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", POINTS)
 def test_one_step_of_breaking(name):
-    """Energy and error at zero temperature: those of one step within 3 standard errors, the energy of RS beyond."""
+    """Energy and error at zero temperature: those of one step within 3 standard errors; the energy of RS beyond, where the
+    two theories are apart by 4 (not so with few rows, where the two powers of N end too far from each other)."""
     task, book, effort = POINTS[name]
     found = ground_state(task, book, **effort)
     print(f"\n{name}\n{found}")
-    z = {}
+    z, energies = {}, []
     for theory in (rj.solve(task, book, jnp.inf, breaking=steps) for steps in (1, 0)):
         energy, error = float(theory.training_error), float(theory.generalization_error)
+        energies.append(energy)
         z[int(theory.breaking)] = found.energy.z(energy), found.error.z(error)
         print(
             f"  {'one step' if theory.breaking else 'RS':<10s} energy {energy:.6f} (z {found.energy.z(energy):5.2f}), "
@@ -140,4 +142,5 @@ def test_one_step_of_breaking(name):
     assert found.reliable
     assert found.enumerated.exact == 1
     assert np.abs(z[1]).max() < 3
-    assert z[0][0] > 3
+    if energies[0] - energies[1] > 4 * found.energy.standard_error:
+        assert z[0][0] > 3
