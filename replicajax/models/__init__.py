@@ -7,6 +7,7 @@ from replicajax.models._draw import DESIGNS as DESIGNS
 from replicajax.models._draw import Design as Design
 from replicajax.models._draw import Instance as Instance
 from replicajax.models._draw import covariance as covariance
+from replicajax.models._draw import directions as directions
 from replicajax.models._draw import draw as draw
 from replicajax.models._features import Features as Features
 from replicajax.models._features import RowLengths as RowLengths

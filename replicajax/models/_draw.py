@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from replicajax import _checks
 from replicajax.models._features import Features
@@ -87,10 +87,15 @@ def covariance(task: Taught, size: int, key: PRNGKeyArray) -> Float[Array, "colu
     return jnp.diag(eigenvalues) if axes is None else (axes * eigenvalues) @ axes.T
 
 
-def _axes(features: Features, size: int, key: PRNGKeyArray) -> tuple[Array, Array | None]:
-    """Which eigenvalue each direction has, by their shares; and the directions, None for those of the weights."""
+def directions(features: Features, size: int) -> Int[Array, " columns"]:
+    """Which eigenvalue each direction has that `draw` makes, by their shares."""
     which = jnp.searchsorted(jnp.cumsum(features.share), (jnp.arange(size) + 0.5) / size)
-    which = jnp.minimum(which, features.share.size - 1)
+    return jnp.minimum(which, features.share.size - 1)
+
+
+def _axes(features: Features, size: int, key: PRNGKeyArray) -> tuple[Array, Array | None]:
+    """`directions`; and the directions, None for those of the weights."""
+    which = directions(features, size)
     if not features.turned:
         return which, None
     q, r = jnp.linalg.qr(jax.random.normal(jax.random.fold_in(key, 2), (size, size)))

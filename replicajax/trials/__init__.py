@@ -8,6 +8,7 @@ from replicajax.trials._compare import Comparison as Comparison
 from replicajax.trials._compare import SampledTrials as SampledTrials
 from replicajax.trials._compare import Score as Score
 from replicajax.trials._compare import compare as compare
+from replicajax.trials._controls import Estimate as Estimate
 from replicajax.trials._divergence import MeasuredDivergence as MeasuredDivergence
 from replicajax.trials._divergence import bits_saved as bits_saved
 from replicajax.trials._divergence import compare_allocations as compare_allocations
@@ -15,6 +16,11 @@ from replicajax.trials._divergence import cube_root_formats as cube_root_formats
 from replicajax.trials._divergence import measure_divergence as measure_divergence
 from replicajax.trials._divergence import quantize_weights as quantize_weights
 from replicajax.trials._divergence import weight_matrices as weight_matrices
+from replicajax.trials._extrapolate import Extrapolated as Extrapolated
+from replicajax.trials._extrapolate import extrapolate as extrapolate
+from replicajax.trials._ground_state import GroundStates as GroundStates
+from replicajax.trials._ground_state import SizeTrials as SizeTrials
+from replicajax.trials._ground_state import ground_state as ground_state
 from replicajax.trials._measure import HeldOut as HeldOut
 from replicajax.trials._measure import measure_widths as measure_widths
 from replicajax.trials._measure import predict_widths as predict_widths
