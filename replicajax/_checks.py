@@ -34,7 +34,7 @@ def real(name: str, value: Any) -> Array:
         raise ValueError(f"{name} must not be NaN, got {brief(array)}")
     dtype = jnp.result_type(array, float)
     with np.errstate(over="ignore"):
-        return jnp.asarray(array.astype(dtype))
+        return jnp.asarray(array.astype(dtype), dtype)  # without it a program is made of each shape
 
 
 def positive(name: str, value: Any, *, infinite: bool = False) -> Array:
