@@ -25,9 +25,14 @@ KINDS = "iid", "rotated", "aligned", "lengths"
 EACH = 13
 CASES = [(loss, kind) for loss in LOSSES for kind in KINDS]
 FAST = {("square", "rotated"), ("square", "aligned"), ("hinge", "aligned")}
-every_case = pytest.mark.parametrize(
-    ("loss", "kind"), [case if case in FAST else pytest.param(*case, marks=pytest.mark.slow) for case in CASES]
-)
+
+
+def every_case(fast):
+    """All cases, and these in the fast suite."""
+    cases = [case if case in fast else pytest.param(*case, marks=pytest.mark.slow) for case in CASES]
+    return pytest.mark.parametrize(("loss", "kind"), cases)
+
+
 STENCIL = np.array([-3, -2, -1, 0, 1, 2, 3])
 WEIGHTS = np.array([-1, 9, -45, 0, 45, -9, 1]) / 60
 STEP = 2e-3
@@ -78,7 +83,7 @@ def along_beta(loss: str, kind: str):
     return jax.tree.map(lambda x: np.asarray(x).reshape(len(STENCIL), EACH, *x.shape[1:]), found)
 
 
-@every_case
+@every_case(FAST)
 def test_energy_is_the_derivative_of_beta_f(loss, kind):
     s, beta = along_beta(loss, kind), problems(loss, kind)[2]
     assert s.converged.all()
@@ -90,7 +95,7 @@ def test_energy_is_the_derivative_of_beta_f(loss, kind):
     np.testing.assert_array_less(np.abs(middle.entropy - entropy), 1e-10 * (1 + beta * scale))
 
 
-@every_case
+@every_case({("square", "rotated")})
 def test_implicit_gradient_is_that_of_differences(loss, kind):
     """Of eg and beta f, along random directions in everything at once: loss, spectrum, teacher, levels, alpha, noise, beta."""
     tasks, levels, beta = problems(loss, kind)
