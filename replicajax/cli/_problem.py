@@ -180,13 +180,12 @@ def task_of(numbers: Mapping[str, Any]) -> "Task":
 
 
 def check_temperature(numbers: Mapping[str, Any]) -> None:
-    """Zero temperature is known of the square loss, features and rows that are iid."""
+    """Zero temperature is known of the square loss."""
     loss: LossName = numbers.get("loss", SQUARE)
-    what = [f"--loss {loss}"] * (not loss.square) + [name for name in ("features", "rows") if name in numbers]
     beta = numbers.get("beta", default_beta(numbers.get("noise", NOISE)))
-    if what and math.isinf(beta):
+    if not loss.square and math.isinf(beta):
         why = "" if "beta" in numbers else ", which is 1/noise: give --beta"
-        raise ProblemError(f"--beta must be finite with {' and '.join(what)}, got inf{why}")
+        raise ProblemError(f"--beta must be finite with --loss {loss}, got inf{why}")
 
 
 def _bundled(name: str) -> "tuple[np.ndarray, np.ndarray]":

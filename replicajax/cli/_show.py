@@ -215,8 +215,8 @@ def print_name(out: Console, found) -> None:
 
 
 def unquantized(task: Task) -> Unquantized | None:
-    """The best ridge regression; None where its theory is not that of the task: another loss, features or rows not iid."""
-    known = isinstance(task, GivenData) or task.closed
+    """The best ridge regression; None where its theory is not that of the task: another loss, rows of unequal length."""
+    known = isinstance(task, GivenData) or (isinstance(task, Taught) and task.in_closed_form and task.rows is None)
     return ridge_regression(task, optimal_ridge(task)) if known else None
 
 
@@ -258,7 +258,7 @@ def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheape
         notes.append(f"accuracy: share of those rows expected right; {found.usual}")
     out.print(";\n".join(notes) + ".", style="dim", markup=False, highlight=False)
     if baseline is None:
-        why = f"the {task.loss}" if not isinstance(task.loss, Square) else "features or rows that are not iid"
+        why = f"the {task.loss}" if not isinstance(task.loss, Square) else "rows of unequal length"
         out.print(
             f"No comparison with unquantized weights: that of ridge regression is not for {why}.", highlight=False
         )

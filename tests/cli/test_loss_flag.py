@@ -122,7 +122,10 @@ def test_a_file_makes_the_task(posed, tmp_path):
         ("[rows]\nsquares = 3", "rows.squares must be a list of numbers"),
         ("[rows]\ndf = 3", "rows must have either squares or student_t, got df"),
         ("rows = {}", "rows must have either squares or student_t, got nothing"),
-        ("noise = 0\n[rows]\nstudent_t = 5", "--beta must be finite with rows, got inf, which is 1/noise: give --beta"),
+        (
+            'noise = 0\nloss = "huber:1"',
+            "--beta must be finite with --loss huber:1, got inf, which is 1/noise: give --beta",
+        ),
     ],
 )
 def test_files_that_are_refused(command, tmp_path, text, message):
@@ -149,15 +152,25 @@ def test_requests_that_are_refused(command, line, message):
     assert message in err
 
 
-def test_no_ridge_regression_beside_features(command, tmp_path):
-    """The table of widths without the columns that compare, one line that says so, and the choice that is left."""
+def test_ridge_regression_beside_features(command, tmp_path):
     path = tmp_path / "p.toml"
     path.write_text("alpha = 3\nbeta = 10\nfeatures = {eigenvalues = [0.2, 0.8, 2.0]}\n")
+    report = json.loads(command("optimize", "--problem", path, "--bits", "2", "--json")[1])
+    task = rj.LinearRegression(3.0, noise=0.1, features=rj.Features([0.2, 0.8, 2.0]))
+    error = float(rj.ridge_regression(task, rj.optimal_ridge(task)).generalization_error)
+    best = rj.optimal_width(task, 2, 10.0)
+    assert report["results"][0]["ratio"] == pytest.approx(float(best.generalization_error) / error, rel=1e-9)
+
+
+def test_no_ridge_regression_beside_unequal_rows(command, tmp_path):
+    """The table of widths without the columns that compare, one line that says so, and the choice that is left."""
+    path = tmp_path / "p.toml"
+    path.write_text("alpha = 3\nbeta = 10\nrows = {squares = [0.5, 1.5]}\n")
     code, out, _ = command("optimize", "--problem", path, "--bits", "2")
     assert code == 0
     assert "ratio" not in out
-    assert "No comparison with unquantized weights: that of ridge regression is not for features or rows" in out
-    task = rj.LinearRegression(3.0, noise=0.1, features=rj.Features([0.2, 0.8, 2.0]))
+    assert "No comparison with unquantized weights: that of ridge regression is not for rows of unequal" in out
+    task = rj.LinearRegression(3.0, noise=0.1, rows=rj.RowLengths([0.5, 1.5]))
     assert f"Least error: 2 bits, width {rj.optimal_width(task, 2, 10.0).width:.4f}" in out
     report = json.loads(command("optimize", "--problem", path, "--bits", "2", "--json")[1])
     assert report["unquantized"] is report["results"][0]["ratio"] is report["cheapest_bits"] is None
