@@ -15,8 +15,8 @@ import replicajax as rj
 COLORS = {1: "#c2410c", 2: "#2a6fa8", 3: "#2e8b57"}
 PHASES = {"replica symmetric": "#dbe9d8", "one step, fluid states": "#f6d9a8", "one step, frozen (χ small)": "#c7b6dd"}
 ALPHA, NOISE, BETA = 2.0, 0.1, 20.0
-WIDTHS = np.geomspace(0.3, 4.0, 49)
-ALPHAS = np.geomspace(0.4, 8.0, 41)
+WIDTHS = np.geomspace(0.3, 4.0, 25)
+ALPHAS = np.geomspace(0.4, 8.0, 21)
 FROZEN = 0.02
 """Entropy within states, in nats per weight, below which they are called frozen."""
 
@@ -44,7 +44,7 @@ def draw() -> Path:
     heavy = rj.Features.power_law(1.5, 30)
     for axes, features, title in (
         (phases, None, "iid features"),
-        (turned, heavy, "eigenvalues i$^{-1.5}$, turned axes"),
+        (turned, heavy, "turned spectrum i$^{-1.5}$"),
     ):
         of = rj.LinearRegression(ALPHA, noise=NOISE, features=features)
         _phases(axes, rj.phase_diagram(of, 2, BETA, axes={"alpha": ALPHAS, "width": WIDTHS}, breaking="auto"))
@@ -53,6 +53,8 @@ def draw() -> Path:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter("{x:g}")
     error.set_xticks([0.5, 1, 2, 4])
+    error.set_yticks([0.15, 0.2, 0.3, 0.5, 1], ["0.15", "0.2", "0.3", "0.5", "1"])
+    error.yaxis.set_minor_formatter(NullFormatter())
     for axes in (phases, turned):
         axes.set_xticks([0.5, 1, 2, 4, 8])
         axes.set_yticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
