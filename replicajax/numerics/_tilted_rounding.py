@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from replicajax.numerics._backend import Backend
+from replicajax.numerics._staircase import gauss_legendre
 
 _OUTER = 36
 """Nodes for H on each side of where the tilted mean steps from one level to the next."""
@@ -58,12 +59,6 @@ class TiltedRounding(NamedTuple):
     inner_bend: Array
     """E [(beta Var)²], inf at beta = inf: of the inner stability."""
     usage: Float[Any, "components levels"]
-
-
-@lru_cache
-def _legendre(nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    unit, weight = np.polynomial.legendre.leggauss(nodes)
-    return unit, weight
 
 
 @lru_cache
@@ -210,7 +205,6 @@ def _outer(on: Backend, levels, K, c, beta, y, mean, deviation) -> tuple[Array, 
     temperature makes it, pi/(beta gap).
     """
     xp = on.xp
-    unit, weight = (xp.asarray(x, levels.dtype) for x in _legendre(_OUTER))
     gap = xp.diff(levels)
     low, high = mean - _REACH * deviation, mean + _REACH * deviation
     steps = xp.clip((K - y * c) * (levels[1:] + levels[:-1]) / 2, low, high)
@@ -218,15 +212,22 @@ def _outer(on: Backend, levels, K, c, beta, y, mean, deviation) -> tuple[Array, 
     middles = (steps[:, 1:] + steps[:, :-1]) / 2
     thermal = xp.pi / (beta * gap.max())
     scale = 1 / xp.sqrt((y * gap.max() / xp.pi) ** 2 + 1 / (2 * c + thermal**2))
-    parts = []
-    for sign, end in ((-1.0, xp.concatenate([low, middles], 1)), (1.0, xp.concatenate([middles, high], 1))):
-        stop = xp.arcsinh(sign * (end - steps) / scale)[..., None]
+    below, above = steps - xp.concatenate([low, middles], 1), xp.concatenate([middles, high], 1) - steps
+    return _beside(on, steps, scale, below, above, _OUTER)
+
+
+def _beside(on: Backend, places, scale, below, above, nodes: int) -> tuple[Array, Array]:
+    """Nodes on both sides of places, as far as told, at scale sinh(tau) with tau Gauss and Legendre's; and their measure."""
+    xp, rule, parts = on.xp, gauss_legendre(nodes), []
+    unit, weight = (xp.asarray(x, places.dtype) for x in (rule.unit, rule.weight))
+    scale = scale[..., None]
+    for sign, reach in ((-1.0, below), (1.0, above)):
+        stop = xp.arcsinh(reach[..., None] / scale)
         tau = stop * (1 + unit) / 2
-        scaled = scale[..., None]
-        parts.append((steps[..., None] + sign * scaled * xp.sinh(tau), weight * stop / 2 * scaled * xp.cosh(tau)))
-    shape = mean.shape[0], -1
-    H, measure = (xp.concatenate([part[i].reshape(shape) for part in parts], 1) for i in range(2))
-    return H, measure
+        parts.append((places[..., None] + sign * scale * xp.sinh(tau), weight * stop / 2 * scale * xp.cosh(tau)))
+    shape = places.shape[0], -1
+    at, measure = (xp.concatenate([part[i].reshape(shape) for part in parts], 1) for i in range(2))
+    return at, measure
 
 
 def _log_difference(on: Backend, low: Array, high: Array) -> Array:
@@ -258,25 +259,20 @@ class _Soft(NamedTuple):
 def _soft(on: Backend, levels, K, beta, y) -> _Soft:
     """Between midpoints of neighbouring thresholds, or to where the losing level has faded."""
     xp = on.xp
-    unit, weight = (xp.asarray(x, levels.dtype) for x in _legendre(_SIDE))
     gap = xp.diff(levels)
     t = K * (levels[1:] + levels[:-1]) / 2  # components, thresholds
     none = xp.full_like(t[:, :1], xp.inf)
     half = xp.diff(t, axis=1) / 2
     ends = xp.concatenate([none, half], 1), xp.concatenate([half, none], 1)
     scale = xp.pi / (beta * gap)
-    parts = []
     beyond = xp.concatenate([gap[:1], gap[:-1]]), xp.concatenate([gap[1:], gap[-1:]])
-    for sign, end, next_gap in zip((-1.0, 1.0), ends, beyond, strict=True):
+    reaches = []
+    for end, next_gap in zip(ends, beyond, strict=True):
         slowest = xp.minimum(gap, next_gap)  # to fade of the levels that lose there
         faded = _FADED / (beta * slowest)
-        reach = xp.where(end < faded, end, faded)
-        stop = xp.arcsinh(reach / scale)[..., None]
-        tau = stop * (1 + unit) / 2
-        x = scale[..., None] * xp.sinh(tau)
-        parts.append((t[..., None] + sign * x, weight * stop / 2 * scale[..., None] * xp.cosh(tau)))
-    shape = t.shape[0], -1
-    h, measure = (xp.concatenate([part[i].reshape(shape) for part in parts], 1) for i in range(2))
+        reaches.append(xp.where(end < faded, end, faded))
+    below, above = reaches
+    h, measure = _beside(on, t, scale, below, above, _SIDE)
     at = _thermal(on, levels, K, beta, h)
     won = at.is_winner @ levels
     phi_cold = at.winner / beta

@@ -8,6 +8,7 @@ from replicajax.replica._batch import AT_ONCE as AT_ONCE
 from replicajax.replica._batch import solve_many as solve_many
 from replicajax.replica._breaking import broken_solution as broken_solution
 from replicajax.replica._breaking import broken_where_needed as broken_where_needed
+from replicajax.replica._breaking import one_step as one_step
 from replicajax.replica._pool import Device as Device
 from replicajax.replica._ridge import Unquantized as Unquantized
 from replicajax.replica._ridge import optimal_ridge as optimal_ridge
@@ -17,5 +18,4 @@ from replicajax.replica._slopes import Slopes as Slopes
 from replicajax.replica._slopes import slopes_many as slopes_many
 from replicajax.replica._slopes import solve_with_slopes as solve_with_slopes
 from replicajax.replica._solution import Solution as Solution
-from replicajax.replica._solve import BREAKING as BREAKING
 from replicajax.replica._solve import solve as solve

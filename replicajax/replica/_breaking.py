@@ -40,6 +40,24 @@ Direction = Problem
 """A tangent in the space of problems."""
 
 
+BREAKING = 0, 1, "auto"
+
+
+def allowed(breaking: int | str) -> None:
+    """Raises ValueError for what is no number of steps."""
+    if breaking not in BREAKING:
+        raise ValueError(f'breaking must be 0, 1 or "auto", got {breaking!r}')
+
+
+def one_step(task: Task, breaking: int | str) -> None:
+    """Raises ValueError where `breaking` asks for a step that the task's loss has not."""
+    allowed(breaking)
+    if breaking and not task.in_closed_form:
+        raise ValueError(
+            f"breaking must be 0 for {task.loss}, got {breaking!r} (the square loss of a regression has one step)"
+        )
+
+
 class Broken(NamedTuple):
     """A point in the space of (1): log L, log(L/m_hat − 1), log c0 and log y."""
 
@@ -341,8 +359,8 @@ def observed(on: Backend, task: Task, law: Weights, book: Codebook, beta: Array,
     level, stiffness = w.inner.replicon
     replicon = xp.minimum(outer_replicon, -xp.inf if cold else level - stiffness * w.tilted.inner_bend)
     usage = xp.clip(w.tilted.usage, 0.0, 1.0)
-    test_error = error + task.noise if isinstance(task, Taught) else error
     taught = isinstance(task, Taught)
+    test_error = error + task.noise if taught else error
     return Solution(
         task=task,
         codebook=book,

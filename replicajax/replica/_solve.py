@@ -10,11 +10,9 @@ from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import Task, with_limit
 from replicajax.replica._batch import solve_many
-from replicajax.replica._breaking import broken_solution
+from replicajax.replica._breaking import allowed, broken_solution, one_step
 from replicajax.replica._saddle import solution
 from replicajax.replica._solution import Solution
-
-BREAKING = 0, 1, "auto"
 
 
 def solve(
@@ -51,13 +49,9 @@ def solve(
     with_limit(task, beta)
     most = _checks.integer("max_steps", max_steps, 1, 10**6)
     problem = task, codebook, beta
-    if breaking not in BREAKING:
-        raise ValueError(f'breaking must be 0, 1 or "auto", got {breaking!r}')
+    allowed(breaking)
     if breaking == 1:
-        if not task.in_closed_form:
-            raise ValueError(
-                f"breaking must be 0 for {task.loss}, got 1 (the square loss of a regression has one step)"
-            )
+        one_step(task, breaking)
         return broken_solution(problem, cold).capped(most)
     if _checks.is_traced(problem):
         return solution(problem, None if _checks.is_traced(beta) else bool(np.isinf(beta)), None).capped(most)

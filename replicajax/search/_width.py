@@ -21,11 +21,11 @@ from replicajax.codebooks import Codebook, uniform
 from replicajax.models import Task, with_limit
 from replicajax.numerics import JAX, NUMPY, Backend, implicit_root
 from replicajax.replica import (
-    BREAKING,
     Direction,
     Solution,
     broken_solution,
     broken_where_needed,
+    one_step,
     solve,
     solve_with_slopes,
 )
@@ -117,12 +117,7 @@ Scheme = tuple[int | str, bool | None]
 
 
 def _broken(task: Task, beta: Any, breaking: int | str, require_stable: bool) -> None:
-    if breaking not in BREAKING:
-        raise ValueError(f'breaking must be 0, 1 or "auto", got {breaking!r}')
-    if breaking and not task.in_closed_form:
-        raise ValueError(
-            f"breaking must be 0 for {task.loss}, got {breaking!r} (the square loss of a regression has one step)"
-        )
+    one_step(task, breaking)
     if breaking and require_stable:
         raise ValueError(f"require_stable asks for replica symmetry: breaking must be 0 with it, got {breaking!r}")
     if breaking == "auto" and _checks.is_traced((task, beta)):

@@ -20,11 +20,11 @@ from replicajax.codebooks import Codebook, power
 from replicajax.models import Task, Taught, with_limit
 from replicajax.replica import (
     AT_ONCE,
-    BREAKING,
     Device,
     Direction,
     Solution,
     broken_where_needed,
+    one_step,
     slopes_many,
     solve_with_slopes,
 )
@@ -273,12 +273,7 @@ def grid(
         raise ValueError(
             f"task must be a single one (values belong in axes), got alpha of shape {np.shape(task.alpha)}"
         )
-    if breaking not in BREAKING:
-        raise ValueError(f'breaking must be 0, 1 or "auto", got {breaking!r}')
-    if breaking and not task.in_closed_form:
-        raise ValueError(
-            f"breaking must be 0 for {task.loss}, got {breaking!r} (the square loss of a regression has one step)"
-        )
+    one_step(task, breaking)
     return Grid(task, levels, {name: np.asarray(value).item() for name, value in fixed.items()}, checked, breaking)
 
 

@@ -255,6 +255,25 @@ def test_best_width_at_zero_temperature():
     assert float(best.width) > 1.03 * float(rs.width)  # RS takes it 5 % too narrow
 
 
+@pytest.mark.slow
+def test_best_width_has_a_derivative():
+    def width(noise):
+        return rj.optimal_width(rj.LinearRegression(2.0, 1.0, noise), 2, np.inf, breaking=1).width
+
+    h = 1e-3
+    difference = (width(0.1 - 2 * h) - 8 * width(0.1 - h) + 8 * width(0.1 + h) - width(0.1 + 2 * h)) / (12 * h)
+    assert float(jax.grad(width)(0.1)) == pytest.approx(float(difference), rel=1e-6)
+
+
+def test_stored_sweeps_know_their_breaking(tmp_path):
+    axes, store = {"width": [1.0, 1.5]}, tmp_path / "sweep"
+    kept, plain = (rj.phase_diagram(TASK, 2, np.inf, axes=axes, breaking="auto", store=s) for s in (store, None))
+    np.testing.assert_array_equal(kept.free_energy, plain.free_energy)
+    assert kept.breaking.values.tolist() == [1, 1]
+    with pytest.raises(ValueError, match="holds a different sweep"):
+        rj.phase_diagram(TASK, 2, np.inf, axes=axes, store=store)
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match='breaking must be 0, 1 or "auto", got 2'):
         rj.solve(TASK, BOOK, 2.0, breaking=2)
