@@ -3,7 +3,9 @@
 Every command has three parts: the request, checked whole in plain Python; `start`, which imports JAX; the answer.
 """
 
+import atexit
 import errno
+import gc
 import math
 import sys
 from contextlib import nullcontext
@@ -77,6 +79,10 @@ _UsageError: Any = typer.BadParameter.__base__
 
 def main() -> None:
     """Entry point: a mistake of the user's is one line on standard error and exit code 2, a bug keeps its traceback."""
+    gc.set_threshold(
+        100_000
+    )  # imports make many objects and no garbage: looking for it takes a fifth of a short command
+    atexit.register(gc.freeze)  # nor is there any to look for at the end
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()
@@ -477,7 +483,7 @@ def formats_command(
     widths = whole_numbers("--bits", bits, 8, least=2)  # INT1 has no level above 0
     writable("--figure", figure, PICTURES)
 
-    start()
+    start(optimize=False)
     from replicajax.cli import _formats
 
     law = _formats.law_of(distribution, df)

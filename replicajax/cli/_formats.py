@@ -44,10 +44,11 @@ def compare_formats(law: Symmetric, bits: Sequence[int], block_size: int) -> lis
         return formats.BlockFormat(book, block_size, "absmax", "bf16")
 
     of_blocks = f"blocks of {block_size}, bf16"
+    side = formats.entropy_coded(law, max(bits)).codebook.levels.size // 2  # for all of them: one program
     for b in bits:
         add("Lloyd-Max", f"Lloyd-Max, {b} bits", formats.lloyd_max(law, b))
         add("cube-root", f"cube-root, {b} bits", formats.cube_root(law, b))
-        grid = formats.entropy_coded(law, b)
+        grid = formats.entropy_coded(law, b, side=side)
         entropy = "uniform grid, entropy code"
         rows.append(Row(entropy, f"{entropy}, {b} bits", float(grid.bits), float(grid.error)))
         add(f"INT, {of_blocks}", f"INT{b}, {of_blocks}", blocks(formats.integer(b)))

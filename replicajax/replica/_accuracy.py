@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import ArrayLike, Float
-from scipy.special import ndtr
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
@@ -73,6 +72,8 @@ def ridge_accuracy(task: GivenData, ridge: ArrayLike, threshold: float = 0.0) ->
 
 
 def _share_right(task: GivenData, ridge, noise, rough: Deployed, threshold: float) -> tuple[float, float]:
+    from scipy.special import ndtr  # takes long to import
+
     law = task.row_law(ridge, max(noise, 0.0), rough)
     assert task.rows is not None
     side = np.sign(task.rows.y - threshold)
