@@ -32,7 +32,7 @@ from replicajax.replica._equations import (
     newton_step,
 )
 
-_AITKEN = 12
+_AITKEN = 6
 """Every so many steps of state evolution the slow direction, alone by then, is extrapolated to its limit."""
 _TOLERANCE = 0.7
 """Power of the rounding error that the residuals of (1) must be below: 1e-11 in float64, 1e-5 in float32."""
