@@ -35,7 +35,7 @@ def memory_maps() -> int:
     return maps.read_text().count("\n") if maps.exists() else 0
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def _few_memory_maps() -> Iterator[None]:
     yield
     if memory_maps() > _MOST_MAPS:

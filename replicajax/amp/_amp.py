@@ -159,9 +159,10 @@ def amp(
     if row_norms and isinstance(design, lx.AbstractLinearOperator):
         raise ValueError("row_norms must be False for a linear operator, whose rows are not at hand")
     loss = loss_for(loss, y)
-    if not isinstance(loss, Square) and not _checks.is_traced(beta) and np.isinf(np.asarray(beta)).any():
-        raise ValueError(f"beta must be finite for {loss}, got inf (only the square loss has its limit)")
-    return _amp(design, y, book, first.astype(y.dtype), known, scalars, steps, bool(row_norms), loss)
+    cold = not _checks.is_traced(beta) and bool(np.isinf(np.asarray(beta)).any())
+    if cold and not loss.cools:
+        raise ValueError(f"beta must be finite for {loss}, which knows no other, got inf")
+    return _amp(design, y, book, first.astype(y.dtype), known, scalars, steps, bool(row_norms), loss, cold)
 
 
 def checked_scalars(dtype, beta, ridge, damping, tolerance, **others: ArrayLike) -> tuple[Array, ...]:
@@ -236,7 +237,9 @@ class _State(NamedTuple):
 
 
 @eqx.filter_jit
-def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int, row_norms: bool, loss: Loss) -> AMPResult:
+def _amp(
+    X, y, book: Codebook, start, teacher, scalars, steps: int, row_norms: bool, loss: Loss, cold: bool
+) -> AMPResult:
     beta, ridge, damping, tolerance, V = scalars
     levels, (rows, columns) = book.levels, _shape(X)
     lengths = jnp.sum(X**2, axis=1) if row_norms else jnp.ones(rows, y.dtype)
@@ -258,7 +261,8 @@ def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int, row_norms: b
             return (y - omega) / stiff, 1 / stiff
         # Without any spread of predictions phi is the loss itself, whose quadrature has no nodes.
         spread = jnp.maximum(V * lengths, jnp.finfo(y.dtype).eps)
-        tilted = jax.vmap(lambda y, v, chi: loss.tilted(y, v, chi, beta))(y, omega, spread)
+        heat = None if cold else beta
+        tilted = jax.vmap(lambda y, v, chi: loss.tilted(y, v, chi, heat))(y, omega, spread)
         return -tilted.slope, tilted.curvature
 
     def chi_hat(g):
@@ -298,8 +302,8 @@ def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int, row_norms: b
     # One more product with X prices the last weights, another the same fields rounded.
     codes, rounded, slope = round_off(s.h, chi_hat(s.g), s.A + ridge, levels)
     curvature = jnp.sum((lengths * s.bend) ** 2) / columns
-    cold = jnp.isinf(beta)
-    response = site_response(s.h, s.A + ridge, levels, jnp.where(cold, 1.0, beta))[1]
+    frozen = jnp.isinf(beta)
+    response = site_response(s.h, s.A + ridge, levels, jnp.where(frozen, 1.0, beta))[1]
     test_error = missed(fresh(s.a, s.V, s.g))
     log = s.log._replace(test_error=s.log.test_error.at[s.step].set(test_error))
     log = Trajectory(*(jnp.where(jnp.arange(steps + 1) < s.step, x, x[s.step]) for x in log))
@@ -310,7 +314,7 @@ def _amp(X, y, book: Codebook, start, teacher, scalars, steps: int, row_norms: b
         susceptibility=s.V,
         test_error=test_error,
         rounded_test_error=missed(fresh(rounded, slope, s.g)),
-        replicon=jnp.where(cold, -jnp.inf, 1 - curvature * jnp.mean(response**2)),
+        replicon=jnp.where(frozen, -jnp.inf, 1 - curvature * jnp.mean(response**2)),
         trajectory=log,
         converged=log.residual[-1] < tolerance,
         steps=s.step,

@@ -46,6 +46,11 @@ class LossName(NamedTuple):
     def square(self) -> bool:
         return self.name == "square"
 
+    @property
+    def cools(self) -> bool:
+        """Whether it has a limit beta = inf; the perceptron's knows no temperature."""
+        return self.name != "perceptron"
+
     def __str__(self) -> str:
         return ":".join([self.name, *(f"{x:g}" for x in self.numbers)])
 

@@ -180,10 +180,10 @@ def task_of(numbers: Mapping[str, Any]) -> "Task":
 
 
 def check_temperature(numbers: Mapping[str, Any]) -> None:
-    """Zero temperature is known of the square loss."""
+    """Not every loss has the limit beta = inf."""
     loss: LossName = numbers.get("loss", SQUARE)
     beta = numbers.get("beta", default_beta(numbers.get("noise", NOISE)))
-    if not loss.square and math.isinf(beta):
+    if not loss.cools and math.isinf(beta):
         why = "" if "beta" in numbers else ", which is 1/noise: give --beta"
         raise ProblemError(f"--beta must be finite with --loss {loss}, got inf{why}")
 

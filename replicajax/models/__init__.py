@@ -37,6 +37,7 @@ from replicajax.models._task import Taught as Taught
 from replicajax.models._task import Verdict as Verdict
 from replicajax.models._task import Weights as Weights
 from replicajax.models._task import along_axes as along_axes
+from replicajax.models._task import at_heat as at_heat
 from replicajax.models._task import deployed as deployed
 from replicajax.models._task import loss_for as loss_for
 from replicajax.models._task import square_only as square_only

@@ -10,6 +10,8 @@ Gaussian integrals may be taken by parts.  Of a regression whose loss knows y �
 matters, and m_hat = L.
 
 What (1) changes with follows in the same way: d/dm is E d/du0 d/dv, d/dq is ½ E d²/dv², and dphi/dchi = ½ (phi''/beta − phi'²).
+Derivatives in v beyond phi'' are taken of the weights instead, by parts, which holds at beta = inf too, where phi'' jumps; and
+so is L, so that JAX's derivative of it sees no jumps.
 """
 
 from collections.abc import Callable
@@ -103,37 +105,42 @@ class Channel(NamedTuple):
         return xp.stack(sum(rows, []), -1).reshape(*self.L.shape, 3, 3)
 
 
-def _average(
-    alpha: Scalar, weight: Array, tilted: Tilted, chi: Scalar, beta: Scalar, m_hat: Scalar | None = None
-) -> Channel:
-    """From the tilted loss at nodes of the given weights; m_hat = L if None.  Replicon 1 − C E(beta Var)² (theory 7.2)."""
+class _Nodes(NamedTuple):
+    """Weights of an average over v, and those of its derivatives, taken by parts but for the sign."""
 
-    def mean(x: Array) -> Scalar:
-        return alpha * (weight * x).sum()
+    weight: Array
+    first: Array
+    second: Array
 
-    L = mean(tilted.curvature)
+
+def _normal(v: Array, variance: Scalar, weight: Array) -> _Nodes:
+    """Of N(0, variance)."""
+    z = v / variance
+    return _Nodes(weight, -z * weight, (z**2 - 1 / variance) * weight)
+
+
+def _average(alpha: Scalar, over: _Nodes, tilted: Tilted, beta: Scalar | None, m_hat: Scalar | None = None) -> Channel:
+    """(1) from the tilted loss at nodes, and its slopes where v alone is averaged; m_hat = L if None.
+
+    Replicon 1 − C E(beta Var)² (theory 7.2).
+    """
+    cooling = 0.0 if beta is None else 1 / beta
+    weight, first, second = (alpha * x for x in over)
+    slope, bend = tilted.slope, tilted.curvature
+    L, of_bend, of_both = -(first @ slope), second @ bend / 2, -(first @ (slope * bend))
+    by_q = Slopes(of_bend, of_both, of_bend)
+    L_chi = cooling * of_bend - second @ slope**2 / 2
+    by_chi = Slopes(L_chi, cooling * (of_both - weight @ bend**2) - 2 * (weight @ (slope**2 * bend)), L_chi)
     return Channel(
-        potential=-mean(tilted.log_partition) / beta,
+        potential=weight @ tilted.potential,
         m_hat=L if m_hat is None else m_hat,
-        chi_hat=mean(tilted.slope**2),
+        chi_hat=weight @ slope**2,
         L=L,
-        energy=mean(tilted.loss),
-        entropy=mean(tilted.log_partition + beta * (tilted.loss + chi * tilted.slope**2 / 2)),
-        replicon=(jnp.ones_like(L), mean(tilted.curvature**2)),
+        energy=weight @ tilted.loss,
+        entropy=jnp.where(weight > 0, weight * tilted.entropy, 0.0).sum(),
+        replicon=(jnp.ones_like(L), weight @ bend**2),
+        slopes=(by_q, by_q, by_chi),
     )
-
-
-def _along_q(tilted: Tilted) -> tuple[Array, Array]:
-    """½ d²/dv² of phi'² and of phi''."""
-    _, first, second, third, fourth, _ = tilted
-    return second**2 + first * third, fourth / 2
-
-
-def _along_chi(tilted: Tilted, beta: Scalar) -> tuple[Array, Array, Array]:
-    """d/dchi of phi', phi'² and phi''."""
-    _, first, second, third, fourth, _ = tilted
-    slope = third / (2 * beta) - first * second
-    return slope, 2 * first * slope, fourth / (2 * beta) - second**2 - first * third
 
 
 def square_channel(
@@ -183,37 +190,34 @@ def by_length(lengths: RowLengths, channel: Callable[..., Channel], m, q, chi, r
     return jax.tree.map(lambda x: jnp.tensordot(lengths.share, x, 1), jax.vmap(of_length)(lengths.squares))
 
 
-def _breaks(loss: Loss, y: Scalar, chi: Scalar, beta: Scalar) -> tuple[Array, Array]:
+def _breaks(loss: Loss, y: Scalar, chi: Scalar, beta: Scalar | None) -> tuple[Array, Array]:
     """Where the tilted loss bends, and how sharply."""
     at = jnp.asarray([*loss.bends(y, chi)], jnp.result_type(chi))
-    return at, jnp.broadcast_to(jnp.sqrt(chi / beta), at.shape)
+    return at, jnp.broadcast_to(0 * chi if beta is None else jnp.sqrt(chi / beta), at.shape)
 
 
-def residual_channel(loss: ResidualLoss, alpha: Scalar, R: Scalar, chi: Scalar, beta: Scalar) -> Channel:
+def residual_channel(loss: ResidualLoss, alpha: Scalar, R: Scalar, chi: Scalar, beta: Scalar | None) -> Channel:
     """Of labels that differ from the mean prediction by N(0, R)."""
     zero, root = jnp.zeros_like(R), jnp.sqrt(R)
     at, width = _breaks(loss, zero, chi, beta)
     x, weight = normal_nodes(jnp.append(at, 0.0) / root, jnp.append(width, root) / root)
-    tilted = jax.vmap(lambda v: loss.tilted(zero, v, chi, beta))(root * x)
-
-    def slopes(chi_hat: Array, L: Array) -> Slopes:
-        of_L = alpha * (weight @ L)
-        return Slopes(of_L, alpha * (weight @ chi_hat), of_L)
-
-    by_R = slopes(*_along_q(tilted))
-    by_m, by_chi = Slopes(*(-2 * x for x in by_R)), slopes(*_along_chi(tilted, beta)[1:])
-    return _average(alpha, weight, tilted, chi, beta)._replace(slopes=(by_m, by_R, by_chi))
+    v = root * x
+    tilted = jax.vmap(lambda v: loss.tilted(zero, v, chi, beta))(v)
+    found = _average(alpha, _normal(v, R, weight), tilted, beta)
+    assert found.slopes is not None
+    _, by_R, by_chi = found.slopes
+    return found._replace(slopes=(Slopes(*(-2 * x for x in by_R)), by_R, by_chi))
 
 
 def regression_channel(
-    loss: Loss, alpha: Scalar, m: Scalar, q: Scalar, rho: Scalar, noise: Scalar, chi: Scalar, beta: Scalar
+    loss: Loss, alpha: Scalar, m: Scalar, q: Scalar, rho: Scalar, noise: Scalar, chi: Scalar, beta: Scalar | None
 ) -> Channel:
     """y = u0 + N(0, noise), for any loss: over y ~ N(0, rho + noise), and v given y."""
     if isinstance(loss, ResidualLoss):
         return residual_channel(loss, alpha, rho - 2 * m + q + noise, chi, beta)
     total = rho + noise
-    spread = q - m**2 / total  # of v given y
-    deviation = jnp.sqrt(_positive(spread, q))
+    variance = _positive(q - m**2 / total, q)  # of v given y
+    deviation = jnp.sqrt(variance)
 
     def of_label(x):
         y = jnp.sqrt(total) * x
@@ -221,15 +225,18 @@ def regression_channel(
         z, weight = normal_nodes(
             jnp.append(at - m / total * y, 0.0) / deviation, jnp.append(width, deviation) / deviation
         )
-        return jax.vmap(lambda v: loss.tilted(y, v, chi, beta))(m / total * y + deviation * z), weight, z
+        tilted = jax.vmap(lambda v: loss.tilted(y, v, chi, beta))(m / total * y + deviation * z)
+        return tilted, _normal(deviation * z, variance, weight), z
 
-    nodes = jnp.asarray(_HERMITE, m.dtype)
-    tilted, weight, z = jax.vmap(of_label)(nodes)
-    weight = jnp.asarray(_HERMITE_WEIGHTS, m.dtype)[:, None] * weight
+    nodes, share = (jnp.asarray(x, m.dtype)[:, None] for x in (_HERMITE, _HERMITE_WEIGHTS))
+    tilted, over, z = jax.vmap(of_label)(nodes[:, 0])
+    over = jax.tree.map(lambda x: share * x, over)
     # −d/du0: y − m v/q = sqrt(total) x − m/q v, of variance total − m²/q = total spread/q.
-    y, v = jnp.sqrt(total) * nodes[:, None], m / total * jnp.sqrt(total) * nodes[:, None] + deviation * z
+    y, v = jnp.sqrt(total) * nodes, m / total * jnp.sqrt(total) * nodes + deviation * z
     score = (y - m / q * v) / _positive(total - m**2 / q, total)
-    return _average(alpha, weight, tilted, chi, beta, -alpha * (weight * score * tilted.slope).sum())
+    m_hat = -alpha * (over.weight * score * tilted.slope).sum()
+    over, tilted = jax.tree.map(jnp.ravel, (over, tilted))
+    return _average(alpha, over, tilted, beta, m_hat)._replace(slopes=None)
 
 
 class Labels(NamedTuple):
@@ -254,21 +261,28 @@ class Labels(NamedTuple):
 
 
 def classification_channel(
-    loss: Loss, labels: Labels, alpha: Scalar, m: Scalar, q: Scalar, rho: Scalar, chi: Scalar, beta: Scalar
+    loss: Loss, labels: Labels, alpha: Scalar, m: Scalar, q: Scalar, rho: Scalar, chi: Scalar, beta: Scalar | None
 ) -> Channel:
     """Labels ±1."""
     each = [_of_class(loss, labels, y, m, q, rho, chi, beta) for y in _classes(loss)]
-    (weight, rise, bend), tilted = jax.tree.map(lambda *x: jnp.concatenate(x), *each)
+    v, chance, rise, bend, tilted = jax.tree.map(lambda *x: jnp.concatenate(x), *each)
+    # By parts of P(y | v) N(v; 0, q), where P follows the mean m v/q of the truth; and of its derivative in that.
+    k, z = m / q, v / q
+    over = _Nodes(chance, k * rise - z * chance, k**2 * bend - 2 * k * z * rise + (z**2 - 1 / q) * chance)
+    turn = k * bend - z * rise
 
     def mean(weight: Array, x: Array) -> Scalar:
         return alpha * (weight @ x)
 
-    _, first, second, third, *_ = tilted
-    by_m = Slopes(-mean(bend, second), mean(rise, 2 * first * second), mean(rise, third))
-    by_q = Slopes(-mean(rise, third) / 2, *(mean(weight, x) for x in _along_q(tilted)))
-    slope, *rest = _along_chi(tilted, beta)
-    by_chi = Slopes(-mean(rise, slope), *(mean(weight, x) for x in rest))
-    return _average(alpha, weight, tilted, chi, beta, -mean(rise, first))._replace(slopes=(by_m, by_q, by_chi))
+    slope, curvature = tilted.slope, tilted.curvature
+    found = _average(alpha, over, tilted, beta, -mean(rise, slope))
+    assert found.slopes is not None
+    _, by_q, by_chi = found.slopes
+    cooling = 0.0 if beta is None else 1 / beta
+    L_m = -mean(turn, curvature)
+    by_m = Slopes(-mean(bend, curvature), mean(rise, 2 * slope * curvature), L_m)
+    m_hat_chi = mean(turn, cooling * curvature - slope**2) / 2
+    return found._replace(slopes=(by_m, by_q._replace(m_hat=-L_m / 2), by_chi._replace(m_hat=m_hat_chi)))
 
 
 def _classes(loss: Loss) -> tuple[tuple[float, float], ...]:
@@ -277,7 +291,7 @@ def _classes(loss: Loss) -> tuple[tuple[float, float], ...]:
 
 
 def _of_class(loss: Loss, labels: Labels, y: tuple[float, float], m, q, rho, chi, beta):
-    """Weights of the nodes with P(y) and its derivatives in u0, and the tilted loss there."""
+    """Nodes v; their weights times P(y) and its derivatives in the mean of u0; and the tilted loss there."""
     (label, share), root = y, jnp.sqrt(q)
     here = jnp.asarray(label, q.dtype)
     spread = _positive(rho - m**2 / q, rho)
@@ -289,7 +303,7 @@ def _of_class(loss: Loss, labels: Labels, y: tuple[float, float], m, q, rho, chi
     v = root * x
     chances = labels.chance(label, m / q * v, spread)
     tilted = jax.vmap(lambda v: loss.tilted(here, v, chi, beta))(v)
-    return tuple(share * weight * x for x in chances), tilted
+    return v, *(share * weight * x for x in chances), tilted
 
 
 def _positive(x: Scalar, of: Scalar) -> Scalar:

@@ -176,7 +176,7 @@ class GivenData(Task):
         chi, q = mean(1 / D), mean((self.projections / D) ** 2)
         return 1 / chi - z, q / (1 - z * chi) ** 2
 
-    def channel(self, m, q, chi, beta) -> Channel:
+    def channel(self, m, q, chi, beta: Any) -> Channel:
         """(1); of points in NumPy or JAX, eigenvalues last."""
         on = backend_of(q, chi)
         xp, mean, b2 = on.xp, _mean_over(self.share), self.projections**2

@@ -12,7 +12,7 @@ from jax.scipy.special import log_ndtr
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
-from replicajax.numerics import Tilted, tilted_gaussian
+from replicajax.numerics import Tilted, envelope, tilted_gaussian
 
 Scalar = Float[Array, ""]
 
@@ -31,9 +31,17 @@ class Loss(eqx.Module):
         numbers = ", ".join(f"{name} {getattr(self, name):.6g}" for name in self.__dataclass_fields__)
         return f"{type(self).__name__.lower()} loss" + (f" ({numbers})" if numbers else "")
 
-    def tilted(self, y: Scalar, v: Scalar, chi: Scalar, beta: Scalar) -> Tilted:
-        """What a label y does to a prediction of mean v and variance chi/beta: (1) of `numerics._panels`."""
+    @property
+    def cools(self) -> bool:
+        """Whether beta = inf is a limit of its own: (2) of `numerics._panels`."""
+        return True
+
+    def tilted(self, y: Scalar, v: Scalar, chi: Scalar, beta: Scalar | None) -> Tilted:
+        """What a label y does to a prediction of mean v and variance chi/beta: (1) of `numerics._panels`; (2) where beta is
+        None, for infinity, and chi the response that is left of it."""
         kinks = jnp.asarray([*self.kinks(y)], jnp.result_type(v))
+        if beta is None:
+            return envelope(lambda u: self(y, u), kinks, v, chi)
         return tilted_gaussian(lambda u: self(y, u), kinks, v, chi, beta)
 
     def bends(self, y: Scalar, chi: Scalar) -> list[Array]:
@@ -89,10 +97,15 @@ class Square(ResidualLoss):
 
     def tilted(self, y, v, chi, beta):
         """(y − v)²/(2 (1 + chi)) + log(1 + chi)/(2 beta)."""
-        r, stiff = y - v, 1 + chi
-        loss = r**2 / stiff**2 / 2 + chi / (beta * stiff) / 2
-        flat, none = jnp.broadcast_to(1 / stiff, r.shape), jnp.zeros_like(r)
-        return Tilted(-beta * r**2 / stiff / 2 - jnp.log(stiff) / 2, -r / stiff, flat, none, none, loss)
+        r, stiff, none = y - v, 1 + chi, 0 * v
+        cooling = 0.0 if beta is None else 1 / beta
+        return Tilted(
+            potential=r**2 / stiff / 2 + cooling * jnp.log(stiff) / 2,
+            slope=-r / stiff,
+            curvature=1 / stiff + none,
+            loss=r**2 / stiff**2 / 2 + cooling * chi / stiff / 2,
+            entropy=(chi / stiff - jnp.log(stiff)) / 2 + none,
+        )
 
 
 class Absolute(ResidualLoss):
@@ -170,16 +183,22 @@ class Perceptron(MarginLoss):
 
     def tilted(self, y, v, chi, beta):
         """log Phi((y v − margin)/sqrt(V)), V = chi/beta."""
+        assert beta is not None  # `cools`
         root = jnp.sqrt(chi / beta)
         a = (y * v - self.margin) / root
         log_partition = log_ndtr(a)
         g = jnp.exp(-(a**2) / 2 - log_partition) / math.sqrt(2 * math.pi)  # its slope in a; g' = −g (a + g)
-        bend = g * (a + g)
-        third = g - bend * (a + 2 * g)
-        fourth = -bend - bend * (1 - 2 * bend) - (a + 2 * g) * third
-        slopes = -y * g * root, bend, y * third / root, fourth / root**2
-        first, second, third, fourth = (x / chi for x in slopes)
-        return Tilted(log_partition, first, second, third, fourth, jnp.zeros_like(a))
+        return Tilted(
+            potential=-log_partition / beta,
+            slope=-y * g * root / chi,
+            curvature=g * (a + g) / chi,
+            loss=jnp.zeros_like(a),
+            entropy=log_partition + g**2 / 2,
+        )
+
+    @property
+    def cools(self):
+        return False
 
     def bends(self, y, chi):
         return [y * self.margin]

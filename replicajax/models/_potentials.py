@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.models._task import Task, Taught
+from replicajax.models._task import Task, Taught, at_heat
 from replicajax.numerics import Nearby, SoftRounding, hard_rounding, soft_rounding
 
 Scalar = Float[Array, ""]
@@ -135,6 +137,17 @@ def free_energy(task: Task, book: Codebook, beta: Scalar, order: Order, fields: 
     return energetic(task, order, beta) + coupling(order, fields, beta) + entropic(task, book, fields, beta)
 
 
+def _said(task: Task, order: Order, beta: Scalar):
+    """What the channel says, at beta = inf too."""
+    if task.in_closed_form or not task.cools:
+        return task.channel(*order, beta)
+    if not _checks.is_traced(beta):
+        return task.channel(*order, at_heat(task, beta, bool(np.isinf(beta))))
+    infinite = jnp.isinf(beta)
+    warm = jnp.where(infinite, 1.0, beta)
+    return jax.lax.cond(infinite, lambda: task.channel(*order, None), lambda: task.channel(*order, warm))
+
+
 def fields_from_order(task: Task, order: Order, beta: Scalar, unit: Scalar | float = 1.0) -> Fields:
     """Stationarity of f in (m, q, chi), by differentiating `energetic`.
 
@@ -142,7 +155,7 @@ def fields_from_order(task: Task, order: Order, beta: Scalar, unit: Scalar | flo
     `WeightAverages.label`: m = E w0 <a>, q = E <a>², chi = beta E Var(a).
     """
     if not task.closed:
-        said = task.channel(*order, beta)
+        said = _said(task, order, beta)
         return Fields(said.m_hat, said.chi_hat, said.L)
     slope = jax.grad(energetic, argnums=1)(task, order, beta, unit)
     L = 2 * slope.q

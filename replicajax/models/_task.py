@@ -83,7 +83,7 @@ class Task(eqx.Module):
     @property
     @abc.abstractmethod
     def in_closed_form(self) -> bool:
-        """Whether the channel has closed forms, the limit beta = inf among them."""
+        """Whether the channel has closed forms, at beta = inf too."""
 
     @property
     @abc.abstractmethod
@@ -110,8 +110,13 @@ class Task(eqx.Module):
     def error_is(self) -> str:
         """What the generalisation error is, in few words."""
 
+    @property
+    def cools(self) -> bool:
+        """Whether it has a limit beta = inf."""
+        return self.in_closed_form or self.loss.cools
+
     @abc.abstractmethod
-    def channel(self, m: Array, q: Array, chi: Array, beta: Array) -> Channel:
+    def channel(self, m: Array, q: Array, chi: Array, beta: Array | None) -> Channel:
         """What labels and loss make of the predictions, of one point: (1) of `_channel`.  In the units of the weights."""
 
     @abc.abstractmethod
@@ -151,7 +156,7 @@ class Taught(Task):
         """Whether labels are u0 + N(0, noise), so that `error` leaves out what no predictor can know."""
 
     @abc.abstractmethod
-    def of_rows(self, m: Array, q: Array, chi: Array, beta: Array, rho: Array) -> Channel:
+    def of_rows(self, m: Array, q: Array, chi: Array, beta: Array | None, rho: Array) -> Channel:
         """(1) of `_channel`, for rows of one length; in closed form of many points, and rows of all lengths."""
 
     @abc.abstractmethod
@@ -298,11 +303,15 @@ def along_axes(law: Mixture, features: Features) -> Weights:
     return Weights(*(x.reshape(*x.shape[:-2], -1) for x in each))
 
 
+def at_heat(task: Task, beta: Any, cold: bool | None) -> Any:
+    """beta as `Task.channel` wants it: where it is known to be inf, closed forms take the number and all others None."""
+    return None if cold and not task.in_closed_form else beta
+
+
 def with_limit(task: Task, beta: Any) -> None:
-    """Raises ValueError where beta = inf is asked of a channel whose limit is not known."""
-    if not task.in_closed_form and not _checks.is_traced(beta) and np.isinf(np.asarray(beta)).any():
-        what = f"a {type(task).__name__} with {task.loss}"
-        raise ValueError(f"beta must be finite for {what}, got inf (the square loss of a regression has its limit)")
+    """Raises ValueError where beta = inf is asked of a loss that has no limit there."""
+    if not task.cools and not _checks.is_traced(beta) and np.isinf(np.asarray(beta)).any():
+        raise ValueError(f"beta must be finite for {task.loss}, which knows no other, got inf")
 
 
 def square_only(task: Task, what: str) -> None:
@@ -453,6 +462,7 @@ class LinearRegression(Taught):
 
     def of_rows(self, m, q, chi, beta, rho):
         if self.in_closed_form:
+            assert beta is not None  # `at_heat`
             return square_channel(self.alpha, m, q, rho, self.noise, chi, beta, self.rows)
         return regression_channel(self.loss, self.alpha, m, q, rho, self.noise, chi, beta)
 

@@ -164,10 +164,10 @@ class Rows(Protocol):
     @property
     def rho(self) -> Array: ...
 
-    def label_channel(self, m: Array, q: Array, chi: Array, beta: Array, /) -> Channel: ...
+    def label_channel(self, m: Array, q: Array, chi: Array, beta: Array | None, /) -> Channel: ...
 
 
-def turned(task: Rows, q: Array, chi: Array, beta: Array) -> Channel:
+def turned(task: Rows, q: Array, chi: Array, beta: Array | None) -> Channel:
     """Any channel of the rows: (1) and (2) by Newton's method in log L, log t and gain of the rows; of one point, in JAX."""
 
     def through(task: Rows, y: Float[Array, "3"], q: Array, chi: Array) -> _Through:
@@ -176,8 +176,9 @@ def turned(task: Rows, q: Array, chi: Array, beta: Array) -> Channel:
         return _through(task.features, task.signal, u, L, y[2], jnp.exp(y[1]), q)
 
     def order(task: Rows, y, q, chi) -> Float[Array, "3"]:
+        """Of predictions that there are: on the way q_x may fall below m_x²/rho."""
         at = through(task, y, q, chi)
-        return jnp.stack([at.m, at.q, at.chi])
+        return jnp.stack([at.m, jnp.maximum(at.q, at.m**2 / task.rho), at.chi])
 
     def newton(task: Rows, y, q, chi, beta) -> tuple[Array, Array]:
         """What the channel makes of y, less y; and its Jacobian."""
@@ -217,7 +218,7 @@ def turned(task: Rows, q: Array, chi: Array, beta: Array) -> Channel:
     y, _ = jax.lax.scan(polish, y, None, length=_POLISH)
     at = through(task, y, q, chi)
     row = task.label_channel(at.m, at.q, at.chi, beta)
-    return _seen_by_weights(task.features, task.signal, row, at, q, chi, beta)
+    return _seen_by_weights(task.features, task.signal, row, at, q, chi, jnp.inf if beta is None else beta)
 
 
 def _cramer(a: Float[Array, "3 3"], b: Float[Array, "3"]) -> Float[Array, "3"]:

@@ -9,6 +9,7 @@ from replicajax.numerics._gamma_nodes import gamma_nodes as gamma_nodes
 from replicajax.numerics._implicit import implicit_root as implicit_root
 from replicajax.numerics._implicit import slope_of_root as slope_of_root
 from replicajax.numerics._panels import Tilted as Tilted
+from replicajax.numerics._panels import envelope as envelope
 from replicajax.numerics._panels import normal_nodes as normal_nodes
 from replicajax.numerics._panels import tilted_gaussian as tilted_gaussian
 from replicajax.numerics._roots import bracketed_roots as bracketed_roots

@@ -2,14 +2,17 @@
 
 The tilted Gaussian is a label's view of its prediction (theory 7.1): with V = chi/beta and phi = −(1/beta) log Z,
 
-    Z(v) = ∫ du N(u; v, V) exp{−beta ell(u)},
-    phi' = (v − <u>)/chi,    phi'' = (1 − k2/V)/chi,    phi''' = −k3/(chi V²),    phi'''' = −k4/(chi V³),             (1)
-
-with the cumulants k of u.
+    Z(v) = ∫ du N(u; v, V) exp{−beta ell(u)},      phi' = (v − <u>)/chi,      phi'' = (1 − Var(u)/V)/chi.                (1)
 
 Its weight is log-concave, since ell is convex: it falls on either side of u*, where (u − v)/chi + ell'(u) = 0, and no slower
 than N(u*, V).  Between u*, the kinks of the loss and the places where it has fallen to exp(−FALL) Gauss and Legendre's rule
 is exact to rounding.
+
+At beta = inf nothing is left but u*, the proximal point, and phi is the loss's Moreau envelope:
+
+    phi = (u* − v)²/(2 chi) + ell(u*),      phi' = (v − u*)/chi,      phi'' = ell''(u*)/(1 + chi ell''(u*)),            (2)
+
+where ell'' is infinite at a kink that holds u*.
 """
 
 import math
@@ -30,8 +33,10 @@ REACH = 8.5
 _FALL = REACH**2 / 2
 _STEP = 7.0
 """Widths of a step, on either side, that get a panel of their own."""
-_PROXIMAL, _EDGE = 24, 8
+_ROUGHLY, _EXACTLY, _EDGE = 24, 60, 8
 """Halvings."""
+_JUMP = 1e-5
+"""Of a loss's slope, from which it is one: at a kink of Huber's there is none."""
 
 
 def _legendre(ends: Float[Array, " panels+1"], rule: tuple[np.ndarray, np.ndarray]) -> tuple[Array, Array]:
@@ -59,25 +64,23 @@ def normal_nodes(breaks: Float[Array, " breaks"], width: Float[Array, " breaks"]
 
 
 class Tilted(NamedTuple):
-    """Of a Gaussian tilted by a loss, (1)."""
+    """Of a Gaussian tilted by a loss, (1) or (2)."""
 
-    log_partition: Scalar
-    """log Z."""
+    potential: Scalar
+    """phi."""
     slope: Scalar
     """phi'."""
     curvature: Scalar
     """phi''."""
-    third: Scalar
-    """phi'''."""
-    fourth: Scalar
-    """phi''''."""
     loss: Scalar
     """<ell>."""
+    entropy: Scalar
+    """log Z + beta (<ell> + ½ chi phi'²): of u, less that of N(v, V), in nats; −inf where a kink holds it at beta = inf."""
 
 
-def proximal(loss: Callable[[Scalar], Scalar], v: Scalar, chi: Scalar) -> Scalar:
-    """u*, the minimum of (u − v)²/(2 chi) + ell(u) for convex ell.  No derivative goes through it."""
-    v, chi, slope = *jax.lax.stop_gradient((v, chi)), jax.grad(loss)
+def _halved(loss: Callable[[Scalar], Scalar], v: Scalar, chi: Scalar, times: int) -> tuple[Scalar, Scalar]:
+    """Two points with u* between them, so many times closer together."""
+    slope = jax.grad(loss)
     other = v - chi * slope(v)  # ell' is monotonic, and so u* lies between here and v
 
     def halve(_, ends):
@@ -86,8 +89,39 @@ def proximal(loss: Callable[[Scalar], Scalar], v: Scalar, chi: Scalar) -> Scalar
         above = middle - v + chi * slope(middle) > 0
         return jnp.where(above, low, middle), jnp.where(above, middle, high)
 
-    low, high = jax.lax.fori_loop(0, _PROXIMAL, halve, (jnp.minimum(v, other), jnp.maximum(v, other)))
+    return jax.lax.fori_loop(0, times, halve, (jnp.minimum(v, other), jnp.maximum(v, other)))
+
+
+def proximal(loss: Callable[[Scalar], Scalar], v: Scalar, chi: Scalar) -> Scalar:
+    """u*, the minimum of (u − v)²/(2 chi) + ell(u) for convex ell, roughly.  No derivative goes through it."""
+    low, high = _halved(loss, *jax.lax.stop_gradient((v, chi)), _ROUGHLY)
     return jax.lax.stop_gradient((low + high) / 2)
+
+
+def envelope(loss: Callable[[Scalar], Scalar], kinks: Float[Array, " kinks"], v: Scalar, chi: Scalar) -> Tilted:
+    """(2); `kinks` are where the slope of the loss jumps.  phi, phi' and ell(u*) have first derivatives."""
+    slope, fixed = jax.grad(loss), jax.lax.stop_gradient
+    low, high = fixed(_halved(loss, fixed(v), fixed(chi), _EXACTLY))
+    u = (low + high) / 2
+    # A step of Newton's, of no length, that carries the derivatives of u*.
+    u = u - (u - v + chi * slope(u)) / fixed(1 + chi * jax.grad(slope)(u))
+    held = jnp.zeros((), bool)
+    if kinks.size:
+        few = 8 * jnp.finfo(v.dtype).eps * (1 + jnp.abs(u))
+        near = (kinks >= low - few) & (kinks <= high + few)
+        at = jnp.where(near, kinks, 0.0).sum()
+        step = 1e-6 * (1 + jnp.abs(at))
+        held = near.any() & (slope(at + step) - slope(at - step) > _JUMP)
+        u = jnp.where(held, at, u)
+    left = jnp.where(held, 0.0, 1 / (1 + chi * jax.grad(slope)(u)))  # du*/dv
+    cost = loss(u)
+    return Tilted(
+        potential=(u - v) ** 2 / (2 * chi) + cost,
+        slope=(v - u) / chi,
+        curvature=(1 - left) / chi,
+        loss=cost,
+        entropy=(jnp.log(left) + 1 - left) / 2,
+    )
 
 
 def tilted_gaussian(
@@ -122,7 +156,13 @@ def tilted_gaussian(
     total = p.sum()
     p = p / total
     mean = p @ (u - v)
-    second, third, fourth = (p @ (u - v - mean) ** k for k in (2, 3, 4))
+    left = p @ (u - v - mean) ** 2 / V
     log_partition = peak + jnp.log(total) - jnp.log(2 * jnp.pi * V) / 2
-    first, second, third, fourth = -mean, 1 - second / V, -third / V**2, (3 * second**2 - fourth) / V**3
-    return Tilted(log_partition, first / chi, second / chi, third / chi, fourth / chi, p @ each)
+    cost = p @ each
+    return Tilted(
+        potential=-log_partition / beta,
+        slope=-mean / chi,
+        curvature=(1 - left) / chi,
+        loss=cost,
+        entropy=log_partition + beta * (cost + mean**2 / (2 * chi)),
+    )

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from replicajax.models import Channel, Rounded, Task, Weights
+from replicajax.models import Channel, Rounded, Task, Weights, at_heat
 from replicajax.numerics import (
     Averages,
     Backend,
@@ -32,6 +32,7 @@ from replicajax.numerics import (
     Nodes,
     Slope,
     SoftRounding,
+    backend_of,
     default_nodes,
     gauss_legendre,
     hard_staircase_slopes,
@@ -117,6 +118,12 @@ class Problems(NamedTuple):
     signal: Points
 
 
+def heat_of(xp: Any, betas: Points, signal: Points) -> Points:
+    """beta in units of the signal; infinity does not change with it."""
+    cold = xp.isinf(betas)
+    return xp.where(cold, xp.inf, xp.where(cold, 1.0, betas) * signal)
+
+
 _HARD_RIDGE = 1e6
 """Ridge times beta, in units of 1/gap², that stands for infinity among interpolating codewords."""
 
@@ -150,7 +157,7 @@ def problems(
         variance=variance / signal,
         scale=scale,
         levels=levels,
-        beta=xp.where(interpolates, 1.0, betas * signal),
+        beta=xp.where(interpolates, 1.0, heat_of(xp, betas, signal)),
         unit=xp.asarray(xp.where(interpolates, 0.0, 1.0), levels.dtype),
         power=xp.where(xp.arange(levels.shape[0])[:, None] < count, levels**2, 0.0).sum(0) / count,
         tasks=channels,
@@ -291,7 +298,7 @@ def equations(p: Problems, state: State, rule: Rule) -> Equations:
         stein = p.mean * hard.mean.reshape(shape) + felt * gain * hard.response.reshape(shape)
         rounded = Rounded(stein, hard.square, hard.response, hard.square if crossed is None else crossed)
         rounded = total(seen, rounded)
-    of_channel = partial(_square, xp) if p.tasks is None else _channel
+    of_channel = partial(_square, xp) if p.tasks is None else partial(_channel, rule.cold)
     residual, jacobian, said = of_channel(p, state, m, q, chi)
     return Equations(
         residual=residual,
@@ -327,11 +334,14 @@ class Heard(NamedTuple):
 Order = tuple[Array, Array, Array]
 
 
-def heard(task: Task, signal: Array, order: Order, beta: Array, slopes: bool = False) -> Heard:
-    """For one point, or for many of a task whose channel takes many; m, q, chi and beta in units of the signal."""
+def heard(task: Task, signal: Array, order: Order, beta: Array | None, slopes: bool = False) -> Heard:
+    """For one point, or for many of a task whose channel takes many; m, q, chi and beta (as of `at_heat`) in units of the
+    signal."""
     m, q, chi = order
     # Not bound to the task, which would make a module each time.
-    c = type(task).channel(task, signal * m, signal * q, chi, beta / signal)
+    c = type(task).channel(
+        task, signal * m, signal * q, chi, None if beta is None else heat_of(backend_of(m).xp, beta, 1 / signal)
+    )
     count = 2 if task.matched else 3
     found = Heard(c, c.unknowns(signal)[..., :count], None)
     if not slopes:
@@ -351,12 +361,12 @@ def heard(task: Task, signal: Array, order: Order, beta: Array, slopes: bool = F
     return found._replace(slopes=jnp.stack(by_order, -1))
 
 
-def _channel(p: Problems, state: State, m: Sloped, q: Sloped, chi: Sloped):
+def _channel(cold: bool, p: Problems, state: State, m: Sloped, q: Sloped, chi: Sloped):
     """The like of (1) for any channel, its Jacobian by the chain rule, and what the channel said."""
     assert p.tasks is not None
     hear = partial(heard, slopes=True)
     hear = hear if p.tasks.elementwise else jax.vmap(hear)
-    said = hear(p.tasks, p.signal, (m.value, q.value, chi.value), p.beta)
+    said = hear(p.tasks, p.signal, (m.value, q.value, chi.value), at_heat(p.tasks, p.beta, cold))
     reached, slopes = said.unknowns, said.slopes
     assert slopes is not None
     names = State._fields[: reached.shape[-1]]

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.models import Fields, Rounded, Task, rounded_averages, weight_averages
+from replicajax.models import Fields, Rounded, Task, at_heat, rounded_averages, weight_averages
 from replicajax.numerics import JAX, NUMPY, Nearby, crossed_rounding, gauss_legendre, slope_of_root
 from replicajax.replica._batch import outcomes
 from replicajax.replica._equations import Numbers, Problems, Rule, Shared, Sloped, State, heard, problems
@@ -148,7 +148,7 @@ def _at(
         R = 1 - 2 * m + q + scaled.noise
         reached = jnp.stack([jnp.log(task.alpha / (p.unit[0] + chi)), jnp.log(R / task.alpha)])
     else:
-        of_channel = heard(task, task.signal, (m, q, chi), p.beta[0])
+        of_channel = heard(task, task.signal, (m, q, chi), at_heat(task, p.beta[0], cold))
         reached = of_channel.unknowns
         said = report(task, task.signal, p.beta[0], m, q, chi, rounded, of_channel.channel, None)
     residual = place.y - reached
@@ -222,10 +222,12 @@ def _search(problem: Problem, cold: bool | None) -> Place:
     finite = jnp.where(infinite, 1.0, problem[2])
     if cold is False:
         return tried(finite, never, ~never, rule)
-    if not problem[0].in_closed_form:
+    if not (cold or problem[0].in_closed_form):  # inf has to be known, and does not converge here
         return tried(finite, never, ~infinite, rule)
     if not problem[0].closed:
         frozen = tried(jnp.full_like(finite, jnp.inf), never, infinite, rule._replace(cold=True))
+        if cold:
+            return frozen
         return jax.tree.map(partial(jnp.where, infinite), frozen, tried(finite, never, ~infinite, rule))
 
     p = _problems((*problem[:2], jnp.full_like(problem[2], jnp.inf)), never)

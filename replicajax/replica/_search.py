@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from replicajax.models import Channel, Rounded, Task
-from replicajax.numerics import SoftRounding
+from replicajax.numerics import SoftRounding, backend_of
 from replicajax.replica._equations import (
     FINEST,
     Equations,
@@ -29,6 +29,7 @@ from replicajax.replica._equations import (
     Sloped,
     State,
     equations,
+    heat_of,
     newton_step,
 )
 
@@ -268,7 +269,8 @@ def report(task: Task, signal, heat, m, q, chi, rounded: Rounded, channel: Chann
     """For one point, or for many if the task takes many; order parameters and beta in units of the signal."""
     of_m, of_q, response, crossed = rounded
     hard = Rounded(signal * of_m, signal * of_q, response, signal * crossed)
-    said = task.judge(channel, signal * m, signal * q, chi, heat / signal, hard)
+    warm = heat_of(backend_of(m).xp, heat, 1 / signal)
+    said = task.judge(channel, signal * m, signal * q, chi, warm, hard)
     by_m, by_q, by_chi = said.by_order
     slopes = signal * by_m, signal * by_q, by_chi
     return Report(channel, said.error, said.gibbs_error, said.rounded_error, said.loss, by_order, slopes)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import Classification, Fields, Task, Taught
+from replicajax.replica._equations import heat_of
 from replicajax.replica._search import Outcome
 
 _ROUNDING = 1e-9
@@ -184,7 +185,7 @@ def observe(xp: Any, task: Task, book: Codebook, beta, at: Outcome) -> Solution:
     unit = xp.where(at.interpolates, 0.0, 1.0)
     dtype = np.result_type(*(x.dtype for x in jax.tree.leaves((task, book, beta))), np.float32)
     alpha, signal, ridge = task.alpha, task.signal, task.ridge
-    noise, heat = task.noise / signal, xp.where(at.interpolates, 1.0, beta * signal)
+    noise, heat = task.noise / signal, xp.where(at.interpolates, 1.0, heat_of(xp, beta, signal))
     m, q, chi = at.m.value, at.q.value, at.chi.value  # v = Q − q in the place of chi where it interpolates
     L, t = xp.exp(at.state.log_L), xp.exp(at.state.log_t)
     own_m, own_q, own_chi = at.own

@@ -29,7 +29,8 @@ def solve(
     Args:
       task: the learning problem.
       codebook: the levels a weight may take.
-      beta: inverse temperature of p(w) ∝ exp(−beta H(w)), > 0; `jnp.inf` is empirical risk minimisation, in closed form.
+      beta: inverse temperature of p(w) ∝ exp(−beta H(w)), > 0; `jnp.inf` is empirical risk minimisation.  Losses other than
+        the square one have to be told so: a traced beta that is inf does not converge.
       breaking: 0, replica symmetry; 1, one step of its breaking, for the square loss (beta = inf must then not be traced):
         not converged where the measure does not fall apart; "auto", one step where replica symmetry is unstable or has
         negative entropy, and the loss allows it (inside a transformation, where that is not known, 0).
@@ -43,7 +44,9 @@ def solve(
     _checks.instance("task", task, Task, "LinearRegression(alpha=2.0)")
     _checks.instance("codebook", codebook, Codebook, "uniform(bits=2, width=1.5)")
     given, beta = beta, _checks.positive("beta", beta, infinite=True)
-    cold = not _checks.is_traced(given) and bool(np.isinf(np.asarray(given)).all())  # a number is one also inside jit
+    cold = (
+        None if _checks.is_traced(given) else bool(np.isinf(np.asarray(given)).all())
+    )  # a number is one also inside jit
     if beta.ndim:
         raise ValueError(f"beta must be a single number (use jax.vmap for many), got shape {beta.shape}")
     with_limit(task, beta)
@@ -52,13 +55,13 @@ def solve(
     allowed(breaking)
     if breaking == 1:
         one_step(task, breaking)
-        return broken_solution(problem, cold).capped(most)
+        return broken_solution(problem, bool(cold)).capped(most)
     if _checks.is_traced(problem):
-        return solution(problem, None if _checks.is_traced(beta) else bool(np.isinf(beta)), None).capped(most)
+        return solution(problem, cold, None).capped(most)
     found = jax.tree.map(lambda x: x[0], solve_many(*jax.tree.map(lambda x: np.asarray(x)[None], problem)))
     wrong = not found.stable or found.entropy < 0
     if breaking == "auto" and wrong and task.in_closed_form:
-        broken = broken_solution(problem, cold).capped(most)
+        broken = broken_solution(problem, bool(cold)).capped(most)
         if broken.converged:
             return broken
     soon = found.converged & (found.steps <= most)

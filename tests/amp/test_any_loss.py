@@ -127,8 +127,10 @@ def test_labels_that_a_loss_does_not_know(call):
 
 def test_cold_message_passing_is_refused():
     X = np.random.default_rng(0).normal(size=(16, 4)) / 2
-    with pytest.raises(ValueError, match="beta must be finite for logistic loss, got inf"):
-        rj.amp(X, jnp.ones(16), rj.uniform(1, 1.0), jnp.inf, loss=rj.losses.Logistic())
+    with pytest.raises(
+        ValueError, match=r"beta must be finite for perceptron loss \(margin 0\), which knows no other, got inf"
+    ):
+        rj.amp(X, jnp.ones(16), rj.uniform(1, 1.0), jnp.inf, loss=rj.losses.Perceptron())
 
 
 def test_temperatures_by_vmap():

@@ -86,7 +86,7 @@ def test_a_request_is_refused_before_jax_is_imported(tmp_path):
         "solve --alpha -1",
         "solve --alpha 1 --levels 1,0",
         "solve --problem p.toml",
-        "solve --alpha 2 --loss huber --beta inf",
+        "solve --alpha 2 --loss perceptron --beta inf",
         "optimize --data t.csv --target y --loss hinge",
         "optimize --alpha 1 --bits 0-3",
         "optimize --alpha 1 --figure nowhere/x.png",

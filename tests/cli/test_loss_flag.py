@@ -123,8 +123,8 @@ def test_a_file_makes_the_task(posed, tmp_path):
         ("[rows]\ndf = 3", "rows must have either squares or student_t, got df"),
         ("rows = {}", "rows must have either squares or student_t, got nothing"),
         (
-            'noise = 0\nloss = "huber:1"',
-            "--beta must be finite with --loss huber:1, got inf, which is 1/noise: give --beta",
+            'noise = 0\nloss = "perceptron"',
+            "--beta must be finite with --loss perceptron:0, got inf, which is 1/noise: give --beta",
         ),
     ],
 )
@@ -139,9 +139,9 @@ def test_files_that_are_refused(command, tmp_path, text, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("solve --alpha 2 --loss huber --beta inf", "--beta must be finite with --loss huber:1, got inf"),
-        ("optimize --alpha 2 --loss hinge --noise 0", "got inf, which is 1/noise: give --beta"),
-        ("phase-diagram --alpha 1:2:3 --width 1 --loss hinge --beta 5,inf", "--beta must be finite with --loss hinge"),
+        ("solve --alpha 2 --loss perceptron --beta inf", "--beta must be finite with --loss perceptron:0, got inf"),
+        ("optimize --alpha 2 --loss perceptron --noise 0", "got inf, which is 1/noise: give --beta"),
+        ("phase-diagram --alpha 1:2:3 --width 1 --loss perceptron --beta 5,inf", "--beta must be finite with --loss"),
         ("optimize --data digits --loss huber", "--data takes the square loss only"),
         ("solve --alpha 2 --loss hubr", "--loss must be square"),
     ],

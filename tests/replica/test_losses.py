@@ -213,8 +213,8 @@ def test_heat_bath(name, task, beta):
     ],
 )
 def test_cold_is_refused(ask):
-    with pytest.raises(ValueError, match="beta must be finite for a Classification with hinge loss"):
-        ask(rj.Classification(2.0, loss=rj.losses.Hinge()))
+    with pytest.raises(ValueError, match=r"beta must be finite for perceptron loss \(margin 0\), which knows no other"):
+        ask(rj.Classification(2.0, loss=rj.losses.Perceptron()))
 
 
 def test_what_knows_the_square_loss_only_says_so():

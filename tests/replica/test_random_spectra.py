@@ -95,28 +95,55 @@ def test_energy_is_the_derivative_of_beta_f(loss, kind):
     np.testing.assert_array_less(np.abs(middle.entropy - entropy), 1e-10 * (1 + beta * scale))
 
 
+@lru_cache
+def frozen(loss: str, kind: str):
+    """At beta = inf, next to it, and which points interpolate there: their response grows like beta."""
+    tasks, levels, _ = problems(loss, kind)
+    cold, near = (solved(tasks, levels, np.full(EACH, beta)) for beta in (np.inf, 1e5))
+    return cold, near, cold.interpolates | (near.converged & (near.label_susceptibility > 1e3))
+
+
+@every_case({("square", "rotated"), ("hinge", "aligned")})
+def test_zero_temperature_is_the_limit(loss, kind):
+    cold, near, interpolates = frozen(loss, kind)
+    assert (cold.converged | interpolates).all()
+    assert (
+        loss == "square" and kind == "iid"
+    ) == cold.interpolates.any()  # others have no theory of it, and do not settle
+    assert (cold.converged & interpolates == cold.interpolates).all()
+    same = cold.converged & near.converged
+    assert same.sum() >= EACH - 2
+    for what in ("generalization_error", "training_error", "free_energy"):
+        at, limit = (getattr(s, what)[same] for s in (near, cold))
+        np.testing.assert_allclose(at, limit, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("heat", ["warm", "cold"])
 @every_case({("square", "rotated")})
-def test_implicit_gradient_is_that_of_differences(loss, kind):
+def test_implicit_gradient_is_that_of_differences(loss, kind, heat):
     """Of eg and beta f, along random directions in everything at once: loss, spectrum, teacher, levels, alpha, noise, beta."""
     tasks, levels, beta = problems(loss, kind)
     rng = np.random.default_rng(7)
     chosen = np.argsort(beta)[:: EACH // 3][:4]
+    if heat == "cold":
+        chosen = np.flatnonzero(~frozen(loss, kind)[2])[:3]
+        beta = np.ones(EACH)  # a number that plays no part
     numbers, rest = eqx.partition(jax.tree.map(lambda x: jnp.asarray(x[chosen]), tasks), eqx.is_inexact_array)
     theta = numbers, jnp.asarray(levels[chosen]), jnp.asarray(beta[chosen])
     direction = jax.tree.map(lambda x: x * rng.uniform(0.5, 1.5, x.shape), theta)  # relative, so that all stay in range
 
     def observables(theta):
         numbers, levels, beta = theta
-        s = rj.solve(eqx.combine(numbers, jax.tree.map(lambda x: x, rest)), rj.codebook(levels), beta)
+        s = rj.solve(eqx.combine(numbers, rest), rj.codebook(levels), jnp.inf if heat == "cold" else beta)
         return jnp.stack([s.generalization_error, beta * s.free_energy])
 
     implicit = jax.jit(jax.vmap(lambda x, v: jax.jvp(observables, (x,), (v,))[1]))(theta, direction)
 
     def moved(step):
         numbers, levels, beta = jax.tree.map(lambda x, v: np.asarray(x + step * v), theta, direction)
-        s = solved(eqx.combine(numbers, rest), levels, beta)
+        s = solved(eqx.combine(numbers, rest), levels, np.full_like(beta, np.inf) if heat == "cold" else beta)
         assert s.converged.all()
-        return np.stack([s.generalization_error, s.beta * s.free_energy], -1)
+        return np.stack([s.generalization_error, beta * s.free_energy], -1)
 
     step = 1e-3
     differences = sum(w * moved(step * k) for k, w in zip(STENCIL, WEIGHTS, strict=True) if k) / step
