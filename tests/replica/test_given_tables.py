@@ -62,9 +62,8 @@ def study(name: str, kind: str, bits: int) -> dict[str, np.ndarray]:
         theory = predict_widths(task, bits, widths, BETA)
         levels = widths[:, None] * np.linspace(-1, 1, 2**bits)
         key = jax.random.key(seed)
-        found["measured"].append(
-            np.asarray(_sampled(train, rows.y, test, rows.y_test, levels, BETA, 0.0, 2000, key)[0])
-        )
+        predicted = np.asarray(_sampled(train, rows.y, test, levels, BETA, 0.0, 2000, key)[0])
+        found["measured"].append(((predicted - rows.y_test) ** 2).mean(1))
         found["held out"].append(theory.generalization_error)
         found["left out"].append(predict_widths(left_out, bits, widths, BETA).generalization_error)
         old = rj.LinearRegression(task.alpha, task.signal, task.noise)
