@@ -79,10 +79,9 @@ _UsageError: Any = typer.BadParameter.__base__
 
 def main() -> None:
     """Entry point: a mistake of the user's is one line on standard error and exit code 2, a bug keeps its traceback."""
-    gc.set_threshold(
-        100_000
-    )  # imports make many objects and no garbage: looking for it takes a fifth of a short command
-    atexit.register(gc.freeze)  # nor is there any to look for at the end
+    # Imports make many objects and no garbage: looking for it, then and at the end, takes a fifth of a short command.
+    gc.set_threshold(100_000)
+    atexit.register(gc.freeze)
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()

@@ -9,5 +9,6 @@ def start(optimize: bool = True) -> None:
     from replicajax import enable_cache
 
     jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_disable_most_optimizations", not optimize)
+    if not optimize:  # else as the user has it
+        jax.config.update("jax_disable_most_optimizations", True)
     enable_cache()

@@ -119,8 +119,10 @@ def _normal(v: Array, variance: Scalar, weight: Array) -> _Nodes:
     return _Nodes(weight, -z * weight, (z**2 - 1 / variance) * weight)
 
 
-def _average(alpha: Scalar, over: _Nodes, tilted: Tilted, beta: Scalar | None, m_hat: Scalar | None = None) -> Channel:
-    """(1) from the tilted loss at nodes, and its slopes where v alone is averaged; m_hat = L if None.
+def _average(
+    alpha: Scalar, over: _Nodes, tilted: Tilted, beta: Scalar | None, m_hat: Scalar | None = None
+) -> tuple[Channel, Slopes, Slopes]:
+    """(1) from the tilted loss at nodes, m_hat = L if None; and what it changes with in q and chi, of m_hat only if it is L.
 
     Replicon 1 − C E(beta Var)² (theory 7.2).
     """
@@ -131,7 +133,7 @@ def _average(alpha: Scalar, over: _Nodes, tilted: Tilted, beta: Scalar | None, m
     by_q = Slopes(of_bend, of_both, of_bend)
     L_chi = cooling * of_bend - second @ slope**2 / 2
     by_chi = Slopes(L_chi, cooling * (of_both - weight @ bend**2) - 2 * (weight @ (slope**2 * bend)), L_chi)
-    return Channel(
+    found = Channel(
         potential=weight @ tilted.potential,
         m_hat=L if m_hat is None else m_hat,
         chi_hat=weight @ slope**2,
@@ -139,8 +141,8 @@ def _average(alpha: Scalar, over: _Nodes, tilted: Tilted, beta: Scalar | None, m
         energy=weight @ tilted.loss,
         entropy=jnp.where(weight > 0, weight * tilted.entropy, 0.0).sum(),
         replicon=(jnp.ones_like(L), weight @ bend**2),
-        slopes=(by_q, by_q, by_chi),
     )
+    return found, by_q, by_chi
 
 
 def square_channel(
@@ -203,9 +205,7 @@ def residual_channel(loss: ResidualLoss, alpha: Scalar, R: Scalar, chi: Scalar, 
     x, weight = normal_nodes(jnp.append(at, 0.0) / root, jnp.append(width, root) / root)
     v = root * x
     tilted = jax.vmap(lambda v: loss.tilted(zero, v, chi, beta))(v)
-    found = _average(alpha, _normal(v, R, weight), tilted, beta)
-    assert found.slopes is not None
-    _, by_R, by_chi = found.slopes
+    found, by_R, by_chi = _average(alpha, _normal(v, R, weight), tilted, beta)
     return found._replace(slopes=(Slopes(*(-2 * x for x in by_R)), by_R, by_chi))
 
 
@@ -236,7 +236,7 @@ def regression_channel(
     score = (y - m / q * v) / _positive(total - m**2 / q, total)
     m_hat = -alpha * (over.weight * score * tilted.slope).sum()
     over, tilted = jax.tree.map(jnp.ravel, (over, tilted))
-    return _average(alpha, over, tilted, beta, m_hat)._replace(slopes=None)
+    return _average(alpha, over, tilted, beta, m_hat)[0]
 
 
 class Labels(NamedTuple):
@@ -275,9 +275,7 @@ def classification_channel(
         return alpha * (weight @ x)
 
     slope, curvature = tilted.slope, tilted.curvature
-    found = _average(alpha, over, tilted, beta, -mean(rise, slope))
-    assert found.slopes is not None
-    _, by_q, by_chi = found.slopes
+    found, by_q, by_chi = _average(alpha, over, tilted, beta, -mean(rise, slope))
     cooling = 0.0 if beta is None else 1 / beta
     L_m = -mean(turn, curvature)
     by_m = Slopes(-mean(bend, curvature), mean(rise, 2 * slope * curvature), L_m)

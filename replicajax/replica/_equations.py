@@ -338,10 +338,9 @@ def heard(task: Task, signal: Array, order: Order, beta: Array | None, slopes: b
     """For one point, or for many of a task whose channel takes many; m, q, chi and beta (as of `at_heat`) in units of the
     signal."""
     m, q, chi = order
+    raw = None if beta is None else heat_of(backend_of(m).xp, beta, 1 / signal)
     # Not bound to the task, which would make a module each time.
-    c = type(task).channel(
-        task, signal * m, signal * q, chi, None if beta is None else heat_of(backend_of(m).xp, beta, 1 / signal)
-    )
+    c = type(task).channel(task, signal * m, signal * q, chi, raw)
     count = 2 if task.matched else 3
     found = Heard(c, c.unknowns(signal)[..., :count], None)
     if not slopes:

@@ -44,9 +44,8 @@ def solve(
     _checks.instance("task", task, Task, "LinearRegression(alpha=2.0)")
     _checks.instance("codebook", codebook, Codebook, "uniform(bits=2, width=1.5)")
     given, beta = beta, _checks.positive("beta", beta, infinite=True)
-    cold = (
-        None if _checks.is_traced(given) else bool(np.isinf(np.asarray(given)).all())
-    )  # a number is one also inside jit
+    # A number is one also inside jit.
+    cold = None if _checks.is_traced(given) else bool(np.isinf(np.asarray(given)).all())
     if beta.ndim:
         raise ValueError(f"beta must be a single number (use jax.vmap for many), got shape {beta.shape}")
     with_limit(task, beta)
