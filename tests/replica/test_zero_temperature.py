@@ -177,3 +177,34 @@ def test_message_passing_follows_state_evolution():
         m.append(run.trajectory.overlap)
     z = (np.mean(m, 0) - theory.overlap) / (np.std(m, 0, ddof=1) / np.sqrt(8) + 1e-12)
     assert (np.abs(z[1:]) < 4).all(), z
+
+
+def test_inf_that_is_traced():
+    """State evolution takes it; a solution says that it cannot."""
+    task, book, start = TASKS["hinge"], rj.uniform(2, WIDTH), rj.models.Order(0.0, 0.0, 0.7)
+
+    def overlap(beta):
+        return rj.state_evolution(task, book, beta, steps=3, start=start).overlap
+
+    np.testing.assert_allclose(jax.jit(overlap)(jnp.inf), overlap(jnp.inf), atol=1e-12)
+    assert not jax.jit(lambda beta: rj.solve(task, book, beta).converged)(jnp.inf)
+    assert jax.jit(lambda: rj.solve(task, book, jnp.inf).converged)()
+
+
+def test_a_loss_of_both_numbers():
+    class Fair(rj.losses.Loss):
+        def __call__(self, y, u):
+            return jnp.log(jnp.cosh(y - u)) + 0.1 * u**2
+
+    task = rj.LinearRegression(2.0, noise=0.1, loss=Fair())
+
+    def error(width, beta=jnp.inf):
+        return rj.solve(task, rj.uniform(2, width), beta).generalization_error
+
+    # What is left falls as 1/beta.
+    assert float(error(WIDTH, 1e4) - error(WIDTH)) == pytest.approx(
+        float(error(WIDTH, 1e3) - error(WIDTH)) / 10, rel=0.02
+    )
+    step = 1e-5
+    difference = (error(WIDTH + step) - error(WIDTH - step)) / (2 * step)
+    assert float(jax.grad(error)(WIDTH)) == pytest.approx(float(difference), rel=1e-7)
