@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from replicajax import codebooks as codebooks
     from replicajax import distributions as distributions
     from replicajax import formats as formats
+    from replicajax import layers as layers
     from replicajax import losses as losses
     from replicajax import models as models
     from replicajax import numerics as numerics
@@ -56,6 +57,7 @@ _MODULES = (
     "codebooks",
     "distributions",
     "formats",
+    "layers",
     "losses",
     "models",
     "numerics",

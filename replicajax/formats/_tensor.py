@@ -131,9 +131,25 @@ def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0)
     if unscaled:
         scales, tensor_scale, clamped = np.ones(1, np.float32), 1.0, 0
     else:
-        scales, tensor_scale, clamped = _store_scales(_scales(flat, fmt, block), fmt.scale_format)
+        scales, tensor_scale, clamped = stored_scales(flat, fmt, block)
     packed = _encode(flat, fmt, block, scales.astype(np.float32), np.float32(tensor_scale))
     return QuantizedTensor(fmt, array.shape, array.dtype, packed, scales, tensor_scale, index, values, clamped)
+
+
+def stored_scales(array: np.ndarray, fmt: BlockFormat, block: int | None = None) -> tuple[np.ndarray, float, int]:
+    """Of every block in C order: as stored, the power of two that multiplies all of them, and how many are clamped."""
+    block = _block_size(fmt, array.shape) if block is None else block
+    return _store_scales(_scales(array.reshape(-1), fmt, block), fmt.scale_format)
+
+
+def packed_tensor(
+    fmt: BlockFormat, dtype: np.dtype, codes: np.ndarray, scales: np.ndarray, tensor_scale: float, clamped: int
+) -> QuantizedTensor:
+    """Of codes that someone else has chosen for these scales."""
+    levels = len(fmt.codebook)
+    flat = codes.reshape(-1).astype(np.uint8 if levels <= 256 else np.uint16)
+    none = np.zeros(0, np.uint32), np.zeros(0, dtype)
+    return QuantizedTensor(fmt, codes.shape, dtype, pack(flat, levels), scales, tensor_scale, *none, clamped)
 
 
 def _magnitude(part: np.ndarray) -> float:

@@ -102,6 +102,34 @@ class GivenData(Task):
             X_test, y_test = standard.features(X_test), standard.labels(y_test)
         return cls(standard.features(X), standard.labels(y), ridge, X_test, y_test, centred=True)
 
+    @classmethod
+    def of_form(cls, eigenvalues: ArrayLike, projections: ArrayLike, ridge: ArrayLike = 0.0) -> "GivenData":
+        """H(w) = ½ (w − g)ᵀ A (w − g) + ½ ridge |w|² of any form A and any g in its range, without rows: errors are NaN.
+
+        Args:
+          eigenvalues: (columns,) of A.
+          projections: (columns,) of A g on the eigenvectors; 0 where the eigenvalue is.
+
+        Raises:
+          ValueError: negative eigenvalues, shapes that disagree.
+        """
+        eigenvalues = _checks.nonnegative("eigenvalues", eigenvalues)
+        if eigenvalues.ndim != 1:
+            raise ValueError(f"eigenvalues must be a vector, got shape {eigenvalues.shape}")
+        projections = _checks.vector("projections", projections, eigenvalues.size, "eigenvalue")
+        form = object.__new__(cls)
+        known = {
+            "eigenvalues": eigenvalues,
+            "projections": projections,
+            "share": jnp.full_like(eigenvalues, 1 / eigenvalues.size),
+            "residual": jnp.zeros((), eigenvalues.dtype),
+            "ridge": _checks.nonnegative("ridge", ridge),
+            "rows": None,
+        }
+        for name, value in known.items():
+            object.__setattr__(form, name, value)
+        return form
+
     @property
     def closed(self) -> bool:
         return False

@@ -1,0 +1,49 @@
+"""What rounding costs a number that is known up to Gaussian noise: everything a layer is charged for is a sum of this.
+
+With u_k = x − t_k, t_k the threshold between levels k and k + 1, Delta_k the gap between them, x ~ N(u, v) and Q(u) nearest,
+
+    E (x − Q(x))² = v + (u − Q(u))² − 2 sum_k Delta_k sqrt(v) h(|u − t_k|/sqrt(v)),      h(z) = phi(z) − z Phi(−z):
+
+staying with Q(u) costs the first two terms, and where x crosses t_k the next level saves 2 Delta_k |x − t_k|.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtr
+from jaxtyping import Array, Float
+
+from replicajax.distributions import thresholds
+
+_SHARPEST = 1e-20
+"""Variance that is none: its square root still has a reciprocal square in float32."""
+
+
+class Cost(NamedTuple):
+    square: Float[Array, "..."]
+    """E (x − Q(x))²."""
+    clipped: Float[Array, "..."]
+    """Probability of x beyond the outer levels by more than half their gap."""
+    overload: Float[Array, "..."]
+    """E (x − Q(x)) of those: an error that is no noise, but known once x is."""
+
+    def mean(self, weight: Float[Array, " points"]) -> "Cost":
+        return Cost(*(each @ weight for each in self))
+
+
+def rounding_cost(levels: Float[Array, " levels"], u: Float[Array, "..."], v: Float[Array, "..."]) -> Cost:
+    """Of x ~ N(u, v), v >= 0."""
+    cuts, gaps = thresholds(levels), jnp.diff(levels)
+    s = jnp.sqrt(jnp.maximum(v, _SHARPEST))
+    z = jnp.abs(u[..., None] - cuts) / s[..., None]
+    saved = (gaps * (density(z) - z * ndtr(-z))).sum(-1)
+    square = v + (u - levels[jnp.searchsorted(cuts, u)]) ** 2 - 2 * s * saved
+    high, low = (u - levels[-1] - gaps[-1] / 2) / s, (levels[0] - gaps[0] / 2 - u) / s
+    above, below = ndtr(high), ndtr(low)
+    excess = s * (density(high) + high * above - density(low) - low * below)
+    return Cost(square, above + below, excess + gaps[-1] / 2 * above - gaps[0] / 2 * below)
+
+
+def density(z: Array) -> Array:
+    return jnp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)

@@ -1,0 +1,152 @@
+"""Relative errors of a layer's outputs, E (ŵ − w)ᵀ H (ŵ − w) / E wᵀHw, without quantizing anything.  theory 10
+
+GPTQ rounds column after column and moves what is left to undo the error.  With U upper and UᵀU = H⁻¹ column i is rounded with
+an error e_i = eps(v_i), of which column j > i inherits a variance e_i (U_ij/U_ii)²: state evolution, exact for given H,
+
+    v_j = sum_{i<j} e_i (U_ij/U_ii)²,      loss = sum_i e_i/U_ii².                                                       (1)
+
+Turned at random it depends on the eigenvalues alone.  With a fraction c of the columns left and S(c) from c = mean λ/(λ + S),
+
+    D = c/mean 1/(λ + S),      dv/dlog D = eps(v) from v = 0 at c = 1,      loss = ∫_0^1 D eps(v) dc,                    (2)
+
+since the b of theory 10 is mean λ/(λ+S) mean 1/(λ+S)² / [mean 1/(λ+S) mean λ/(λ+S)²] − 1, so that b dc/c is −dlog D: what a
+column inherits knows only how much D has grown, from the harmonic mean of the spectrum to the mean.
+
+Weights that are known have a third: see `_rows`.
+
+Damping factors H + delta instead; the loss in H itself has (U H Uᵀ)_ii for 1 in (1), and D − delta (1 + b) for D in (2).
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from replicajax import _checks
+from replicajax.codebooks import Codebook
+from replicajax.formats import BlockFormat
+from replicajax.layers._feedback import ORDERS, Evolution, feedback, needs_damping
+from replicajax.layers._laws import Law, law_of
+from replicajax.layers._layer import Layer
+from replicajax.layers._nearest import output_error, round_to_nearest
+from replicajax.layers._rows import rows_evolution
+from replicajax.layers._scales import as_format, weight_scales
+
+_STEPS = 512
+"""Of Runge and Kutta, along log S."""
+_BEYOND = 12.0
+"""How far beyond the spectrum log S goes: what is left is e to the minus that, of the loss."""
+
+
+def rounding_error(layer: Layer, fmt: Codebook | BlockFormat) -> Float[Array, ""]:
+    """Of rounding every weight to the nearest level: sum_i H_ii eps(0) of a law, the very errors of weights that are known.
+
+    Args:
+      fmt: a block format, or levels in units of the RMS of each row.
+
+    Raises:
+      TypeError, ValueError: not a layer or format; a format that needs the weights.
+    """
+    _checks.instance("layer", layer, Layer, "layers.Layer(H)")
+    fmt = as_format(fmt)
+    if layer.given is not None:
+        return output_error(round_to_nearest(layer.given, fmt), layer.given, layer.moment)
+    return _rounding_error(layer, law_of(layer, fmt))
+
+
+@eqx.filter_jit
+def _rounding_error(layer: Layer, law: Law) -> Float[Array, ""]:
+    total = layer.moment.sum() if layer.moment.ndim == 1 else jnp.trace(layer.moment)
+    return law.cost(jnp.zeros((), total.dtype), total).square * total / layer.output_square
+
+
+def gptq_error(
+    layer: Layer, fmt: Codebook | BlockFormat, damping: ArrayLike = 0.01, order: str = "natural"
+) -> Float[Array, ""]:
+    """Of GPTQ (LDLQ, Babai's nearest plane): (1); (2) for a rotated layer; (3) for weights that are known.
+
+    Differentiable in levels, multiplier, H and eigenvalues.
+
+    Args:
+      fmt: a block format, or levels in units of the RMS of each row.
+      damping: added to the diagonal of H, in units of its mean, >= 0.
+      order: of the columns: "natural", or "descending" by the diagonal of H.  Of no consequence in turned axes.
+
+    Raises:
+      TypeError, ValueError: bad arguments, a format that needs the weights, or an H that has no inverse without damping.
+    """
+    return gptq_evolution(layer, fmt, damping, order).error
+
+
+def gptq_evolution(
+    layer: Layer, fmt: Codebook | BlockFormat, damping: ArrayLike = 0.01, order: str = "natural"
+) -> Evolution:
+    """What `gptq_error` is the end of, column by column; arguments and errors as there."""
+    _checks.instance("layer", layer, Layer, "layers.Layer(H)")
+    fmt, damping = as_format(fmt), _checks.nonnegative("damping", damping)
+    _checks.choice("order", order, ORDERS)
+    if layer.given is not None:
+        scales, levels = weight_scales(layer.given, fmt), jnp.asarray(fmt.codebook.levels, layer.given.dtype)
+        found = rows_evolution(layer, scales, levels, damping, order)
+    elif layer.rotated:
+        found = turned_evolution(layer, law_of(layer, fmt), damping)
+    else:
+        found = evolution(layer, law_of(layer, fmt), damping, order)
+    if not _checks.is_traced(found.error) and not np.isfinite(found.error):
+        raise ValueError(needs_damping(layer.moment, damping))
+    return found
+
+
+@eqx.filter_jit
+def evolution(layer: Layer, law: Law, damping: Array, order: str) -> Evolution:
+    """(1)."""
+    found = feedback(layer.moment, damping, order)
+
+    price = found.price / layer.output_square
+
+    @jax.checkpoint
+    def step(v, at):
+        i, row, D = at
+        cost = law.cost(v[i], D)
+        return v + cost.square * row, (cost.square, v[i], cost.clipped)
+
+    begun = jnp.zeros(layer.inputs, price.dtype)
+    _, of_columns = jax.lax.scan(step, begun, (jnp.arange(layer.inputs), found.share**2, found.price))
+    e, v, clipped, price = (x[found.back] for x in (*of_columns, price))
+    return Evolution(e @ price, e, v, price, clipped, jnp.full_like(e, 1 / layer.inputs))
+
+
+@eqx.filter_jit
+def turned_evolution(layer: Layer, law: Law, damping: Array) -> Evolution:
+    """(2)."""
+    eigenvalues = layer.eigenvalues
+    delta = damping * eigenvalues.mean()
+    damped = eigenvalues + delta
+    least, most = (jax.lax.stop_gradient(jnp.log(x)) for x in (damped.min(), damped.max()))
+    S = jnp.exp(jnp.linspace(least - _BEYOND, most + _BEYOND, 2 * _STEPS + 1))[:, None]
+    left, all_of = damped / (damped + S), 1 / (damped + S)
+    c, A0 = left.mean(1), all_of.mean(1)
+    K, M1 = (all_of**2).mean(1), (left * all_of).mean(1)
+    D, b = c / A0, c * K / (A0 * M1) - 1
+    price = D - delta * (1 + b)
+
+    def step(v, at):
+        length, before, after = at
+        middle = jnp.sqrt(before * after)
+        k1 = law.cost(v, before).square
+        k2 = law.cost(v + length * k1 / 2, middle).square
+        k3 = law.cost(v + length * k2 / 2, middle).square
+        k4 = law.cost(v + length * k3, after).square
+        return v + length * (k1 + 2 * k2 + 2 * k3 + k4) / 6, v
+
+    last, v = jax.lax.scan(step, jnp.zeros((), S.dtype), (jnp.diff(jnp.log(D)), price[:-1], price[1:]))
+    v = jnp.append(v, last)
+    cost = jax.vmap(law.cost)(v, price)
+    # −dc = mean λ/(λ + S)² dS, by Simpson's rule in log S, and what is left at its ends.
+    weight = np.tile([2.0, 4.0], _STEPS + 1)[: 2 * _STEPS + 1]
+    weight[[0, -1]] = 1.0
+    h = (most - least + 2 * _BEYOND) / (2 * _STEPS)
+    share = (h / 3 * weight * M1 * S[:, 0]).at[0].add(1 - c[0]).at[-1].add(c[-1])
+    price = share * price * layer.inputs / layer.output_square
+    return Evolution(cost.square @ price, cost.square, v, price, cost.clipped, share)

@@ -1,0 +1,133 @@
+"""GPTQ itself, whose errors `_errors` predicts."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from replicajax import _checks
+from replicajax.codebooks import Codebook
+from replicajax.distributions import thresholds
+from replicajax.formats import BlockFormat, QuantizedTensor
+from replicajax.formats._tensor import packed_tensor, stored_scales
+from replicajax.layers._feedback import ORDERS, feedback, needs_damping
+from replicajax.layers._layer import Layer
+from replicajax.layers._rotation import ROTATIONS, Rotation
+from replicajax.layers._scales import as_format, group_of, weight_scales
+
+_BLOCK = 128
+"""Columns whose feedback on each other is immediate; on later ones it is one matrix product a block."""
+
+
+def gptq(
+    W: ArrayLike,
+    H: ArrayLike,
+    fmt: Codebook | BlockFormat,
+    damping: ArrayLike = 0.01,
+    order: str = "natural",
+    rotate: str | None = None,
+    seed: int = 0,
+) -> Float[Array, "outputs inputs"]:
+    """W with every weight on a level, column after column, later columns taking back the error of earlier ones.
+
+    Args:
+      W: (outputs, inputs); H: (inputs, inputs), second moment of the inputs.
+      fmt: a block format, whose scales are those of W as it is, or levels in units of the RMS of each row.
+      damping, order: as in `gptq_error`.
+      rotate: "hadamard" or "orthogonal": rounded in axes turned at random (by `seed`), and turned back.
+
+    Raises:
+      TypeError, ValueError: bad arguments, or an H that has no inverse without damping.
+
+    Source: Frantar et al., arXiv 2210.17323; LDLQ, Chee et al., arXiv 2307.13304.
+    """
+    W, H, fmt, rotation = _request(W, H, fmt, damping, order, rotate, seed)
+    scales = weight_scales(W, fmt) if fmt.scale_format is None else _spread(stored_scales(np.asarray(W), fmt), fmt, W)
+    rounded = _rounded(W, H, fmt, scales, damping, order)[0]
+    return rounded if rotation is None else rotation.back(rounded)
+
+
+def gptq_tensor(
+    W: ArrayLike,
+    H: ArrayLike,
+    fmt: Codebook | BlockFormat,
+    damping: ArrayLike = 0.01,
+    order: str = "natural",
+) -> QuantizedTensor:
+    """The same, packed: codes, scales as they are stored (in fp32 unless the format says another), an exact count of bits."""
+    W, H, fmt, _ = _request(W, H, fmt, damping, order, None, 0)
+    scales, unit, clamped = stored_scales(np.asarray(W), fmt)
+    spread = _spread((scales, unit, clamped), fmt, W)
+    codes = np.asarray(_rounded(W, H, fmt, spread, damping, order)[1])
+    return packed_tensor(fmt, np.asarray(W).dtype, codes, scales, unit, clamped)
+
+
+def _request(W, H, fmt, damping, order, rotate, seed) -> tuple[Array, Array, BlockFormat, Rotation | None]:
+    fmt = as_format(fmt)
+    H, W = jnp.asarray(_checks.finite("H", H)), _checks.matrix("W", W)
+    layer = Layer(H, weights=W)
+    group_of(fmt, W.shape)
+    _checks.nonnegative("damping", damping)
+    _checks.choice("order", order, ORDERS)
+    if rotate is None:
+        return W, layer.moment, fmt, None
+    _checks.choice("rotate", rotate, ROTATIONS)
+    rotation = Rotation.drawn(rotate, layer.inputs, seed, W.dtype)
+    return rotation.turned(W), rotation.conjugated(layer.moment), fmt, rotation
+
+
+def _spread(stored: tuple[np.ndarray, float, int], fmt: BlockFormat, W: Array) -> Array:
+    """To every weight its scale."""
+    scales, unit, _ = stored
+    high, wide = group_of(fmt, W.shape)
+    outputs, inputs = W.shape
+    of_groups = (scales.astype(np.float64) * unit).reshape(outputs // high, 1, inputs // wide, 1)
+    whole = np.broadcast_to(of_groups, (outputs // high, high, inputs // wide, wide)).reshape(W.shape)
+    return jnp.asarray(whole.astype(W.dtype))
+
+
+def _rounded(W: Array, H: Array, fmt: BlockFormat, scales: Array, damping: Any, order: str) -> tuple[Array, Array]:
+    found, codes = _gptq(W, H, fmt.codebook.levels, scales, _checks.nonnegative("damping", damping), order)
+    if not _checks.is_traced(found) and not np.isfinite(found[0, -1]):
+        raise ValueError(needs_damping(H, damping))
+    return found, codes
+
+
+@partial(jax.jit, static_argnames="order")
+def _gptq(W: Array, H: Array, levels: Array, scales: Array, damping: Array, order: str) -> tuple[Array, Array]:
+    back, (outputs, n) = feedback(H, damping, order), W.shape
+    columns, more = back.columns, -n % _BLOCK
+    share = jnp.pad(back.share, ((0, more), (0, more)))
+    # Columns first; those that pad weigh nothing.
+    weights, scales = (jnp.pad(x.T[columns], ((0, more), (0, 0))) for x in (W, scales))
+    levels = levels.astype(W.dtype)
+    cuts = thresholds(levels)
+
+    def block(k, state):
+        weights, codes = state
+        start = k * _BLOCK
+        mine, scale = (jax.lax.dynamic_slice(x, (start, 0), (_BLOCK, outputs)) for x in (weights, scales))
+        rows = jax.lax.dynamic_slice(share, (start, 0), (_BLOCK, n + more))
+        own = jax.lax.dynamic_slice(rows, (0, start), (_BLOCK, _BLOCK))
+
+        def column(i, inner):
+            mine, errors, found = inner
+            s, x = scale[i], mine[i]
+            code = jnp.searchsorted(cuts, x / jnp.where(s == 0, 1.0, s)).astype(found.dtype)
+            error = x - s * levels[code]
+            return mine - own[i][:, None] * error, errors.at[i].set(error), found.at[i].set(code)
+
+        inner = mine, jnp.zeros_like(mine), jnp.zeros(mine.shape, codes.dtype)
+        _, errors, found = jax.lax.fori_loop(0, _BLOCK, column, inner)
+        later = jnp.where(jnp.arange(n + more) >= start + _BLOCK, rows, 0.0)
+        return weights - later.T @ errors, jax.lax.dynamic_update_slice(codes, found, (start, 0))
+
+    begun = weights, jnp.zeros(weights.shape, jnp.int32)
+    weights, codes = jax.lax.fori_loop(0, (n + more) // _BLOCK, block, begun)
+    codes, scales = codes[:n][back.back], scales[:n][back.back]
+    # What has no number has no code either.
+    lost = jnp.where(jnp.isfinite(back.price).all(), 0.0, jnp.nan)
+    return (scales * levels[codes]).T + lost, codes.T

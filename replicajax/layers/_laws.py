@@ -1,0 +1,142 @@
+"""eps(v), what rounding costs a column of weights once GPTQ has added the errors of the columns before it.
+
+    eps(v) = E (x − Q(x))²,      x = w + N(0, v),      E w² = 1 over a row,                                      (theory 10)
+
+of a normal law in closed form; of another law, or of blocks that share a scale, by points on both sides of every threshold,
+as a function of v that is then interpolated: Chebyshev's nodes in t = sqrt(v)/(1 + sqrt(v)), of (1 − t)² eps, which is bounded.
+"""
+
+from abc import abstractmethod
+from typing import final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from replicajax.distributions import Normal, Symmetric, as_data, thresholds
+from replicajax.formats import BlockFormat
+from replicajax.formats._block import SCALE_FORMATS
+from replicajax.formats._maximum import maximum_edges, maximum_nodes
+from replicajax.layers._cost import Cost, rounding_cost
+from replicajax.layers._layer import Layer
+
+_NODES = 64
+_ANGLES = np.pi * (np.arange(_NODES) + 0.5) / _NODES
+_T = (1 + np.cos(_ANGLES)) / 2
+_V = (_T / (1 - _T)) ** 2
+_TO_COEFFICIENTS = np.cos(np.outer(_ANGLES, np.arange(_NODES))) * np.where(np.arange(_NODES) == 0, 1.0, 2.0) / _NODES
+_BEYOND = np.concatenate([np.linspace(0.5, 0.02, 13), np.geomspace(0.02, 1e-16, 25)[1:]])
+"""Probabilities beyond the ends of the panels of a law."""
+_UNIT, _WEIGHT = np.polynomial.legendre.leggauss(6)
+_MANTISSA = 5
+"""Of scales that a law can be charged for as if they were exact."""
+
+
+class Law(eqx.Module):
+    """eps and what comes with it, in units of the rows' mean square."""
+
+    @abstractmethod
+    def cost(self, v: Float[Array, ""], price: Float[Array, ""]) -> Cost:
+        """Where so much is inherited, and an error is that dear."""
+
+
+@final
+class Gaussian(Law):
+    levels: Float[Array, " levels"]
+
+    def cost(self, v, price):
+        del price
+        return rounding_cost(self.levels, jnp.zeros((), v.dtype), 1 + v)
+
+
+@final
+class Tabulated(Law):
+    """By Chebyshev's coefficients."""
+
+    coefficients: Float[Array, "3 nodes"]
+
+    def cost(self, v, price):
+        del price
+        return Cost(*_interpolated(self.coefficients, v))
+
+
+def law_of(layer: Layer, fmt: BlockFormat) -> Law:
+    """Of a layer whose law is known, as it is of every rotated one.
+
+    Raises:
+      ValueError: a format whose scales the law alone does not determine.
+    """
+    levels = jnp.asarray(fmt.codebook.levels, layer.moment.dtype)
+    law = layer.law
+    if fmt.scaling == "rms":
+        if fmt.block_size is not None and not isinstance(fmt.block_size, str):
+            raise ValueError(f"scaling 'rms' in blocks needs the weights of a layer that is not rotated, got {fmt}")
+        levels = levels * fmt.multiplier
+        return Gaussian(levels) if isinstance(law, Normal) else _of_rows(as_data(law, levels), levels, layer.inputs)
+    if SCALE_FORMATS[fmt.scale_format].mantissa < _MANTISSA or fmt.block_size is None:
+        raise ValueError(f"fmt needs the weights of a layer that is not rotated, got {fmt}")
+    size = jnp.asarray(layer.inputs if isinstance(fmt.block_size, str) else fmt.block_size, levels.dtype)
+    levels = levels * fmt.multiplier / abs(fmt.end)
+    if fmt.scaling == "signmax":
+        levels = jnp.where(fmt.end < 0, -levels[::-1], levels)
+    family = as_data(law, (levels, size))
+    return _of_blocks(family, levels, size, maximum_edges(family, size), fmt.scaling == "signmax")
+
+
+def _panels(edges: Array) -> tuple[Array, Array]:
+    """Nodes and weights between sorted edges."""
+    half = jnp.diff(edges)[:, None] / 2
+    return (edges[:-1, None] + half * (1 + _UNIT)).ravel(), (half * _WEIGHT).ravel()
+
+
+@eqx.filter_jit
+def _of_rows(law: Symmetric, levels: Array, inputs: int) -> Tabulated:
+    """In units of the RMS of a row, of whose square r² = 1 + (w² − 1)/inputs a weight is part, the rest being taken for its
+    mean: large ones are not as large in units of r, and a row counts by r²."""
+    rms = jnp.sqrt(law.second_moment())
+    far = law.upper_quantile(jnp.asarray(_BEYOND, levels.dtype)) / rms
+    x, width = _panels(jnp.sort(jnp.concatenate([-far, far, levels, thresholds(levels)])))
+    square = 1 + (x**2 - 1) / inputs
+    share = width * law.pdf(x * rms) * rms * square
+    return Tabulated(jnp.einsum("u,cuk->ck", share, _tabulated(levels, x / jnp.sqrt(square))))
+
+
+@eqx.filter_jit
+def _of_blocks(law: Symmetric, levels: Array, size: Array, edges: Array, signed: bool) -> Tabulated:
+    """Given the largest of a block, Mx, the others are within (−Mx, Mx) and it is at 1 (half the time −1, but for `signed`)."""
+    M, log_measure = maximum_nodes(size, edges, law.largest)
+    log_F = law.magnitude_log_cdf(M)
+    weight = jnp.exp(log_measure + law.log_pdf(M) + (size - 1) * log_F)
+    inner = jnp.clip(jnp.concatenate([levels, thresholds(levels)]), -1, 1)
+    u, width = _panels(jnp.sort(jnp.concatenate([inner, jnp.linspace(-1, 1, 33)])))
+    density = width * jnp.exp(law.log_pdf(M[:, None] * u) + (jnp.log(M) - log_F)[:, None])
+    ends = jnp.array([1.0] if signed else [1.0, -1.0], levels.dtype)
+    share = jnp.concatenate([(size - 1) * density, jnp.ones((M.size, ends.size)) / ends.size], 1) / size
+    of_M = jnp.einsum("mu,cuk->mck", share, _tabulated(levels, jnp.concatenate([u, ends])))
+    square = M**2 / law.second_moment()
+
+    def at(v: Array) -> Array:
+        cost, clipped, overload = jax.vmap(_interpolated)(of_M, v / square).T
+        return jnp.stack([weight @ (square * cost), weight @ clipped, weight @ (jnp.sqrt(square) * overload)])
+
+    return Tabulated(_coefficients(jax.vmap(at)(jnp.asarray(_V, levels.dtype)).T))
+
+
+def _tabulated(levels: Array, u: Array) -> Float[Array, "3 points nodes"]:
+    """Coefficients of the costs of each point; one v after the other, and again for derivatives, so that little is held."""
+    cost = jax.checkpoint(lambda v: jnp.stack(rounding_cost(levels, u, jnp.full_like(u, v))))
+    return _coefficients(jnp.moveaxis(jax.lax.map(cost, jnp.asarray(_V, levels.dtype)), 0, -1))
+
+
+def _coefficients(values: Float[Array, "3 *points nodes"]) -> Float[Array, "3 *points nodes"]:
+    bounded = jnp.stack([(1 - _T) ** 2 * values[0], values[1], (1 - _T) * values[2]])
+    return bounded @ jnp.asarray(_TO_COEFFICIENTS, values.dtype)
+
+
+def _interpolated(coefficients: Float[Array, "3 nodes"], v: Array) -> Array:
+    root = jnp.sqrt(jnp.maximum(v, 1e-20))
+    t = root / (1 + root)
+    terms = jnp.cos(jnp.arange(_NODES) * jnp.arccos(jnp.clip(2 * t - 1, -1.0, 1.0)))
+    return (coefficients @ terms) / jnp.stack([(1 - t) ** 2, jnp.ones_like(t), 1 - t])

@@ -1,0 +1,45 @@
+"""Random rotations of a layer's inputs: W x = (W R)(Rᵀx), and what is quantized is W R, whose every weight is nearly normal."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy.linalg import hadamard
+
+ROTATIONS = ("hadamard", "orthogonal")
+
+
+class Rotation(NamedTuple):
+    """R = diag(signs) (A ⊗ B), A of Hadamard over its root and B orthogonal: a product for every power of two in the inputs."""
+
+    signs: Float[Array, " inputs"]
+    outer: Float[Array, "power power"]
+    inner: Float[Array, "rest rest"]
+
+    @classmethod
+    def drawn(cls, kind: str, inputs: int, seed: int, dtype) -> "Rotation":
+        """Haar-distributed if "orthogonal"; "hadamard" takes n log n signs from the largest power of two in the inputs."""
+        rng = np.random.default_rng(seed)
+        power = inputs & -inputs if kind == "hadamard" else 1
+        rest = inputs // power
+        Q, R = np.linalg.qr(rng.normal(size=(rest, rest)))
+        inner = Q * np.sign(np.diag(R))
+        signs = rng.choice([-1.0, 1.0], inputs)
+        return cls(*(jnp.asarray(x, dtype) for x in (signs, hadamard(power) / np.sqrt(power), inner)))
+
+    def turned(self, W: Float[Array, "outputs inputs"]) -> Float[Array, "outputs inputs"]:
+        """W R."""
+        parts = (W * self.signs).reshape(-1, self.outer.shape[0], self.inner.shape[0])
+        return jnp.einsum("opr,pq,rs->oqs", parts, self.outer, self.inner, optimize=True).reshape(W.shape)
+
+    def back(self, W: Float[Array, "outputs inputs"]) -> Float[Array, "outputs inputs"]:
+        """W Rᵀ."""
+        parts = W.reshape(-1, self.outer.shape[0], self.inner.shape[0])
+        turned = jnp.einsum("oqs,pq,rs->opr", parts, self.outer, self.inner, optimize=True)
+        return turned.reshape(W.shape) * self.signs
+
+    def conjugated(self, H: Float[Array, "inputs inputs"]) -> Float[Array, "inputs inputs"]:
+        """Rᵀ H R."""
+        turned = self.turned(self.turned(H).T)
+        return (turned + turned.T) / 2
