@@ -18,6 +18,8 @@ from replicajax.distributions import thresholds
 
 _SHARPEST = 1e-20
 """Variance that is none: its square root still has a reciprocal square in float32."""
+_BLUNT = 6
+"""Points of a law stand closer than a gap over this."""
 
 
 class Cost(NamedTuple):
@@ -27,6 +29,8 @@ class Cost(NamedTuple):
     """Probability of x beyond the outer levels by more than half their gap."""
     overload: Float[Array, "..."]
     """E (x − Q(x)) of those: an error that is no noise, but known once x is."""
+    gain: Float[Array, "..."]
+    """E d(x − Q(x))/dx: how much of a change of x is a change of its error; of points, no sharper than gaps allow."""
 
     def mean(self, weight: Float[Array, " points"]) -> "Cost":
         return Cost(*(each @ weight for each in self))
@@ -42,7 +46,10 @@ def rounding_cost(levels: Float[Array, " levels"], u: Float[Array, "..."], v: Fl
     high, low = (u - levels[-1] - gaps[-1] / 2) / s, (levels[0] - gaps[0] / 2 - u) / s
     above, below = ndtr(high), ndtr(low)
     excess = s * (density(high) + high * above - density(low) - low * below)
-    return Cost(square, above + below, excess + gaps[-1] / 2 * above - gaps[0] / 2 * below)
+    overload = excess + gaps[-1] / 2 * above - gaps[0] / 2 * below
+    blunt = jnp.maximum(s[..., None], gaps / _BLUNT)
+    gain = 1 - (gaps * density((u[..., None] - cuts) / blunt) / blunt).sum(-1)
+    return Cost(square, above + below, overload, gain)
 
 
 def density(z: Array) -> Array:

@@ -55,7 +55,7 @@ class Grid(Law):
         filled = p[1:] > jnp.finfo(p.dtype).tiny ** 0.4  # its square is a number
         kept = 2 * jnp.where(filled, first[1:] ** 2 / jnp.where(filled, p[1:], 1.0), 0.0).sum()
         square = jnp.where(ratio < _FINE, (1 + v) * (1 - kept), self._steps(price) ** 2 / 12)
-        return Cost(square, jnp.zeros_like(v), jnp.zeros_like(v))
+        return Cost(square, jnp.zeros_like(v), jnp.zeros_like(v), square / (1 + v))
 
     def entropy(self, v: Array, price: Array) -> Array:
         """Of the code, in bits."""

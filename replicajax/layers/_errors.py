@@ -1,11 +1,13 @@
 """Relative errors of a layer's outputs, E (ŵ − w)ᵀ H (ŵ − w) / E wᵀHw, without quantizing anything.  theory 10
 
-GPTQ rounds column after column and moves what is left to undo the error.  With U upper and UᵀU = H⁻¹ column i is rounded with
-an error e_i = eps(v_i), of which column j > i inherits a variance e_i (U_ij/U_ii)²: state evolution, exact for given H,
+GPTQ rounds column after column and moves what is left to undo the error.  With U upper, UᵀU = H⁻¹ and R_ij = U_ij/U_ii,
+column i is rounded with an error e_i = eps(v_i) that costs e_i/U_ii², of which column j > i inherits G_ij times: R_ij times,
+but for what errors between the two take back, as far as they follow what they inherit, by a gain k_i = E d(x − Q(x))/dx,
 
-    v_j = sum_{i<j} e_i (U_ij/U_ii)²,      loss = sum_i e_i/U_ii².                                                       (1)
+    v_j = sum_{i<j} (e_i − k_i² v_i) G_ij²,     (1 + Rᵀk) Gᵀ = Rᵀ strictly below the diagonal,     loss = sum_i e_i/U_ii².  (1)
 
-Turned at random it depends on the eigenvalues alone.  With a fraction c of the columns left and S(c) from c = mean λ/(λ + S),
+The gain counts at 1 or 2 bits; theory 10 has none.  Without it, turned at random, all depends on the eigenvalues alone.  With a
+fraction c of the columns left and S(c) from c = mean λ/(λ + S),
 
     D = c/mean 1/(λ + S),      dv/dlog D = eps(v) from v = 0 at c = 1,      loss = ∫_0^1 D eps(v) dc,                    (2)
 
@@ -21,6 +23,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
@@ -35,6 +38,8 @@ from replicajax.layers._scales import as_format, weight_scales
 
 _STEPS = 512
 """Of Runge and Kutta, along log S."""
+_SWEEPS = 3
+"""Of (1), each with the gains that the last one found."""
 _BEYOND = 12.0
 """How far beyond the spectrum log S goes: what is left is e to the minus that, of the loss."""
 
@@ -103,17 +108,25 @@ def evolution(layer: Layer, law: Law, damping: Array, order: str) -> Evolution:
     """(1)."""
     found = feedback(layer.moment, damping, order)
 
-    price = found.price / layer.output_square
+    price, columns = found.price / layer.output_square, jnp.arange(layer.inputs)
+    later = jnp.triu(found.share, 1).T
+    nothing = jnp.zeros_like(price)
 
     @jax.checkpoint
     def step(v, at):
-        i, row, D = at
+        i, felt, D = at
         cost = law.cost(v[i], D)
-        return v + cost.square * row, (cost.square, v[i], cost.clipped)
+        return v + (cost.square - cost.gain**2 * v[i]) * felt**2, (cost.square, v[i], cost.clipped, cost.gain)
 
-    begun = jnp.zeros(layer.inputs, price.dtype)
-    _, of_columns = jax.lax.scan(step, begun, (jnp.arange(layer.inputs), found.share**2, found.price))
-    e, v, clipped, price = (x[found.back] for x in (*of_columns, price))
+    def sweep(gain):
+        response = jnp.eye(layer.inputs, dtype=price.dtype) + later * gain
+        felt = solve_triangular(response, later, lower=True, unit_diagonal=True)
+        return jax.lax.scan(step, nothing, (columns, felt.T, found.price))[1]
+
+    gain = jax.vmap(lambda D: law.cost(jnp.zeros_like(D), D).gain)(found.price)
+    for _ in range(_SWEEPS):
+        e, v, clipped, gain = sweep(gain)
+    e, v, clipped, price = (x[found.back] for x in (e, v, clipped, price))
     return Evolution(e @ price, e, v, price, clipped, jnp.full_like(e, 1 / layer.inputs))
 
 

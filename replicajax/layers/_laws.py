@@ -55,7 +55,7 @@ class Gaussian(Law):
 class Tabulated(Law):
     """By Chebyshev's coefficients."""
 
-    coefficients: Float[Array, "3 nodes"]
+    coefficients: Float[Array, "4 nodes"]
 
     def cost(self, v, price):
         del price
@@ -118,25 +118,26 @@ def _of_blocks(law: Symmetric, levels: Array, size: Array, edges: Array, signed:
     square = M**2 / law.second_moment()
 
     def at(v: Array) -> Array:
-        cost, clipped, overload = jax.vmap(_interpolated)(of_M, v / square).T
-        return jnp.stack([weight @ (square * cost), weight @ clipped, weight @ (jnp.sqrt(square) * overload)])
+        cost, clipped, overload, gain = jax.vmap(_interpolated)(of_M, v / square).T
+        in_units = square * cost, clipped, jnp.sqrt(square) * overload, gain
+        return jnp.stack([weight @ each for each in in_units])
 
     return Tabulated(_coefficients(jax.vmap(at)(jnp.asarray(_V, levels.dtype)).T))
 
 
-def _tabulated(levels: Array, u: Array) -> Float[Array, "3 points nodes"]:
+def _tabulated(levels: Array, u: Array) -> Float[Array, "4 points nodes"]:
     """Coefficients of the costs of each point; one v after the other, and again for derivatives, so that little is held."""
     cost = jax.checkpoint(lambda v: jnp.stack(rounding_cost(levels, u, jnp.full_like(u, v))))
     return _coefficients(jnp.moveaxis(jax.lax.map(cost, jnp.asarray(_V, levels.dtype)), 0, -1))
 
 
-def _coefficients(values: Float[Array, "3 *points nodes"]) -> Float[Array, "3 *points nodes"]:
-    bounded = jnp.stack([(1 - _T) ** 2 * values[0], values[1], (1 - _T) * values[2]])
+def _coefficients(values: Float[Array, "4 *points nodes"]) -> Float[Array, "4 *points nodes"]:
+    bounded = jnp.stack([(1 - _T) ** 2 * values[0], values[1], (1 - _T) * values[2], values[3]])
     return bounded @ jnp.asarray(_TO_COEFFICIENTS, values.dtype)
 
 
-def _interpolated(coefficients: Float[Array, "3 nodes"], v: Array) -> Array:
+def _interpolated(coefficients: Float[Array, "4 nodes"], v: Array) -> Array:
     root = jnp.sqrt(jnp.maximum(v, 1e-20))
     t = root / (1 + root)
     terms = jnp.cos(jnp.arange(_NODES) * jnp.arccos(jnp.clip(2 * t - 1, -1.0, 1.0)))
-    return (coefficients @ terms) / jnp.stack([(1 - t) ** 2, jnp.ones_like(t), 1 - t])
+    return (coefficients @ terms) / jnp.stack([(1 - t) ** 2, jnp.ones_like(t), 1 - t, jnp.ones_like(t)])

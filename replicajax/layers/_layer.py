@@ -39,7 +39,7 @@ class Layer(eqx.Module):
         """Normal weights if neither a law nor weights are given.
 
         Raises ValueError, TypeError: H that is no second moment (not square, not symmetric, negative, infinite, all 0), weights
-        with another number of inputs, a row of zeros, both a law and weights, or a law of infinite variance.
+        with another number of inputs, all 0, or both a law and weights.
         """
         H = _checks.finite("H", H)
         self.rotated = bool(rotated)
@@ -50,16 +50,14 @@ class Layer(eqx.Module):
             raise ValueError("either law or weights must be given, got both")
         law = Normal() if law is None else law
         _checks.instance("law", law, Symmetric, "formats.Normal()")
-        if not _checks.is_traced(law) and not np.isfinite(law.second_moment()):
-            raise ValueError(f"law must have a finite variance, got {law}")
         self.law = Normal() if self.rotated else law
         self.weights = None
         if weights is not None:
             W = _checks.finite("weights", weights)
             if W.ndim != 2 or W.shape[1] != H.shape[0] or not W.shape[0]:
                 raise ValueError(f"weights must be (outputs, {H.shape[0]}) as H has it, got shape {W.shape}")
-            if not _checks.is_traced(W) and not np.asarray(W).any(1).all():
-                raise ValueError(f"weights must have no row of zeros, got {int((~np.asarray(W).any(1)).sum())}")
+            if not _checks.is_traced(W) and not np.asarray(W).any():
+                raise ValueError("weights must not be 0 throughout")
             self.weights = W
         if not _checks.is_traced(H):
             H = jnp.asarray(_second_moment(np.asarray(H)))

@@ -150,7 +150,7 @@ _EVOLUTIONS, _NEWTON = 10, 24
 _FEW = 150
 """Evaluations of MINPACK: where they do not do, another start will."""
 _STRIDE = 0.7
-_FACTORS = 0.7, 1.5, 3.0, 0.35, 0.15, 6.0
+_FACTORS = 0.7, 1.5, 3.0, 0.35, 0.15, 6.0, 15.0, 40.0
 """Of the first y, tried one after the other."""
 _LEAST = 1e-4
 """Of log L/m_hat while states are sought."""

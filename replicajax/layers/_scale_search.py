@@ -1,0 +1,60 @@
+"""The best scale of a format for an algorithm, by gradient: rounding wants another than GPTQ, whose later columns are wider."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike
+from scipy.optimize import minimize
+
+from replicajax import _checks
+from replicajax.codebooks import Codebook
+from replicajax.formats import BlockFormat
+from replicajax.layers._errors import gptq_error, rounding_error
+from replicajax.layers._layer import Layer
+from replicajax.layers._scales import as_format
+
+ALGORITHMS = ("gptq", "rounding")
+
+
+def optimal_scale(
+    layer: Layer,
+    fmt: Codebook | BlockFormat,
+    algorithm: str = "gptq",
+    damping: ArrayLike = 0.01,
+    order: str = "natural",
+) -> BlockFormat:
+    """The format with the multiplier of its scales at which the predicted error is least.
+
+    Args:
+      fmt: a block format, or levels in units of the RMS of each row, from whose scale the search begins.
+      algorithm: whose error: "gptq" or "rounding".
+      damping, order: as in `gptq_error`.
+
+    Raises:
+      TypeError, ValueError: as `gptq_error` does.
+    """
+    fmt = as_format(fmt)
+    _checks.choice("algorithm", algorithm, ALGORITHMS)
+
+    def error(log_multiplier: Array) -> Array:
+        scaled = rescaled(fmt, fmt.multiplier * jnp.exp(log_multiplier))
+        return gptq_error(layer, scaled, damping, order) if algorithm == "gptq" else rounding_error(layer, scaled)
+
+    return rescaled(fmt, fmt.multiplier * np.exp(_least(error)))
+
+
+def rescaled(fmt: BlockFormat, multiplier: ArrayLike) -> BlockFormat:
+    return eqx.tree_at(lambda fmt: fmt.multiplier, fmt, jnp.asarray(multiplier))
+
+
+def _least(error: Callable[[Array], Array]) -> float:
+    """Of the log of the error, whose slope is of order one."""
+
+    def log_error(x: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = jax.value_and_grad(lambda x: jnp.log(error(x)))(jnp.asarray(x[0]))
+        return float(value), np.array([float(slope)])
+
+    return float(minimize(log_error, np.zeros(1), jac=True, method="L-BFGS-B", options={"ftol": 1e-9}).x[0])
