@@ -549,6 +549,56 @@ def allocate_command(
         written("written", f"{quantize} ({before / 1e6:,.2f} MB of weights to {size / 1e6:,.2f} MB)")
 
 
+@app.command("layer")
+def layer_command(
+    weights: Annotated[Path, typer.Option(help="Weights (outputs, inputs): a .safetensors or .npz file.")],
+    moments: Annotated[Path, typer.Option(help="Second moments of their inputs, by the same names.")],
+    bits: Annotated[str, typer.Option(help="Bits of uniform levels, as in 3, 2,4 or 2-4.")] = "2-4",
+    only: Annotated[str | None, typer.Option(help="Layers whose name is like this, as in '*.mlp.*'.")] = None,
+    damping: Annotated[float, typer.Option(help="Added to the diagonal, in units of its mean.")] = 0.01,
+    order: Annotated[str, typer.Option(help="Of GPTQ's columns: natural or descending (by loudness).")] = "natural",
+    scale: Annotated[
+        str, typer.Option(help="Levels best for: rounding normal weights, or gptq on each layer.")
+    ] = "rounding",
+    measure: Annotated[bool, typer.Option("--measure", help="Also run the three algorithms.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the rotation that --measure runs.", min=0, max=2**32 - 1)] = 0,
+    figure: Figure = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict what rounding, GPTQ, rotated GPTQ and the best code would leave of each layer's outputs."""
+    readable("--weights", weights, WEIGHTS)
+    readable("--moments", moments, WEIGHTS)
+    many = whole_numbers("--bits", bits, 8)
+    if not 0 <= damping < math.inf:
+        raise ProblemError(f"--damping must be finite and not negative, got {damping}")
+    choice("--order", order, ("natural", "descending"))
+    choice("--scale", scale, ("rounding", "gptq"))
+    writable("--figure", figure, PICTURES, weights, moments)
+
+    start()
+    from replicajax.cli._layer import Screen, as_records, chosen, draw_layers, reports
+
+    names = chosen(weights, moments, only)
+    screen, found = Screen(out, names), []
+    if not as_json:
+        screen.begin()
+    with Progress("layers") as progress:
+        progress.stage("layers", len(names) * len(many))
+        options = {"damping": damping, "order": order, "measure": measure, "seed": seed}
+        for name, each in reports(weights, moments, names, many, scale, progress, **options):
+            found.append((name, each))
+            if not as_json:
+                screen.show(name, each)
+    if figure is not None:
+        draw_layers(found, figure)
+    if as_json:
+        from replicajax.cli._show import print_json
+
+        print_json({"layers": as_records(found)})
+    elif figure is not None:
+        written("written", figure)
+
+
 def _levels(text: str | None, asked) -> list[float] | None:
     """The levels given as such; a codebook of the best width has at most 8 bits."""
     values = level_list(text)

@@ -19,4 +19,6 @@ from replicajax.layers._nearest import round_to_nearest as round_to_nearest
 from replicajax.layers._optimum import Optimum as Optimum
 from replicajax.layers._optimum import optimum as optimum
 from replicajax.layers._optimum import optimum_error as optimum_error
+from replicajax.layers._report import LayerReport as LayerReport
+from replicajax.layers._report import report as report
 from replicajax.layers._scale_search import optimal_scale as optimal_scale

@@ -127,7 +127,8 @@ def evolution(layer: Layer, law: Law, damping: Array, order: str) -> Evolution:
     for _ in range(_SWEEPS):
         e, v, clipped, gain = sweep(gain)
     e, v, clipped, price = (x[found.back] for x in (e, v, clipped, price))
-    return Evolution(e @ price, e, v, price, clipped, jnp.full_like(e, 1 / layer.inputs))
+    share = jnp.full_like(e, 1 / layer.inputs)
+    return Evolution(e @ price, e, v, price, clipped, share, jnp.full_like(e[0], jnp.nan))
 
 
 @eqx.filter_jit
@@ -162,4 +163,4 @@ def turned_evolution(layer: Layer, law: Law, damping: Array) -> Evolution:
     h = (most - least + 2 * _BEYOND) / (2 * _STEPS)
     share = (h / 3 * weight * M1 * S[:, 0]).at[0].add(1 - c[0]).at[-1].add(c[-1])
     price = share * price * layer.inputs / layer.output_square
-    return Evolution(cost.square @ price, cost.square, v, price, cost.clipped, share)
+    return Evolution(cost.square @ price, cost.square, v, price, cost.clipped, share, jnp.full_like(c[0], jnp.nan))

@@ -32,6 +32,8 @@ class Evolution(NamedTuple):
     """Share of the weights beyond the outer levels by more than half their gap."""
     share: Float[Array, " columns"]
     """Of the columns that an entry stands for."""
+    overloaded: Float[Array, ""]
+    """Share of the error of weights out of range, where rows are followed; of a law NaN."""
 
 
 class Feedback(NamedTuple):

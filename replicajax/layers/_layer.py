@@ -107,7 +107,9 @@ def _second_moment(H: np.ndarray) -> np.ndarray:
     if apart > _ASYMMETRY * largest:
         raise ValueError(f"H must be symmetric, got entries that differ by {apart:.4g} (largest {largest:.4g})")
     H = (H + H.T) / 2
-    least: Any = np.linalg.eigvalsh(H)[0]
-    if least < -_NEGATIVE * np.trace(H):
-        raise ValueError(f"H must have eigenvalues >= 0, got {least:.4g}")
+    try:
+        np.linalg.cholesky(H + _NEGATIVE * np.trace(H) * np.eye(len(H)))
+    except np.linalg.LinAlgError:
+        least: Any = np.linalg.eigvalsh(H)[0]
+        raise ValueError(f"H must have eigenvalues >= 0, got {least:.4g}") from None
     return H

@@ -64,4 +64,5 @@ def rows_evolution(
     _, (e, noise, v, clipped, m) = jax.lax.scan(step, begun, (jnp.arange(layer.inputs), found.share, w, s))
     loss = noise @ found.price + jnp.sum(m * (found.left @ m), axis=0) @ share[one]
     e, v, price, clipped = (x[found.back] for x in (e, v, found.price / layer.output_square, clipped))
-    return Evolution(loss / layer.output_square, e, v, price, clipped, jnp.full_like(v, 1 / layer.inputs))
+    share = jnp.full_like(v, 1 / layer.inputs)
+    return Evolution(loss / layer.output_square, e, v, price, clipped, share, 1 - noise @ found.price / loss)

@@ -212,11 +212,13 @@ class GivenData(Task):
         D = self.eigenvalues + z[..., None]
         square, cube = D**-2, D**-3
         S2, S3 = mean(square), mean(cube)
+        spread = mean((1 / D - chi[..., None]) ** 2)  # S2 − chi², which is small where chi is
         kappa = (q - mean(b2 * square)) / S2
         by_z = 2 * (mean(b2 * cube) + kappa * S3) / S2
         z_chi, kappa_q = -1 / S2, 1 / S2
         kappa_chi = by_z * z_chi
-        L, chi_hat = 1 / chi - z, q / chi**2 - kappa
+        # 1/chi − z, and q/chi² − kappa.
+        L, chi_hat = mean(self.eigenvalues / D) / chi, q * spread / (chi**2 * S2) + mean(b2 * square) / S2
         zero = xp.zeros_like(q)
         log_D, thermal = mean(xp.log(D)), mean(self.eigenvalues / D) / (2 * beta)
         some = self.eigenvalues > 0
@@ -231,7 +233,7 @@ class GivenData(Task):
             L=L,
             energy=energy,
             entropy=-(log_D + xp.log(chi)) / 2,
-            replicon=(S2 / chi**2, (S2 / chi**2 - 1) / chi**2),
+            replicon=(S2 / chi**2, spread / chi**4),
             slopes=(
                 Slopes(zero, zero, zero),
                 Slopes(zero, 1 / chi**2 - kappa_q, zero),

@@ -1,0 +1,136 @@
+"""All that is predicted of a layer at one number of bits, what it was assumed to be, and, if asked, what running it gives."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike
+
+from replicajax import _checks
+from replicajax.codebooks import Codebook
+from replicajax.layers._errors import gptq_error, gptq_evolution, rounding_error
+from replicajax.layers._gptq import gptq
+from replicajax.layers._laws import law_of
+from replicajax.layers._layer import Layer
+from replicajax.layers._limit import rate_limit, rate_needed
+from replicajax.layers._nearest import output_error, round_to_nearest
+from replicajax.layers._optimum import optimum
+from replicajax.layers._scales import as_format
+
+_OUT_OF_RANGE, _ADD_UP, _ONE_ROW = 0.1, 0.05, 0.5
+"""Shares from which a remark is due: of GPTQ's error, of rounding's, of the outputs' power."""
+_LEANING = 0.02
+"""Share of the rotated error in doubt."""
+
+
+class Run(NamedTuple):
+    """Errors of the algorithms themselves."""
+
+    rounding: float
+    gptq: float
+    rotated: float
+
+
+class LayerReport(NamedTuple):
+    """Relative errors of the outputs, predicted.
+
+    Attributes:
+      rounding, gptq: of these very weights.
+      rotated: of GPTQ in axes turned at random, from the spectrum alone.
+      optimum: of the best codeword there; NaN if not found, or if levels are not in units of rows.
+      limit: of any code of so many bits.
+      to_gain: bits that the better of rounding, GPTQ and rotated GPTQ spends above that limit.
+      remarks: where an assumption fails, with the number that says so.
+      run: what running them gives, if that was asked.
+    """
+
+    outputs: int
+    inputs: int
+    bits: float
+    rounding: float
+    gptq: float
+    rotated: float
+    optimum: float
+    limit: float
+    to_gain: float
+    remarks: tuple[str, ...]
+    run: Run | None
+
+
+def report(
+    W: ArrayLike,
+    H: ArrayLike,
+    fmt: Codebook,
+    damping: ArrayLike = 0.01,
+    order: str = "natural",
+    measure: bool = False,
+    seed: int = 0,
+) -> LayerReport:
+    """One layer, one format.
+
+    Args:
+      W: (outputs, inputs); H: (inputs, inputs), second moment of the inputs.
+      fmt: levels in units of the RMS of each row.
+      damping, order: as in `gptq_error`.
+      measure: also run rounding, GPTQ, and GPTQ turned at random by `seed`.
+
+    Raises:
+      TypeError, ValueError: as `Layer` and `gptq_error` do.
+    """
+    _checks.instance("fmt", fmt, Codebook, "rj.uniform(bits=4, width=2.5)")
+    layer = Layer(H, weights=_checks.matrix("W", W))
+    weights = layer.given
+    assert weights is not None
+    turned = Layer(layer.eigenvalues, rotated=True)
+    unit = float(turned.output_square / layer.output_square)  # errors of turned layers are of tr H
+    evolution, nearest = gptq_evolution(layer, fmt, damping, order), float(rounding_error(layer, fmt))
+    rotated, best = gptq_error(turned, fmt, damping), optimum(turned, fmt)
+    errors = nearest, float(evolution.error), float(rotated) * unit
+    limit = float(rate_limit(turned, fmt.bits)) * unit
+    run = None
+    if measure:
+        found = (
+            round_to_nearest(weights, fmt),
+            gptq(weights, layer.moment, fmt, damping, order),
+            gptq(weights, layer.moment, fmt, damping, order, rotate="orthogonal", seed=seed),
+        )
+        run = Run(*(float(output_error(each, weights, layer.moment)) for each in found))
+    outputs, inputs = weights.shape
+    return LayerReport(
+        outputs=outputs,
+        inputs=inputs,
+        bits=fmt.bits,
+        rounding=nearest,
+        gptq=errors[1],
+        rotated=errors[2],
+        optimum=float(jnp.where(best.converged, best.error, jnp.nan)) * unit,
+        limit=limit,
+        to_gain=fmt.bits - float(rate_needed(turned, min(errors) / unit)),
+        remarks=_remarks(layer, turned, fmt, float(evolution.overloaded), nearest, errors[2] / unit),
+        run=run,
+    )
+
+
+def _remarks(
+    layer: Layer, turned: Layer, fmt: Codebook, overloaded: float, nearest: float, rotated: float
+) -> tuple[str, ...]:
+    W, H = np.asarray(layer.given), np.asarray(layer.moment)
+    off = np.asarray(round_to_nearest(W, as_format(fmt))) - W
+    powers = np.sum((W @ H) * W, axis=1)
+    apart = float(np.sum(off**2 @ np.diag(H)) / powers.sum())
+    top = powers.max() / powers.sum()
+    found = []
+    if overloaded > _OUT_OF_RANGE:
+        found.append(f"{overloaded:.0%} of GPTQ's error is weights out of range")
+    if abs(nearest / apart - 1) > _ADD_UP:
+        found.append(f"rounding errors of columns correlate: x{nearest / apart:.2f}")
+    if top > _ONE_ROW:
+        found.append(f"one output has {top:.0%} of the power")
+    # Errors of few levels follow the weights, which theory takes for isotropic; a quarter is what real layers showed.
+    power, gain = (
+        float(layer.output_square / np.trace(H)),
+        float(law_of(turned, as_format(fmt)).cost(jnp.zeros(()), jnp.ones(())).gain),
+    )
+    if gain**2 / 4 * abs(1 - 1 / power) / rotated > _LEANING:
+        found.append(f"rotated: weights favour {'loud' if power > 1 else 'quiet'} inputs, power x{power:.2f}")
+    return tuple(found)
