@@ -2,7 +2,7 @@
 
 import jax
 
-from benchmarks import amp, cold, formats, phase_diagram, saddle, scaling
+from benchmarks import amp, cold, formats, layers, phase_diagram, saddle, scaling
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
@@ -11,4 +11,5 @@ if __name__ == "__main__":
     amp.report()
     phase_diagram.report()
     formats.report()
+    layers.report()
     scaling.report()

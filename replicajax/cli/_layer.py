@@ -79,8 +79,8 @@ class Screen:
 
     def begin(self) -> None:
         self._console.print(
-            "Errors of the outputs, E |(Ŵ − W) x|²/E |W x|²; nearest and GPTQ of these weights, rotated, optimum and limit from "
-            "the spectrum; to gain: bits above the limit."
+            "Errors of the outputs, E |(Ŵ − W) x|²/E |W x|²: nearest and GPTQ of these weights, rotated, optimum and limit "
+            "from the spectrum; to gain: bits spent above the limit."
         )
         heading = "".join(f"{name:>{_WIDE}}" for name in _COLUMNS)
         self._console.print(Text(f"{'layer':<{self._name}}{heading}", style="bold"))
@@ -93,9 +93,12 @@ class Screen:
             if r.run is not None:
                 ran = "".join(f"{_short(x):>{_WIDE}}" for x in r.run)
                 self._line(f"{'':<{self._name}}{'run':>{_WIDE}}{ran}")
-        remarks = dict.fromkeys(f"{r.bits:.4g} bits: {remark}" for r in found for remark in r.remarks)
-        for remark in remarks:
-            self._console.print(Text(f"  {remark}", style="dim"))
+        remarks: dict[str, list[str]] = {}
+        for r in found:
+            for number, what in r.remarks:
+                remarks.setdefault(what, []).append(f"{number} ({r.bits:.4g} bits)")
+        for what, numbers in remarks.items():
+            self._console.print(Text(f"  {', '.join(numbers)} {what}", style="dim"))
 
     def _line(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True)
@@ -107,7 +110,14 @@ def _short(x: float) -> str:
 
 def as_records(found: Sequence[tuple[str, Sequence[layers.LayerReport]]]) -> list[dict[str, Any]]:
     def record(name: str, r: layers.LayerReport) -> dict[str, Any]:
-        return {"layer": name} | r._asdict() | {"run": None if r.run is None else r.run._asdict()}
+        return (
+            {"layer": name}
+            | r._asdict()
+            | {
+                "run": None if r.run is None else r.run._asdict(),
+                "remarks": [" ".join(remark) for remark in r.remarks],
+            }
+        )
 
     return [record(name, r) for name, each in found for r in each]
 
@@ -139,8 +149,9 @@ def draw_layers(found: Sequence[tuple[str, Sequence[layers.LayerReport]]], path:
         panel.set_title(name if len(name) < 44 else "…" + name[-42:], fontsize=7, loc="left")
         panel.set_xticks(bits)
         panel.tick_params(labelsize=7)
-    for panel in panels[len(shown) :]:
-        panel.set_axis_off()
+    for k in range(len(shown), panels.size):
+        panels[k].set_axis_off()
+        panels[k - across].tick_params(labelbottom=True)
     figure.supxlabel("bits per weight", fontsize=9)
     figure.supylabel("relative error of the outputs", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()

@@ -107,8 +107,7 @@ def gptq_evolution(
 def evolution(layer: Layer, law: Law, damping: Array, order: str) -> Evolution:
     """(1)."""
     found = feedback(layer.moment, damping, order)
-
-    price, columns = found.price / layer.output_square, jnp.arange(layer.inputs)
+    price, columns = found.price, jnp.arange(layer.inputs)
     later = jnp.triu(found.share, 1).T
     nothing = jnp.zeros_like(price)
 
@@ -121,12 +120,12 @@ def evolution(layer: Layer, law: Law, damping: Array, order: str) -> Evolution:
     def sweep(gain):
         response = jnp.eye(layer.inputs, dtype=price.dtype) + later * gain
         felt = solve_triangular(response, later, lower=True, unit_diagonal=True)
-        return jax.lax.scan(step, nothing, (columns, felt.T, found.price))[1]
+        return jax.lax.scan(step, nothing, (columns, felt.T, price))[1]
 
-    gain = jax.vmap(lambda D: law.cost(jnp.zeros_like(D), D).gain)(found.price)
+    gain = jax.vmap(lambda D: law.cost(jnp.zeros_like(D), D).gain)(price)
     for _ in range(_SWEEPS):
         e, v, clipped, gain = sweep(gain)
-    e, v, clipped, price = (x[found.back] for x in (e, v, clipped, price))
+    e, v, clipped, price = (x[found.back] for x in (e, v, clipped, price / layer.output_square))
     share = jnp.full_like(e, 1 / layer.inputs)
     return Evolution(e @ price, e, v, price, clipped, share, jnp.full_like(e[0], jnp.nan))
 

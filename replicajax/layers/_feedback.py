@@ -43,10 +43,18 @@ class Feedback(NamedTuple):
     """Which column is where."""
     share: Float[Array, "n n"]
     """U_ij/U_ii."""
-    price: Float[Array, " n"]
-    """(U H Uᵀ)_ii/U_ii²."""
-    left: Float[Array, "n n"]
-    """R H Rᵀ, R = U over its diagonal: errors e leave eᵀ R H Rᵀ e."""
+    moment: Float[Array, "n n"]
+    """H."""
+
+    @property
+    def price(self) -> Float[Array, " n"]:
+        """(U H Uᵀ)_ii/U_ii²."""
+        return jnp.sum((self.share @ self.moment) * self.share, axis=1)
+
+    def loss(self, e: Float[Array, "n rows"]) -> Float[Array, " rows"]:
+        """(ŵ − w)ᵀ H (ŵ − w) of given errors: eᵀ R H Rᵀ e, R = U over its diagonal."""
+        off = self.share.T @ e
+        return jnp.sum(off * (self.moment @ off), axis=0)
 
     @property
     def back(self) -> Array:
@@ -61,9 +69,7 @@ def feedback(H: Float[Array, "n n"], damping: ArrayLike, order: str) -> Feedback
     damped = H + damping * jnp.mean(jnp.diag(H)) * jnp.eye(H.shape[0], dtype=H.dtype)
     L = jnp.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]  # upper, with L Lᵀ the matrix, and U its inverse
     U = solve_triangular(L, jnp.eye(H.shape[0], dtype=H.dtype), lower=False)
-    R = U / jnp.diag(U)[:, None]
-    left = R @ H @ R.T
-    return Feedback(columns, R, jnp.diag(left), left)
+    return Feedback(columns, U / jnp.diag(U)[:, None], H)
 
 
 def needs_damping(H: Array, damping: ArrayLike) -> str:

@@ -129,5 +129,5 @@ def _gptq(W: Array, H: Array, levels: Array, scales: Array, damping: Array, orde
     weights, codes = jax.lax.fori_loop(0, (n + more) // _BLOCK, block, begun)
     codes, scales = codes[:n][back.back], scales[:n][back.back]
     # What has no number has no code either.
-    lost = jnp.where(jnp.isfinite(back.price).all(), 0.0, jnp.nan)
+    lost = jnp.where(jnp.isfinite(back.share).all(), 0.0, jnp.nan)
     return (scales * levels[codes]).T + lost, codes.T

@@ -31,6 +31,13 @@ class Run(NamedTuple):
     rotated: float
 
 
+class Remark(NamedTuple):
+    """An assumption that fails, and the number that says so."""
+
+    number: str
+    what: str
+
+
 class LayerReport(NamedTuple):
     """Relative errors of the outputs, predicted.
 
@@ -40,7 +47,7 @@ class LayerReport(NamedTuple):
       optimum: of the best codeword there; NaN if not found, or if levels are not in units of rows.
       limit: of any code of so many bits.
       to_gain: bits that the better of rounding, GPTQ and rotated GPTQ spends above that limit.
-      remarks: where an assumption fails, with the number that says so.
+      remarks: where an assumption fails.
       run: what running them gives, if that was asked.
     """
 
@@ -53,7 +60,7 @@ class LayerReport(NamedTuple):
     optimum: float
     limit: float
     to_gain: float
-    remarks: tuple[str, ...]
+    remarks: tuple[Remark, ...]
     run: Run | None
 
 
@@ -113,7 +120,7 @@ def report(
 
 def _remarks(
     layer: Layer, turned: Layer, fmt: Codebook, overloaded: float, nearest: float, rotated: float
-) -> tuple[str, ...]:
+) -> tuple[Remark, ...]:
     W, H = np.asarray(layer.given), np.asarray(layer.moment)
     off = np.asarray(round_to_nearest(W, as_format(fmt))) - W
     powers = np.sum((W @ H) * W, axis=1)
@@ -121,16 +128,17 @@ def _remarks(
     top = powers.max() / powers.sum()
     found = []
     if overloaded > _OUT_OF_RANGE:
-        found.append(f"{overloaded:.0%} of GPTQ's error is weights out of range")
+        found.append(Remark(f"{overloaded:.0%}", "of GPTQ's error is weights out of range"))
     if abs(nearest / apart - 1) > _ADD_UP:
-        found.append(f"rounding errors of columns correlate: x{nearest / apart:.2f}")
+        found.append(Remark(f"x{nearest / apart:.2f}", "on rounding's error, as columns' errors correlate"))
     if top > _ONE_ROW:
-        found.append(f"one output has {top:.0%} of the power")
+        found.append(Remark(f"{top:.0%}", "of the outputs' power is one output's"))
     # Errors of few levels follow the weights, which theory takes for isotropic; a quarter is what real layers showed.
-    power, gain = (
-        float(layer.output_square / np.trace(H)),
-        float(law_of(turned, as_format(fmt)).cost(jnp.zeros(()), jnp.ones(())).gain),
-    )
+    power = float(layer.output_square / np.trace(H))
+    gain = float(law_of(turned, as_format(fmt)).cost(jnp.zeros(()), jnp.ones(())).gain)
     if gain**2 / 4 * abs(1 - 1 / power) / rotated > _LEANING:
-        found.append(f"rotated: weights favour {'loud' if power > 1 else 'quiet'} inputs, power x{power:.2f}")
+        towards = "loud" if power > 1 else "quiet"
+        found.append(
+            Remark(f"x{power:.2f}", f"is the outputs' power, as weights favour {towards} inputs: rotated is rough")
+        )
     return tuple(found)

@@ -8,7 +8,7 @@ one by one, by a mean mu and a variance v of their own: with x = w + mu + N(0, v
     mu_j −= m_i R_ij,      v_j += (E (x_i − Q(x_i))² − m_i²) R_ij²,      R_ij = U_ij/U_ii,
     loss = mᵀ R H Rᵀ m + sum_i (E (x_i − Q(x_i))² − m_i²) (R H Rᵀ)_ii,                                                   (3)
 
-and the others share one v, by (1) of `_errors` with eps the mean over their weights in each column.
+and the others share one v, by (1) of `_errors` (without gain) with eps the mean over their weights in each column.
 """
 
 from typing import Any
@@ -22,8 +22,10 @@ from replicajax.layers._cost import rounding_cost
 from replicajax.layers._feedback import Evolution, feedback
 from replicajax.layers._layer import Layer
 
-_FOLLOWED = 8
-"""One row in so many."""
+_FOLLOWED = 8, 64
+"""One row in so many, up to so many."""
+_SAMPLED = 512
+"""Of the other rows, evenly over how far they exceed their range."""
 
 
 @eqx.filter_jit
@@ -32,7 +34,7 @@ def rows_evolution(
 ) -> Evolution:
     W, found = layer.weights, feedback(layer.moment, damping, order)
     assert W is not None
-    squares = jnp.mean(W**2, axis=1)
+    price, squares = found.price, jnp.mean(W**2, axis=1)
     some = jnp.where(squares > 0, squares, 1.0)
     share = squares / squares.sum()
     # Columns first, in units of the RMS of the row.
@@ -40,9 +42,14 @@ def rows_evolution(
     s = jnp.where(s == 0, 1.0, s)
     low, high = levels[0] - jnp.diff(levels)[0] / 2, levels[-1] + jnp.diff(levels)[-1] / 2
     excess = s**2 * jnp.maximum(jnp.maximum(w / s - high, low - w / s), 0.0) ** 2
-    by_excess = jnp.argsort(-share * (found.price @ excess))
-    count = min(max(_FOLLOWED, -(-share.size // _FOLLOWED)), share.size)
-    one, rest = by_excess[:count], by_excess[count:]
+    by_excess = jnp.argsort(-share * (price @ excess))
+    every, most = _FOLLOWED
+    count = min(max(every, min(most, -(-share.size // every))), share.size)
+    one, others = by_excess[:count], by_excess[count:]
+    rest = others[:: max(1, -(-others.size // _SAMPLED))]
+    of_one, of_rest, whole = share[one], share[rest], share[others].sum()
+    of_rest *= whole / jnp.maximum(of_rest.sum(), jnp.finfo(whole.dtype).tiny)
+    safe = jnp.maximum(whole, jnp.finfo(whole.dtype).tiny)
 
     @jax.checkpoint
     def step(state: Any, at: Any) -> Any:
@@ -52,17 +59,16 @@ def rows_evolution(
         m, square = s[one] * u.overload, s[one] ** 2 * u.square
         spread = jnp.maximum(square - m**2, 0.0)
         each = rounding_cost(levels, w[rest] / s[rest], v[i] / s[rest] ** 2)
-        e = s[rest] ** 2 * each.square @ share[rest]
-        weight = jnp.maximum(share[rest].sum(), jnp.finfo(e.dtype).tiny)
-        state = mu - jnp.outer(row, m), own + jnp.outer(row**2, spread), v + row**2 * e / weight
-        inherited = (mu[i] ** 2 + own[i]) @ share[one] + v[i] * share[rest].sum()
-        clipped = u.clipped @ share[one] + each.clipped @ share[rest]
-        return state, (square @ share[one] + e, spread @ share[one] + e, inherited, clipped, m)
+        e = s[rest] ** 2 * each.square @ of_rest
+        state = mu - jnp.outer(row, m), own + jnp.outer(row**2, spread), v + row**2 * e / safe
+        inherited = (mu[i] ** 2 + own[i]) @ of_one + v[i] * whole
+        clipped = u.clipped @ of_one + each.clipped @ of_rest
+        return state, (square @ of_one + e, spread @ of_one + e, inherited, clipped, m)
 
     nothing = jnp.zeros((layer.inputs, count), W.dtype)
     begun = nothing, nothing, nothing[:, 0]
     _, (e, noise, v, clipped, m) = jax.lax.scan(step, begun, (jnp.arange(layer.inputs), found.share, w, s))
-    loss = noise @ found.price + jnp.sum(m * (found.left @ m), axis=0) @ share[one]
-    e, v, price, clipped = (x[found.back] for x in (e, v, found.price / layer.output_square, clipped))
-    share = jnp.full_like(v, 1 / layer.inputs)
-    return Evolution(loss / layer.output_square, e, v, price, clipped, share, 1 - noise @ found.price / loss)
+    loss = noise @ price + found.loss(m) @ of_one
+    e, v, cost, clipped = (x[found.back] for x in (e, v, price / layer.output_square, clipped))
+    each = jnp.full_like(v, 1 / layer.inputs)
+    return Evolution(loss / layer.output_square, e, v, cost, clipped, each, 1 - noise @ price / loss)

@@ -150,8 +150,10 @@ _EVOLUTIONS, _NEWTON = 10, 24
 _FEW = 150
 """Evaluations of MINPACK: where they do not do, another start will."""
 _STRIDE = 0.7
-_FACTORS = 0.7, 1.5, 3.0, 0.35, 0.15, 6.0, 15.0, 40.0
+_FACTORS = 0.7, 1.5, 3.0, 0.35, 0.15, 6.0
 """Of the first y, tried one after the other."""
+_SHARPER = 15.0, 40.0, 100.0, 250.0
+"""Where weights hardly feel each other; of one point at a time, since of many the slowest decides."""
 _LEAST = 1e-4
 """Of log L/m_hat while states are sought."""
 _ALIKE = 1e-7
@@ -203,7 +205,7 @@ def find_here(task: Task, law: Weights, levels: Any, beta: Any) -> Found:
         return np.where(np.isfinite(residual), residual, 1e3)
 
     at = first(np, task, levels, beta, _FACTORS[0])
-    for factor in _FACTORS:
+    for factor in _FACTORS + _SHARPER:
         at = first(np, task, levels, beta, factor)
         with np.errstate(all="ignore"):
             for _ in range(_EVOLUTIONS):
