@@ -30,6 +30,10 @@ _TO_COEFFICIENTS = np.cos(np.outer(_ANGLES, np.arange(_NODES))) * np.where(np.ar
 _BEYOND = np.concatenate([np.linspace(0.5, 0.02, 13), np.geomspace(0.02, 1e-16, 25)[1:]])
 """Probabilities beyond the ends of the panels of a law."""
 _UNIT, _WEIGHT = np.polynomial.legendre.leggauss(6)
+_ROW, _ROW_WEIGHT = np.array([-(3**0.5), 0.0, 3**0.5]), np.array([1, 4, 1]) / 6
+"""Gauss and Hermite's, for what other weights of a row do to its RMS."""
+_HEAVY = 0.3
+"""Most of the variance of its square that is asked of them."""
 _MANTISSA = 5
 """Of scales that a law can be charged for as if they were exact."""
 
@@ -44,6 +48,8 @@ class Law(eqx.Module):
 
 @final
 class Gaussian(Law):
+    """Normal weights; over the RMS of their row they err less by some 2/inputs, which is left out."""
+
     levels: Float[Array, " levels"]
 
     def cost(self, v, price):
@@ -87,20 +93,25 @@ def law_of(layer: Layer, fmt: BlockFormat) -> Law:
 
 def _panels(edges: Array) -> tuple[Array, Array]:
     """Nodes and weights between sorted edges."""
-    half = jnp.diff(edges)[:, None] / 2
-    return (edges[:-1, None] + half * (1 + _UNIT)).ravel(), (half * _WEIGHT).ravel()
+    half, unit, weight = jnp.diff(edges)[:, None] / 2, *(x.astype(edges.dtype) for x in (_UNIT, _WEIGHT))
+    return (edges[:-1, None] + half * (1 + unit)).ravel(), (half * weight).ravel()
 
 
 @eqx.filter_jit
 def _of_rows(law: Symmetric, levels: Array, inputs: int) -> Tabulated:
-    """In units of the RMS of a row, of whose square r² = 1 + (w² − 1)/inputs a weight is part, the rest being taken for its
-    mean: large ones are not as large in units of r, and a row counts by r²."""
+    """In units of the RMS r of a row, r² = 1 + (w² − 1)/inputs and what the other weights vary by, taken for lognormal: large
+    weights are not as large in units of r, and a row counts by r²."""
     rms = jnp.sqrt(law.second_moment())
     far = law.upper_quantile(jnp.asarray(_BEYOND, levels.dtype)) / rms
     x, width = _panels(jnp.sort(jnp.concatenate([-far, far, levels, thresholds(levels)])))
-    square = 1 + (x**2 - 1) / inputs
-    share = width * law.pdf(x * rms) * rms * square
-    return Tabulated(jnp.einsum("u,cuk->ck", share, _tabulated(levels, x / jnp.sqrt(square))))
+    density = width * law.pdf(x * rms) * rms
+    mean = 1 + (x**2 - 1) / inputs
+    spread = jnp.log1p(jnp.minimum((x**4 @ density - 1) / inputs / mean**2, _HEAVY))
+    row, weight = (jnp.asarray(each, x.dtype)[:, None] for each in (_ROW, _ROW_WEIGHT))
+    square = mean * jnp.exp(jnp.sqrt(spread) * row - spread / 2)
+    share = density * square * weight
+    of_points = _tabulated(levels, (x / jnp.sqrt(square)).ravel())
+    return Tabulated(jnp.einsum("u,cuk->ck", share.ravel(), of_points))
 
 
 @eqx.filter_jit
@@ -132,7 +143,8 @@ def _tabulated(levels: Array, u: Array) -> Float[Array, "4 points nodes"]:
 
 
 def _coefficients(values: Float[Array, "4 *points nodes"]) -> Float[Array, "4 *points nodes"]:
-    bounded = jnp.stack([(1 - _T) ** 2 * values[0], values[1], (1 - _T) * values[2], values[3]])
+    rest = (1 - _T).astype(values.dtype)
+    bounded = jnp.stack([rest**2 * values[0], values[1], rest * values[2], values[3]])
     return bounded @ jnp.asarray(_TO_COEFFICIENTS, values.dtype)
 
 

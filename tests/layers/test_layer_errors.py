@@ -234,34 +234,49 @@ def test_formats(fmt, rng):
     assert by_law == pytest.approx(float(exact), rel=1e-4 if fmt.scaling != "rms" else 0.01)
 
 
-def test_gradients(rng):
-    n = 40
-    eigenvalues, H, W = power_law(n, 1.0), turned(power_law(n, 1.0), rng), rng.laplace(size=(24, n))
-    book = rj.uniform(2, 1.5)
+N = 40
+BOOK = rj.uniform(2, 1.5)
 
-    def scaled(x):
-        return f.BlockFormat(book, "channel", "rms", multiplier=x)
 
-    def levels(x):
-        return rj.codebook(jnp.asarray(book.levels).at[1].add(x - 1))
+def _scaled(x):
+    return f.BlockFormat(BOOK, "channel", "rms", multiplier=x)
 
-    cases = [
-        lambda x: L.gptq_error(L.Layer(eigenvalues, rotated=True), scaled(x)),
-        lambda x: L.gptq_error(L.Layer(jnp.asarray(eigenvalues).at[3].multiply(x), rotated=True), book),
-        lambda x: L.gptq_error(L.Layer(H, law=f.Laplace()), levels(x)),
-        lambda x: L.gptq_error(L.Layer(H), f.BlockFormat(f.integer(3), 20, "absmax", multiplier=x)),
-        lambda x: L.gptq_error(L.Layer(H, weights=W), scaled(x)),
-        lambda x: L.gptq_error(L.Layer(jnp.asarray(H).at[2, 2].multiply(x)), book),
-        lambda x: L.gptq_error(L.Layer(H), book, damping=0.1 * x),
-        lambda x: L.rounding_error(L.Layer(H, weights=W), scaled(x)),
-        lambda x: L.rate_limit(L.Layer(jnp.asarray(eigenvalues).at[3].multiply(x), rotated=True), 2.0),
-        lambda x: L.entropy_coded_error(L.Layer(eigenvalues, rotated=True), 2.0 * x),
-        lambda x: L.entropy_coded_error(L.Layer(H), 2.0, damping=0.1 * x),
-    ]
-    for case in cases:
-        h = 1e-5
-        difference = (case(1 + h) - case(1 - h)) / (2 * h)
-        assert jax.grad(case)(1.0) == pytest.approx(float(difference), rel=1e-5, abs=1e-9)
+
+def _levels(x):
+    return rj.codebook(jnp.asarray(BOOK.levels).at[1].add(x - 1))
+
+
+def _first(array, x):
+    return jnp.asarray(array).at[(2,) * array.ndim].multiply(x)
+
+
+GRADIENTS = {
+    "rotated, scale": lambda x, a, H, W: L.gptq_error(L.Layer(a, rotated=True), _scaled(x)),
+    "law, level": lambda x, a, H, W: L.gptq_error(L.Layer(H, law=f.Laplace()), _levels(x)),
+    "weights, scale": lambda x, a, H, W: L.gptq_error(L.Layer(H, weights=W), _scaled(x)),
+    "entropy code, bits": lambda x, a, H, W: L.entropy_coded_error(L.Layer(a, rotated=True), 2.0 * x),
+    "limit, eigenvalue": lambda x, a, H, W: L.rate_limit(L.Layer(_first(a, x), rotated=True), 2.0),
+    "rounding, scale": lambda x, a, H, W: L.rounding_error(L.Layer(H, weights=W), _scaled(x)),
+}
+MORE_GRADIENTS = {
+    "rotated, eigenvalue": lambda x, a, H, W: L.gptq_error(L.Layer(_first(a, x), rotated=True), BOOK),
+    "blocks, scale": lambda x, a, H, W: L.gptq_error(L.Layer(H), f.BlockFormat(f.integer(3), 20, multiplier=x)),
+    "normal, H": lambda x, a, H, W: L.gptq_error(L.Layer(_first(H, x)), BOOK),
+    "normal, damping": lambda x, a, H, W: L.gptq_error(L.Layer(H), BOOK, damping=0.1 * x),
+    "entropy code, damping": lambda x, a, H, W: L.entropy_coded_error(L.Layer(H), 2.0, damping=0.1 * x),
+}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [*GRADIENTS.values(), *(pytest.param(case, marks=pytest.mark.slow) for case in MORE_GRADIENTS.values())],
+    ids=[*GRADIENTS, *MORE_GRADIENTS],
+)
+def test_gradients(case, rng):
+    eigenvalues, W = power_law(N, 1.0), rng.laplace(size=(24, N))
+    fixed, h = (eigenvalues, turned(eigenvalues, rng), W), 1e-5
+    difference = (case(1 + h, *fixed) - case(1 - h, *fixed)) / (2 * h)
+    assert jax.grad(case)(1.0, *fixed) == pytest.approx(float(difference), rel=1e-5, abs=1e-9)
 
 
 def test_best_scale_of_gptq_is_wider(rng):
