@@ -148,9 +148,9 @@ def _agree(ratios: np.ndarray, percent: float = 1.0) -> bool:
     return bool(abs(ratios.mean() - 1) <= 3 * error + percent / 100)
 
 
-@pytest.mark.parametrize(("name", "exponent", "bits"), [("normal", 1.0, 2), ("laplace", 0.5, 3), ("t5", 1.5, 4)])
+@pytest.mark.parametrize(("name", "exponent", "bits"), [("normal", 1.0, 2), ("laplace", 1.5, 4)])
 def test_predicted_is_what_runs(name, exponent, bits):
-    ratios = _ratios(name, exponent, bits, draws=3, rows=64, inputs=200)
+    ratios = _ratios(name, exponent, bits, draws=3, rows=512, inputs=200)
     assert all(_agree(each) for each in ratios.values()), ratios
 
 
@@ -159,7 +159,7 @@ def test_predicted_is_what_runs(name, exponent, bits):
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 1.5])
 @pytest.mark.parametrize("name", LAWS)
 def test_predicted_is_what_runs_everywhere(name, exponent, bits):
-    ratios = _ratios(name, exponent, bits, draws=6, rows=128)
+    ratios = _ratios(name, exponent, bits, draws=12, rows=512)
     assert all(_agree(each) for each in ratios.values()), ratios
 
 

@@ -99,7 +99,7 @@ def test_gradient_of_the_optimum():
 
 def _random_layer(k: int) -> tuple[rj.layers.Layer, int, float]:
     rng = np.random.default_rng(k)
-    n, bits = int(rng.integers(8, 80)), int(rng.integers(1, 5))
+    n, bits = int(rng.choice([8, 20, 45, 80])), int(rng.integers(1, 5))  # a program for each size
     eigenvalues = (
         power_law(n, rng.uniform(0, 2)) if rng.random() < 0.5 else rng.gamma(rng.uniform(0.3, 3), size=n) + 1e-3
     )
@@ -120,7 +120,7 @@ def _in_order(seeds) -> None:
 
 
 def test_limit_optimum_gptq_in_order():
-    _in_order(range(12))
+    _in_order(range(6))
 
 
 @pytest.mark.slow
