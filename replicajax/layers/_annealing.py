@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.formats import BlockFormat
-from replicajax.layers._layer import Layer
+from replicajax.layers._layer import Layer, in_floats
 from replicajax.layers._scales import as_format, weight_scales
 
 _HOT, _COLD = 1.0, 300.0
@@ -34,8 +34,8 @@ def anneal(
     Raises:
       TypeError, ValueError: bad arguments.
     """
-    fmt, H = as_format(fmt), jnp.asarray(_checks.finite("H", H))
-    weights, sweeps = _checks.matrix("W", W), _checks.integer("sweeps", sweeps, 1, 10**7)
+    fmt, H = as_format(fmt), H
+    weights, sweeps = in_floats(_checks.matrix("W", W)), _checks.integer("sweeps", sweeps, 1, 10**7)
     layer, scales = Layer(H, weights=weights), weight_scales(weights, fmt)
     return _anneal(weights, layer.moment, scales, fmt.codebook.levels, sweeps, jax.random.key(seed))
 

@@ -14,7 +14,7 @@ from replicajax.distributions import thresholds
 from replicajax.formats import BlockFormat, QuantizedTensor
 from replicajax.formats._tensor import packed_tensor, stored_scales
 from replicajax.layers._feedback import ORDERS, feedback, needs_damping
-from replicajax.layers._layer import Layer
+from replicajax.layers._layer import Layer, in_floats
 from replicajax.layers._rotation import ROTATIONS, Rotation
 from replicajax.layers._scales import as_format, group_of, weight_scales
 
@@ -58,16 +58,17 @@ def gptq_tensor(
     order: str = "natural",
 ) -> QuantizedTensor:
     """The same, packed: codes, scales as they are stored (in fp32 unless the format says another), an exact count of bits."""
+    dtype = np.asarray(W).dtype
     W, H, fmt, _ = _request(W, H, fmt, damping, order, None, 0)
     scales, unit, clamped = stored_scales(np.asarray(W), fmt)
     spread = _spread((scales, unit, clamped), fmt, W)
     codes = np.asarray(_rounded(W, H, fmt, spread, damping, order)[1])
-    return packed_tensor(fmt, np.asarray(W).dtype, codes, scales, unit, clamped)
+    return packed_tensor(fmt, dtype if dtype.kind != "i" else np.dtype(np.float32), codes, scales, unit, clamped)
 
 
 def _request(W, H, fmt, damping, order, rotate, seed) -> tuple[Array, Array, BlockFormat, Rotation | None]:
     fmt = as_format(fmt)
-    H, W = jnp.asarray(_checks.finite("H", H)), _checks.matrix("W", W)
+    W = in_floats(_checks.matrix("W", W))
     layer = Layer(H, weights=W)
     group_of(fmt, W.shape)
     _checks.nonnegative("damping", damping)

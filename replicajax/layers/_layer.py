@@ -41,7 +41,7 @@ class Layer(eqx.Module):
         Raises ValueError, TypeError: H that is no second moment (not square, not symmetric, negative, infinite, all 0), weights
         with another number of inputs, all 0, or both a law and weights.
         """
-        H = _checks.finite("H", H)
+        H = in_floats(_checks.finite("H", H))
         self.rotated = bool(rotated)
         if H.ndim != 2 - (H.ndim == 1 and self.rotated) or H.size == 0 or H.shape[0] != H.shape[-1]:
             wanted = "(inputs, inputs)" + (" or eigenvalues (inputs,)" if self.rotated else "")
@@ -53,14 +53,14 @@ class Layer(eqx.Module):
         self.law = Normal() if self.rotated else law
         self.weights = None
         if weights is not None:
-            W = _checks.finite("weights", weights)
+            W = in_floats(_checks.finite("weights", weights))
             if W.ndim != 2 or W.shape[1] != H.shape[0] or not W.shape[0]:
                 raise ValueError(f"weights must be (outputs, {H.shape[0]}) as H has it, got shape {W.shape}")
             if not _checks.is_traced(W) and not np.asarray(W).any():
                 raise ValueError("weights must not be 0 throughout")
             self.weights = W
         if not _checks.is_traced(H):
-            H = jnp.asarray(_second_moment(np.asarray(H)))
+            H = in_floats(_second_moment(np.asarray(H)))
         self.moment = H
 
     @property
@@ -92,6 +92,12 @@ class Layer(eqx.Module):
     def __str__(self) -> str:
         what = f"{self.law} weights" if self.weights is None else f"{self.weights.shape[0]} outputs"
         return f"layer of {self.inputs} inputs, {what}{', rotated' if self.rotated else ''}"
+
+
+def in_floats(x: Any) -> Array:
+    """Of JAX's default precision, whatever the file had: weights and moments meet in sums."""
+    dtype = jnp.result_type(float)
+    return x.astype(dtype) if _checks.is_traced(x) else jnp.asarray(np.asarray(x).astype(dtype), dtype)
 
 
 def _second_moment(H: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.distributions import thresholds
 from replicajax.formats import BlockFormat
+from replicajax.layers._layer import in_floats
 from replicajax.layers._scales import as_format, group_of, weight_scales
 
 
@@ -17,7 +18,7 @@ def round_to_nearest(W: ArrayLike, fmt: Codebook | BlockFormat) -> Float[Array, 
     Raises:
       TypeError, ValueError: neither codebook nor block format; blocks that do not fill rows.
     """
-    W, fmt = _checks.matrix("W", W), as_format(fmt)
+    W, fmt = in_floats(_checks.matrix("W", W)), as_format(fmt)
     group_of(fmt, W.shape)
     return _round_to_nearest(W, weight_scales(W, fmt), fmt.codebook.levels)
 
@@ -30,7 +31,7 @@ def _round_to_nearest(W: Array, scales: Array, levels: Array) -> Array:
 
 def output_error(quantized: ArrayLike, W: ArrayLike, H: ArrayLike) -> Float[Array, ""]:
     """tr (Ŵ − W) H (Ŵ − W)ᵀ / tr W H Wᵀ.  Raises ValueError, TypeError: shapes that do not fit, what is no matrix."""
-    quantized, W, H = (_checks.matrix(*pair) for pair in (("quantized", quantized), ("W", W), ("H", H)))
+    quantized, W, H = (in_floats(_checks.matrix(*pair)) for pair in (("quantized", quantized), ("W", W), ("H", H)))
     if quantized.shape != W.shape or H.shape != (W.shape[1], W.shape[1]):
         raise ValueError(f"quantized, W and H must fit together, got shapes {quantized.shape}, {W.shape} and {H.shape}")
     return _output_error(quantized, W, H)

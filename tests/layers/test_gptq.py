@@ -1,5 +1,6 @@
 """The algorithms: GPTQ against a loop that inverts what is left of H for every column, packing, rotations, annealing."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from example_layers import plain_gptq, power_law, turned
@@ -42,6 +43,22 @@ def test_plain_loop(fmt, order, rng):
         f.quantize(W, fmt if isinstance(fmt, f.BlockFormat) else packed.format).bits_per_weight
     )
     assert L.output_error(packed.dequantize(), W, H) == pytest.approx(float(L.output_error(plain, W, H)), rel=1e-3)
+
+
+@pytest.mark.parametrize("of_weights", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_files_of_any_precision(of_weights, rng):
+    """Computed in float64, and packed as what was there."""
+    W, H = rng.normal(size=(20, 24)).astype(of_weights), turned(power_law(24, 1.0), rng).astype(np.float32)
+    book = rj.uniform(3, 2.0)
+    exact, layer = L.gptq(W.astype(float), H, book), L.Layer(H, weights=W)
+    assert exact.dtype == np.float64
+    np.testing.assert_array_equal(L.gptq(W, H, book), exact)
+    packed = L.gptq_tensor(W, H, book)
+    assert packed.dequantize().dtype == of_weights
+    assert L.output_error(packed.dequantize(), W, H) == pytest.approx(float(L.output_error(exact, W, H)), rel=0.05)
+    assert L.gptq_error(layer, book) == L.gptq_error(L.Layer(H, weights=W.astype(float)), book)
+    assert L.report(W, H, book).gptq == pytest.approx(float(L.gptq_error(layer, book)), rel=1e-12)
+    assert np.isfinite(L.anneal(W, H, book, sweeps=2)).all()
 
 
 def test_rounding_is_gptq_without_correlations(rng):
