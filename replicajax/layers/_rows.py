@@ -22,7 +22,7 @@ from replicajax.layers._cost import rounding_cost
 from replicajax.layers._feedback import Evolution, feedback
 from replicajax.layers._layer import Layer
 
-_FOLLOWED = 8, 64
+_FOLLOWED = 8, 192
 """One row in so many, up to so many."""
 _SAMPLED = 512
 """Of the other rows, evenly over how far they exceed their range."""
