@@ -27,7 +27,7 @@ class Evolution(NamedTuple):
     inherited: Float[Array, " columns"]
     """v_i."""
     price: Float[Array, " columns"]
-    """1/U_ii², of E wᵀHw, or what stands for it: of a law, error is the sum of rounding times price."""
+    """1/U_ii², of E wᵀHw, or what stands for it (times `share`): of a law, error is the sum of rounding times price."""
     clipped: Float[Array, " columns"]
     """Share of the weights beyond the outer levels by more than half their gap."""
     share: Float[Array, " columns"]

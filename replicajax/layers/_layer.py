@@ -52,6 +52,8 @@ class Layer(eqx.Module):
         _checks.instance("law", law, Symmetric, "formats.Normal()")
         self.law = Normal() if self.rotated else law
         self.weights = None
+        if weights is not None and H.ndim == 1:
+            raise ValueError(f"H must be (inputs, inputs) where weights are given, got eigenvalues of shape {H.shape}")
         if weights is not None:
             W = in_floats(_checks.finite("weights", weights))
             if W.ndim != 2 or W.shape[1] != H.shape[0] or not W.shape[0]:

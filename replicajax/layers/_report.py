@@ -8,6 +8,7 @@ from jaxtyping import ArrayLike
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
+from replicajax.formats import BlockFormat
 from replicajax.layers._errors import gptq_error, gptq_evolution, rounding_error
 from replicajax.layers._gptq import gptq
 from replicajax.layers._laws import law_of
@@ -67,7 +68,7 @@ class LayerReport(NamedTuple):
 def report(
     W: ArrayLike,
     H: ArrayLike,
-    fmt: Codebook,
+    fmt: Codebook | BlockFormat,
     damping: ArrayLike = 0.01,
     order: str = "natural",
     measure: bool = False,
@@ -77,14 +78,14 @@ def report(
 
     Args:
       W: (outputs, inputs); H: (inputs, inputs), second moment of the inputs.
-      fmt: levels in units of the RMS of each row.
+      fmt: levels in units of the RMS of each row, as a codebook or as `optimal_scale` returns them.
       damping, order: as in `gptq_error`.
       measure: also run rounding, GPTQ, and GPTQ turned at random by `seed`.
 
     Raises:
       TypeError, ValueError: as `Layer` and `gptq_error` do.
     """
-    _checks.instance("fmt", fmt, Codebook, "rj.uniform(bits=4, width=2.5)")
+    fmt = as_format(fmt)
     layer = Layer(H, weights=_checks.matrix("W", W))
     weights = layer.given
     assert weights is not None
@@ -119,10 +120,10 @@ def report(
 
 
 def _remarks(
-    layer: Layer, turned: Layer, fmt: Codebook, overloaded: float, nearest: float, rotated: float
+    layer: Layer, turned: Layer, fmt: BlockFormat, overloaded: float, nearest: float, rotated: float
 ) -> tuple[Remark, ...]:
     W, H = np.asarray(layer.given), np.asarray(layer.moment)
-    off = np.asarray(round_to_nearest(W, as_format(fmt))) - W
+    off = np.asarray(round_to_nearest(W, fmt)) - W
     powers = np.sum((W @ H) * W, axis=1)
     apart = float(np.sum(off**2 @ np.diag(H)) / powers.sum())
     top = powers.max() / powers.sum()
@@ -135,7 +136,7 @@ def _remarks(
         found.append(Remark(f"{top:.0%}", "of the outputs' power is one output's"))
     # Errors of few levels follow the weights, which theory takes for isotropic; a quarter is what real layers showed.
     power = float(layer.output_square / np.trace(H))
-    gain = float(law_of(turned, as_format(fmt)).cost(jnp.zeros(()), jnp.ones(())).gain)
+    gain = float(law_of(turned, fmt).cost(jnp.zeros(()), jnp.ones(())).gain)
     if gain**2 / 4 * abs(1 - 1 / power) / rotated > _LEANING:
         towards = "loud" if power > 1 else "quiet"
         found.append(

@@ -17,6 +17,8 @@ from replicajax.layers._layer import Layer
 from replicajax.layers._scales import as_format
 
 ALGORITHMS = ("gptq", "rounding")
+_FAR, _SCANNED = 3.0, 30
+"""How far the log of a scale is scanned, and in how many steps."""
 
 
 def optimal_scale(
@@ -43,7 +45,8 @@ def optimal_scale(
         scaled = rescaled(fmt, fmt.multiplier * jnp.exp(log_multiplier))
         return gptq_error(layer, scaled, damping, order) if algorithm == "gptq" else rounding_error(layer, scaled)
 
-    return rescaled(fmt, fmt.multiplier * np.exp(_least(error)))
+    stepped = algorithm == "rounding" and layer.given is not None
+    return rescaled(fmt, fmt.multiplier * np.exp(_least_of_steps(error) if stepped else _least(error)))
 
 
 def rescaled(fmt: BlockFormat, multiplier: ArrayLike) -> BlockFormat:
@@ -58,3 +61,12 @@ def _least(error: Callable[[Array], Array]) -> float:
         return float(value), np.array([float(slope)])
 
     return float(minimize(log_error, np.zeros(1), jac=True, method="L-BFGS-B", options={"ftol": 1e-9}).x[0])
+
+
+def _least_of_steps(error: Callable[[Array], Array]) -> float:
+    """Of known weights, whose error jumps wherever one changes its level: a scan, and a second one about its least."""
+    found = 0.0
+    for reach in (_FAR, _FAR / _SCANNED * 2):
+        tried = found + np.linspace(-reach, reach, 2 * _SCANNED + 1)
+        found = float(tried[np.argmin([float(error(jnp.asarray(x))) for x in tried])])
+    return found

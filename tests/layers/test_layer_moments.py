@@ -63,6 +63,7 @@ SYMMETRIC = np.array([[2.0, 1.0], [1.0, 2.0]])
         (lambda: L.Layer(np.array([[1.0, 0.5], [0.1, 1.0]])), "H must be symmetric, got entries that differ by 0.4"),
         (lambda: L.Layer(np.array([[1.0, 2.0], [2.0, 1.0]])), "H must have eigenvalues >= 0, got -1"),
         (lambda: L.Layer(np.array([1.0, -1.0]), rotated=True), "H must have eigenvalues >= 0, got -1"),
+        (lambda: L.Layer(np.ones(2), weights=np.ones((3, 2)), rotated=True), r"H must be \(inputs, inputs\) where weights"),
         (lambda: L.Layer(np.zeros((2, 2))), "H must not be 0 throughout"),
         (lambda: L.Layer(np.full((2, 2), np.nan)), "H must not be NaN"),
         (lambda: L.Layer(SYMMETRIC, weights=np.ones((3, 4))), r"weights must be \(outputs, 2\)"),

@@ -9,6 +9,8 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 import replicajax as rj
+from replicajax.layers._entropy_coded import _CONDITIONS, _coded, _turned_back
+from replicajax.numerics import implicit_root
 
 L, f = rj.layers, rj.formats
 ATOMS = np.repeat([0.1, 0.4, 2.5], 20)
@@ -67,6 +69,37 @@ def test_entropy_coded_given_H(rng):
     assert L.entropy_coded_error(L.Layer(turned(eigenvalues, rng)), 3.0) == pytest.approx(
         float(turned_at_random), rel=3e-3
     )
+
+
+@pytest.mark.parametrize("bits", [0.7, 2.0])
+@pytest.mark.parametrize("steps", ["even", "waterfilled"])
+def test_entropy_coded_gptq_as_it_runs(steps, bits, rng):
+    """Column by column onto the grid, levels at the means of their cells, codes counted."""
+    n, rows = 80, 4000
+    H, W = turned(power_law(n, 1.5), rng), rng.normal(size=(rows, n))
+    layer = L.Layer(H)
+    found = L.entropy_coded_error(layer, bits, steps)
+    back, square, log_step = _coded_at(layer, bits, steps)
+    at, _ = _coded(back, square, log_step, steps == "waterfilled")
+    step = np.exp(log_step) * (np.sqrt(square / n / np.asarray(back.price)) if steps == "waterfilled" else np.ones(n))
+    x, entropy, R = W.copy(), 0.0, np.asarray(back.share)
+    for i in range(n):
+        k = np.round(x[:, i] / step[i])
+        s = np.sqrt(1 + float(at.inherited[i]))
+        low, high = (k - 0.5) * step[i] / s, (k + 0.5) * step[i] / s
+        level = s * (norm.pdf(low) - norm.pdf(high)) / (norm.cdf(high) - norm.cdf(low))
+        share = np.unique(k, return_counts=True)[1] / rows
+        entropy -= (share * np.log2(share)).sum() / n
+        error = x[:, i] - level
+        x[:, i] = level
+        x[:, i + 1 :] -= np.outer(error, R[i, i + 1 :])
+    assert found == pytest.approx(float(L.output_error(x, W, H)), rel=0.02)
+    assert entropy == pytest.approx(bits, rel=0.02)
+
+
+def _coded_at(layer, bits, steps):
+    back, square = _turned_back(layer, jnp.zeros(()))
+    return back, square, implicit_root(*_CONDITIONS[steps], (back, square, jnp.asarray(bits)))[0][0]
 
 
 def test_optimum_of_theory_10():
