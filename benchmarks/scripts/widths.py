@@ -35,4 +35,4 @@ for bits in range(1, 5):
     i = int(np.argmin([error(w, bits) for w in scan]))
     bounds = scan[max(i - 1, 0)], scan[min(i + 1, 24)]
     found = minimize_scalar(error, bounds=bounds, args=(bits,), method="bounded", options={"xatol": 1e-6})
-    print(bits, found.x, found.fun)
+    print(bits, found.x, found.fun)  # pyright: ignore[reportAttributeAccessIssue]

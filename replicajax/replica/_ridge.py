@@ -111,5 +111,5 @@ def _least(task: LinearRegression, features: Features) -> Float[Array, ""]:
 
     error = jax.jit(lambda log: _correlated(task, features, jnp.exp(log)).generalization_error)
     middle = np.log(float(task.noise / task.rho) + 1e-6)
-    found = minimize_scalar(lambda log: float(error(log)), bounds=(middle - 12, middle + 12), method="bounded")
+    found: Any = minimize_scalar(lambda log: float(error(log)), bounds=(middle - 12, middle + 12), method="bounded")
     return jnp.exp(jnp.asarray(found.x, task.signal.dtype))
