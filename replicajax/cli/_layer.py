@@ -12,24 +12,23 @@ from rich.text import Text
 
 from replicajax import layers
 from replicajax.cli._progress import Progress
+from replicajax.cli._refusal import refused
 from replicajax.cli._request import ProblemError
 from replicajax.cli._show import save
-from replicajax.codebooks import Codebook, uniform
+from replicajax.codebooks import uniform
+from replicajax.formats import BlockFormat
 from replicajax.layers._moments import open_layers
+from replicajax.layers._report import report_of
 
 _COLUMNS = ("bits", "nearest", "GPTQ", "rotated", "optimum", "limit", "to gain")
 _WIDE = 9
 _PANELS = 12
 
 
-def best_for_rounding(bits: int) -> Codebook:
+def best_for_rounding(bits: int) -> BlockFormat:
     """The uniform levels of least error for normal weights."""
     normal = layers.Layer(jnp.ones(1), rotated=True)
-    return _book(layers.optimal_scale(normal, uniform(bits, 0.5 + 0.5 * bits), "rounding"))
-
-
-def _book(fmt: Any) -> Codebook:
-    return Codebook(np.asarray(fmt.codebook.levels) * float(fmt.multiplier))
+    return layers.optimal_scale(normal, uniform(bits, 0.5 + 0.5 * bits), "rounding")
 
 
 def chosen(weights: Path, moments: Path, only: str | None) -> list[str]:
@@ -51,22 +50,25 @@ def reports(
     **options: Any,
 ) -> Iterator[tuple[str, list[layers.LayerReport]]]:
     """Layer by layer, one in memory at a time."""
-    books = [best_for_rounding(b) for b in bits]
+    formats = [best_for_rounding(b) for b in bits]
     with open_layers(weights, moments) as (_, of_weights, of_moments):
         for name in names:
             W, H = (np.asarray(file.read(name), np.float64) for file in (of_weights, of_moments))
             if W.ndim != 2:
                 raise ValueError(f"weights {name!r} must be a matrix (outputs, inputs), got shape {W.shape}")
             found = []
-            for book in books:
-                try:
+            try:
+                layer = layers.Layer(H, weights=W)
+                turned = layers.Layer(layer.eigenvalues, rotated=True)
+                for fmt in formats:
                     if scale == "gptq":
-                        layer = layers.Layer(H, weights=W)
-                        book = _book(layers.optimal_scale(layer, book, "gptq", options["damping"], options["order"]))
-                    found.append(layers.report(W, H, book, **options))
-                except ValueError as error:
-                    raise ValueError(f"layer {name!r}: {error}") from None
-                progress.advance()
+                        fmt = layers.optimal_scale(layer, fmt, "gptq", options["damping"], options["order"])
+                    found.append(report_of(layer, turned, fmt, **options))
+                    progress.advance()
+            except ValueError as error:
+                if not refused(error):
+                    raise
+                raise ValueError(f"layer {name!r}: {error}") from None
             yield name, found
 
 

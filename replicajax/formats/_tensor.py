@@ -78,7 +78,7 @@ class QuantizedTensor:
         """The weights the codes stand for, in the original shape and dtype, whose range they do not leave."""
         out = np.empty(self.size, self.dtype)
         levels, scales, unit = _levels(self.format), self.scales.astype(np.float32), np.float32(self.tensor_scale)
-        block, count = _block_size(self.format, self.shape), levels.size
+        block, count = block_size(self.format, self.shape), levels.size
         most = np.float32(min(float(ml_dtypes.finfo(self.dtype).max), _MOST))
         largest = np.abs(levels).max() * np.abs(scales).max(initial=0).astype(np.float64) * float(unit)
         for start, stop in _chunks(self.size, count, block):
@@ -127,7 +127,7 @@ def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0)
     values = flat[index]
     if kept:
         flat[index] = 0
-    block = _block_size(fmt, array.shape)
+    block = block_size(fmt, array.shape)
     if unscaled:
         scales, tensor_scale, clamped = np.ones(1, np.float32), 1.0, 0
     else:
@@ -138,7 +138,7 @@ def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0)
 
 def stored_scales(array: np.ndarray, fmt: BlockFormat, block: int | None = None) -> tuple[np.ndarray, float, int]:
     """Of every block in C order: as stored, the power of two that multiplies all of them, and how many are clamped."""
-    block = _block_size(fmt, array.shape) if block is None else block
+    block = block_size(fmt, array.shape) if block is None else block
     return _store_scales(_scales(array.reshape(-1), fmt, block), fmt.scale_format)
 
 
@@ -166,7 +166,7 @@ def is_floating(array: np.ndarray) -> bool:
     return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
 
 
-def _block_size(fmt: BlockFormat, shape: tuple[int, ...]) -> int:
+def block_size(fmt: BlockFormat, shape: tuple[int, ...]) -> int:
     size = int(np.prod(shape, dtype=int))
     if fmt.block_size is None:
         return max(size, 1)
@@ -217,7 +217,7 @@ def _reduce(blocks: np.ndarray, scaling: str, most_rows: int) -> np.ndarray:
     if scaling == "rms":
         return root_mean_square(blocks)
     if len(blocks) == most_rows > 1:  # the shape of nearly all: worth a program
-        return np.asarray(_largest(blocks.astype(np.float32, copy=False), scaling == "signmax"))
+        return np.asarray(largest(blocks.astype(np.float32, copy=False), scaling == "signmax"))
     most, least = blocks.max(1), blocks.min(1)
     if scaling == "absmax":
         return np.maximum(most, -least)
@@ -225,7 +225,7 @@ def _reduce(blocks: np.ndarray, scaling: str, most_rows: int) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=1)
-def _largest(blocks, signed: bool):
+def largest(blocks, signed: bool):
     if not signed:
         return jnp.abs(blocks).max(1)
     most, least = blocks.max(1), blocks.min(1)

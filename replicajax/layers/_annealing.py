@@ -14,6 +14,7 @@ from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.formats import BlockFormat
 from replicajax.layers._layer import Layer, in_floats
+from replicajax.layers._nearest import nearest
 from replicajax.layers._scales import as_format, weight_scales
 
 _HOT, _COLD = 1.0, 300.0
@@ -34,8 +35,8 @@ def anneal(
     Raises:
       TypeError, ValueError: bad arguments.
     """
-    fmt, H = as_format(fmt), H
-    weights, sweeps = in_floats(_checks.matrix("W", W)), _checks.integer("sweeps", sweeps, 1, 10**7)
+    fmt, sweeps = as_format(fmt), _checks.integer("sweeps", sweeps, 1, 10**7)
+    weights = in_floats(_checks.matrix("W", W))
     layer, scales = Layer(H, weights=weights), weight_scales(weights, fmt)
     return _anneal(weights, layer.moment, scales, fmt.codebook.levels, sweeps, jax.random.key(seed))
 
@@ -64,9 +65,7 @@ def _anneal(W: Array, H: Array, scales: Array, levels: Array, sweeps: int, key: 
     def sweep(state, beta):
         return jax.lax.scan(column, state, (jnp.arange(n), jnp.full(n, beta)))[0], None
 
-    nearest = scales[:, :, None] * levels
-    first = jnp.take_along_axis(nearest, jnp.argmin(jnp.abs(nearest - W[:, :, None]), -1)[..., None], -1)[..., 0] - W
+    first = nearest(W, scales, levels) - W
     (off, _, _), _ = jax.lax.scan(sweep, (first.T, H @ first.T, key), betas)
-    found = W + off.T
     # To the levels themselves, of which sums of changes are a rounding error away.
-    return jnp.take_along_axis(nearest, jnp.argmin(jnp.abs(nearest - found[:, :, None]), -1)[..., None], -1)[..., 0]
+    return nearest(W + off.T, scales, levels)

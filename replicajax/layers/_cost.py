@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from replicajax.distributions import thresholds
 
-_SHARPEST = 1e-20
+SHARPEST = 1e-20
 """Variance that is none: its square root still has a reciprocal square in float32."""
 _BLUNT = 6
 """Points of a law stand closer than a gap over this."""
@@ -32,14 +32,11 @@ class Cost(NamedTuple):
     gain: Float[Array, "..."]
     """E d(x − Q(x))/dx: how much of a change of x is a change of its error; of points, no sharper than gaps allow."""
 
-    def mean(self, weight: Float[Array, " points"]) -> "Cost":
-        return Cost(*(each @ weight for each in self))
-
 
 def rounding_cost(levels: Float[Array, " levels"], u: Float[Array, "..."], v: Float[Array, "..."]) -> Cost:
     """Of x ~ N(u, v), v >= 0."""
     cuts, gaps = thresholds(levels), jnp.diff(levels)
-    s = jnp.sqrt(jnp.maximum(v, _SHARPEST))
+    s = jnp.sqrt(jnp.maximum(v, SHARPEST))
     z = jnp.abs(u[..., None] - cuts) / s[..., None]
     saved = (gaps * (density(z) - z * ndtr(-z))).sum(-1)
     square = v + (u - levels[jnp.searchsorted(cuts, u)]) ** 2 - 2 * s * saved

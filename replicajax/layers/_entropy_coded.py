@@ -8,7 +8,7 @@ Steps in proportion to 1/sqrt(D), D the price of an error in a column, make ever
 water-filling: at high rate ½ log2(2 pi e/12) = 0.255 bits above the limit, whatever the spectrum ("WaterSIC").
 """
 
-from typing import Any, final
+from typing import final
 
 import equinox as eqx
 import jax
@@ -24,6 +24,7 @@ from replicajax.layers._errors import evolution
 from replicajax.layers._feedback import Evolution, Feedback, feedback, needs_damping
 from replicajax.layers._laws import Law
 from replicajax.layers._layer import Layer
+from replicajax.layers._rotation import haar
 from replicajax.numerics import bisect, implicit_root
 
 STEPS = ("even", "waterfilled")
@@ -85,7 +86,7 @@ def entropy_coded_error(
     bits, damping = _checks.scalar("bits", bits), _checks.nonnegative("damping", damping)
     if layer.given is not None or not isinstance(layer.law, Normal):
         raise ValueError(f"layer must be of normal weights for an entropy code, or rotated, got {layer}")
-    found, square = _turned_back(layer, damping)
+    found, square = _turned_back(layer, damping), layer.output_square
     log_step, _ = implicit_root(*_CONDITIONS[steps], (found, square, bits))
     error = _coded(found, square, log_step[0], steps == "waterfilled")[0].error
     if not _checks.is_traced(error) and not np.isfinite(error):
@@ -93,13 +94,17 @@ def entropy_coded_error(
     return error
 
 
-@eqx.filter_jit
-def _turned_back(layer: Layer, damping: Array) -> tuple[Feedback, Array]:
-    H: Any = layer.moment
+def _turned_back(layer: Layer, damping: Array) -> Feedback:
+    H = layer.moment
     if layer.rotated:
-        axes = np.linalg.qr(np.random.default_rng(0).normal(size=(layer.inputs, layer.inputs)))[0].astype(H.dtype)
+        axes = jnp.asarray(haar(layer.inputs, np.random.default_rng(0)), H.dtype)
         H = axes * layer.eigenvalues @ axes.T
-    return feedback(H, damping, "natural"), layer.output_square
+    return _feedback(H, damping)
+
+
+@jax.jit
+def _feedback(H: Array, damping: Array) -> Feedback:
+    return feedback(H, damping, "natural")
 
 
 @eqx.filter_jit

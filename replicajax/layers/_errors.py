@@ -62,8 +62,8 @@ def rounding_error(layer: Layer, fmt: Codebook | BlockFormat) -> Float[Array, ""
 
 @eqx.filter_jit
 def _rounding_error(layer: Layer, law: Law) -> Float[Array, ""]:
-    total = layer.moment.sum() if layer.moment.ndim == 1 else jnp.trace(layer.moment)
-    return law.cost(jnp.zeros((), total.dtype), total).square * total / layer.output_square
+    total = layer.trace
+    return law.cost(jnp.zeros_like(total), total).square * total / layer.output_square
 
 
 def gptq_error(

@@ -16,7 +16,7 @@ from replicajax.formats._tensor import packed_tensor, stored_scales
 from replicajax.layers._feedback import ORDERS, feedback, needs_damping
 from replicajax.layers._layer import Layer, in_floats
 from replicajax.layers._rotation import ROTATIONS, Rotation
-from replicajax.layers._scales import as_format, group_of, weight_scales
+from replicajax.layers._scales import as_format, block_of, weight_scales
 
 _BLOCK = 128
 """Columns whose feedback on each other is immediate; on later ones it is one matrix product a block."""
@@ -44,8 +44,8 @@ def gptq(
 
     Source: Frantar et al., arXiv 2210.17323; LDLQ, Chee et al., arXiv 2307.13304.
     """
-    W, H, fmt, rotation = _request(W, H, fmt, damping, order, rotate, seed)
-    scales = weight_scales(W, fmt) if fmt.scale_format is None else _spread(stored_scales(np.asarray(W), fmt), fmt, W)
+    W, H, fmt, rotation = _request(W, H, fmt, order, rotate, seed)
+    scales = weight_scales(W, fmt) if fmt.scale_format is None else _spread(W, fmt)[0]
     rounded = _rounded(W, H, fmt, scales, damping, order)[0]
     return rounded if rotation is None else rotation.back(rounded)
 
@@ -59,19 +59,16 @@ def gptq_tensor(
 ) -> QuantizedTensor:
     """The same, packed: codes, scales as they are stored (in fp32 unless the format says another), an exact count of bits."""
     dtype = np.asarray(W).dtype
-    W, H, fmt, _ = _request(W, H, fmt, damping, order, None, 0)
-    scales, unit, clamped = stored_scales(np.asarray(W), fmt)
-    spread = _spread((scales, unit, clamped), fmt, W)
-    codes = np.asarray(_rounded(W, H, fmt, spread, damping, order)[1])
-    return packed_tensor(fmt, dtype if dtype.kind != "i" else np.dtype(np.float32), codes, scales, unit, clamped)
+    W, H, fmt, _ = _request(W, H, fmt, order, None, 0)
+    scales, stored = _spread(W, fmt)
+    codes = np.asarray(_rounded(W, H, fmt, scales, damping, order)[1])
+    return packed_tensor(fmt, dtype if dtype.kind != "i" else np.dtype(np.float32), codes, *stored)
 
 
-def _request(W, H, fmt, damping, order, rotate, seed) -> tuple[Array, Array, BlockFormat, Rotation | None]:
+def _request(W, H, fmt, order, rotate, seed) -> tuple[Array, Array, BlockFormat, Rotation | None]:
     fmt = as_format(fmt)
     W = in_floats(_checks.matrix("W", W))
     layer = Layer(H, weights=W)
-    group_of(fmt, W.shape)
-    _checks.nonnegative("damping", damping)
     _checks.choice("order", order, ORDERS)
     if rotate is None:
         return W, layer.moment, fmt, None
@@ -80,14 +77,12 @@ def _request(W, H, fmt, damping, order, rotate, seed) -> tuple[Array, Array, Blo
     return rotation.turned(W), rotation.conjugated(layer.moment), fmt, rotation
 
 
-def _spread(stored: tuple[np.ndarray, float, int], fmt: BlockFormat, W: Array) -> Array:
-    """To every weight its scale."""
+def _spread(W: Array, fmt: BlockFormat) -> tuple[Array, tuple[np.ndarray, float, int]]:
+    """To every weight its scale as it is stored; and what is stored."""
+    block, stored = block_of(fmt, W.shape), stored_scales(np.asarray(W), fmt)
     scales, unit, _ = stored
-    high, wide = group_of(fmt, W.shape)
-    outputs, inputs = W.shape
-    of_groups = (scales.astype(np.float64) * unit).reshape(outputs // high, 1, inputs // wide, 1)
-    whole = np.broadcast_to(of_groups, (outputs // high, high, inputs // wide, wide)).reshape(W.shape)
-    return jnp.asarray(whole.astype(W.dtype))
+    of_weights = np.repeat(scales.astype(np.float64) * unit, block).reshape(W.shape)
+    return jnp.asarray(of_weights.astype(W.dtype)), stored
 
 
 def _rounded(W: Array, H: Array, fmt: BlockFormat, scales: Array, damping: Any, order: str) -> tuple[Array, Array]:

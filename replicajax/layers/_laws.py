@@ -19,7 +19,7 @@ from replicajax.distributions import Normal, Symmetric, as_data, thresholds
 from replicajax.formats import BlockFormat
 from replicajax.formats._block import SCALE_FORMATS
 from replicajax.formats._maximum import maximum_edges, maximum_nodes
-from replicajax.layers._cost import Cost, rounding_cost
+from replicajax.layers._cost import SHARPEST, Cost, rounding_cost
 from replicajax.layers._layer import Layer
 
 _NODES = 64
@@ -149,7 +149,7 @@ def _coefficients(values: Float[Array, "4 *points nodes"]) -> Float[Array, "4 *p
 
 
 def _interpolated(coefficients: Float[Array, "4 nodes"], v: Array) -> Array:
-    root = jnp.sqrt(jnp.maximum(v, 1e-20))
+    root = jnp.sqrt(jnp.maximum(v, SHARPEST))
     t = root / (1 + root)
     terms = jnp.cos(jnp.arange(_NODES) * jnp.arccos(jnp.clip(2 * t - 1, -1.0, 1.0)))
     return (coefficients @ terms) / jnp.stack([(1 - t) ** 2, jnp.ones_like(t), 1 - t, jnp.ones_like(t)])

@@ -52,9 +52,11 @@ class Layer(eqx.Module):
         _checks.instance("law", law, Symmetric, "formats.Normal()")
         self.law = Normal() if self.rotated else law
         self.weights = None
-        if weights is not None and H.ndim == 1:
-            raise ValueError(f"H must be (inputs, inputs) where weights are given, got eigenvalues of shape {H.shape}")
         if weights is not None:
+            if H.ndim == 1:
+                raise ValueError(
+                    f"H must be (inputs, inputs) where weights are given, got eigenvalues, shape {H.shape}"
+                )
             W = in_floats(_checks.finite("weights", weights))
             if W.ndim != 2 or W.shape[1] != H.shape[0] or not W.shape[0]:
                 raise ValueError(f"weights must be (outputs, {H.shape[0]}) as H has it, got shape {W.shape}")
@@ -80,16 +82,15 @@ class Layer(eqx.Module):
         return None if self.rotated else self.weights
 
     @property
-    def row_mean_squares(self) -> Float[Array, " outputs"]:
-        assert self.weights is not None
-        return jnp.mean(self.weights**2, axis=1)
+    def trace(self) -> Float[Array, ""]:
+        return self.moment.sum() if self.moment.ndim == 1 else jnp.trace(self.moment)
 
     @property
     def output_square(self) -> Float[Array, ""]:
         """E wᵀHw of a row of weights of mean square 1: tr H, unless the weights say another."""
-        if self.weights is None or self.moment.ndim == 1:
-            return self.moment.sum() if self.moment.ndim == 1 else jnp.trace(self.moment)
-        return jnp.sum((self.weights @ self.moment) * self.weights) / self.row_mean_squares.sum()
+        if self.weights is None:
+            return self.trace
+        return jnp.sum((self.weights @ self.moment) * self.weights) / jnp.mean(self.weights**2, axis=1).sum()
 
     def __str__(self) -> str:
         what = f"{self.law} weights" if self.weights is None else f"{self.weights.shape[0]} outputs"

@@ -9,7 +9,7 @@ from replicajax.codebooks import Codebook
 from replicajax.distributions import thresholds
 from replicajax.formats import BlockFormat
 from replicajax.layers._layer import in_floats
-from replicajax.layers._scales import as_format, group_of, weight_scales
+from replicajax.layers._scales import as_format, weight_scales
 
 
 def round_to_nearest(W: ArrayLike, fmt: Codebook | BlockFormat) -> Float[Array, "outputs inputs"]:
@@ -19,12 +19,12 @@ def round_to_nearest(W: ArrayLike, fmt: Codebook | BlockFormat) -> Float[Array, 
       TypeError, ValueError: neither codebook nor block format; blocks that do not fill rows.
     """
     W, fmt = in_floats(_checks.matrix("W", W)), as_format(fmt)
-    group_of(fmt, W.shape)
-    return _round_to_nearest(W, weight_scales(W, fmt), fmt.codebook.levels)
+    return nearest(W, weight_scales(W, fmt), fmt.codebook.levels)
 
 
 @jax.jit
-def _round_to_nearest(W: Array, scales: Array, levels: Array) -> Array:
+def nearest(W: Array, scales: Array, levels: Array) -> Array:
+    """Levels times scales, every weight with a scale of its own."""
     levels = levels.astype(W.dtype)
     return scales * levels[jnp.searchsorted(thresholds(levels), W / jnp.where(scales == 0, 1.0, scales))]
 

@@ -22,7 +22,7 @@ from replicajax.formats import BlockFormat
 from replicajax.layers._layer import Layer
 from replicajax.layers._scales import as_format
 from replicajax.models import GivenData
-from replicajax.replica import Solution, solve
+from replicajax.replica import solve
 
 _WARM, _COLD = 1e-2, 1e8
 """Of beta times the mean energy that rounding leaves: where the entropy is looked at."""
@@ -89,7 +89,7 @@ def _freezing(task: GivenData, book: Codebook) -> Float[Array, ""]:
     gaps = np.diff(np.asarray(book.levels))
 
     def entropy(log_beta: float) -> float:
-        return float(_at(task, book, log_beta).entropy)
+        return float(solve(task, book, np.exp(log_beta)).entropy)
 
     unit = float((gaps**2).mean()) / 24
     low, high = np.log(_WARM / unit), np.log(_COLD / unit)
@@ -105,7 +105,3 @@ def _freezing_jvp(primals, tangents):
     del tangents
     beta = _freezing(*primals)
     return beta, jnp.zeros_like(beta)
-
-
-def _at(task: GivenData, book: Codebook, log_beta: float) -> Solution:
-    return solve(task, book, float(np.exp(log_beta)))

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike
+from jaxtyping import Array, ArrayLike
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.formats import BlockFormat
-from replicajax.layers._errors import gptq_error, gptq_evolution, rounding_error
+from replicajax.layers._errors import gptq_error, gptq_evolution
 from replicajax.layers._gptq import gptq
 from replicajax.layers._laws import law_of
 from replicajax.layers._layer import Layer
@@ -45,7 +45,7 @@ class LayerReport(NamedTuple):
     Attributes:
       rounding, gptq: of these very weights.
       rotated: of GPTQ in axes turned at random, from the spectrum alone.
-      optimum: of the best codeword there; NaN if not found, or if levels are not in units of rows.
+      optimum: of the best codeword there; NaN if not found.
       limit: of any code of so many bits.
       to_gain: bits that the better of rounding, GPTQ and rotated GPTQ spends above that limit.
       remarks: where an assumption fails.
@@ -85,47 +85,56 @@ def report(
     Raises:
       TypeError, ValueError: as `Layer` and `gptq_error` do.
     """
-    fmt = as_format(fmt)
     layer = Layer(H, weights=_checks.matrix("W", W))
-    weights = layer.given
+    return report_of(layer, Layer(layer.eigenvalues, rotated=True), fmt, damping, order, measure, seed)
+
+
+def report_of(
+    layer: Layer,
+    turned: Layer,
+    fmt: Codebook | BlockFormat,
+    damping: ArrayLike,
+    order: str,
+    measure: bool,
+    seed: int,
+) -> LayerReport:
+    """Of a layer of known weights and the one of its eigenvalues, for as many formats as there are."""
+    fmt, weights = as_format(fmt), layer.given
     assert weights is not None
-    turned = Layer(layer.eigenvalues, rotated=True)
     unit = float(turned.output_square / layer.output_square)  # errors of turned layers are of tr H
-    evolution, nearest = gptq_evolution(layer, fmt, damping, order), float(rounding_error(layer, fmt))
+    evolution, rounded = gptq_evolution(layer, fmt, damping, order), round_to_nearest(weights, fmt)
     rotated, best = gptq_error(turned, fmt, damping), optimum(turned, fmt)
-    errors = nearest, float(evolution.error), float(rotated) * unit
-    limit = float(rate_limit(turned, fmt.bits)) * unit
+    rounding = float(output_error(rounded, weights, layer.moment))
+    errors = rounding, float(evolution.error), float(rotated) * unit
     run = None
     if measure:
         found = (
-            round_to_nearest(weights, fmt),
             gptq(weights, layer.moment, fmt, damping, order),
             gptq(weights, layer.moment, fmt, damping, order, rotate="orthogonal", seed=seed),
         )
-        run = Run(*(float(output_error(each, weights, layer.moment)) for each in found))
+        run = Run(rounding, *(float(output_error(each, weights, layer.moment)) for each in found))
     outputs, inputs = weights.shape
     return LayerReport(
         outputs=outputs,
         inputs=inputs,
         bits=fmt.bits,
-        rounding=nearest,
+        rounding=rounding,
         gptq=errors[1],
         rotated=errors[2],
         optimum=float(jnp.where(best.converged, best.error, jnp.nan)) * unit,
-        limit=limit,
+        limit=float(rate_limit(turned, fmt.bits)) * unit,
         to_gain=fmt.bits - float(rate_needed(turned, min(errors) / unit)),
-        remarks=_remarks(layer, turned, fmt, float(evolution.overloaded), nearest, errors[2] / unit),
+        remarks=_remarks(layer, turned, fmt, float(evolution.overloaded), rounded, rounding, errors[2] / unit),
         run=run,
     )
 
 
 def _remarks(
-    layer: Layer, turned: Layer, fmt: BlockFormat, overloaded: float, nearest: float, rotated: float
+    layer: Layer, turned: Layer, fmt: BlockFormat, overloaded: float, rounded: Array, nearest: float, rotated: float
 ) -> tuple[Remark, ...]:
     W, H = np.asarray(layer.given), np.asarray(layer.moment)
-    off = np.asarray(round_to_nearest(W, fmt)) - W
     powers = np.sum((W @ H) * W, axis=1)
-    apart = float(np.sum(off**2 @ np.diag(H)) / powers.sum())
+    apart = float(np.sum((np.asarray(rounded) - W) ** 2 @ np.diag(H)) / powers.sum())
     top = powers.max() / powers.sum()
     found = []
     if overloaded > _OUT_OF_RANGE:
@@ -135,7 +144,7 @@ def _remarks(
     if top > _ONE_ROW:
         found.append(Remark(f"{top:.0%}", "of the outputs' power is one output's"))
     # Errors of few levels follow the weights, which theory takes for isotropic; a quarter is what real layers showed.
-    power = float(layer.output_square / np.trace(H))
+    power = float(layer.output_square / layer.trace)
     gain = float(law_of(turned, fmt).cost(jnp.zeros(()), jnp.ones(())).gain)
     if gain**2 / 4 * abs(1 - 1 / power) / rotated > _LEANING:
         towards = "loud" if power > 1 else "quiet"

@@ -10,6 +10,12 @@ from scipy.linalg import hadamard
 ROTATIONS = ("hadamard", "orthogonal")
 
 
+def haar(size: int, rng: np.random.Generator) -> Float[np.ndarray, "size size"]:
+    """An orthogonal matrix, all alike likely."""
+    Q, R = np.linalg.qr(rng.normal(size=(size, size)))
+    return Q * np.sign(np.diag(R))
+
+
 class Rotation(NamedTuple):
     """R = diag(signs) (A ⊗ B), A of Hadamard over its root and B orthogonal: a product for every power of two in the inputs."""
 
@@ -23,8 +29,7 @@ class Rotation(NamedTuple):
         rng = np.random.default_rng(seed)
         power = inputs & -inputs if kind == "hadamard" else 1
         rest = inputs // power
-        Q, R = np.linalg.qr(rng.normal(size=(rest, rest)))
-        inner = Q * np.sign(np.diag(R))
+        inner = haar(rest, rng)
         signs = rng.choice([-1.0, 1.0], inputs)
         return cls(*(jnp.asarray(x, dtype) for x in (signs, hadamard(power) / np.sqrt(power), inner)))
 

@@ -11,6 +11,7 @@ from replicajax.codebooks import Codebook
 from replicajax.formats import BlockFormat
 from replicajax.formats._block import SCALE_FORMATS
 from replicajax.formats._rounded_scales import ScaleFormat
+from replicajax.formats._tensor import block_size, largest
 
 
 def as_format(fmt: Codebook | BlockFormat) -> BlockFormat:
@@ -25,43 +26,37 @@ def as_format(fmt: Codebook | BlockFormat) -> BlockFormat:
     return fmt
 
 
-def group_of(fmt: BlockFormat, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns that share a scale.
+def block_of(fmt: BlockFormat, shape: tuple[int, ...]) -> int:
+    """How many weights, one after the other in C order, share a scale.
 
     Raises:
       ValueError: blocks that do not fill rows.
     """
-    outputs, inputs = shape
-    if fmt.block_size is None:
-        return outputs, inputs
-    if isinstance(fmt.block_size, str):
-        return 1, inputs
-    size = float(fmt.block_size)
-    if size != int(size) or inputs % int(size):
-        raise ValueError(f"block_size must divide the {inputs} inputs of the layer, got {size:g}")
-    return 1, int(size)
+    size = block_size(fmt, shape)
+    if fmt.block_size is not None and shape[1] % size:
+        raise ValueError(f"block_size must divide the {shape[1]} inputs of the layer, got {size}")
+    return size
 
 
 def weight_scales(W: Float[Array, "outputs inputs"], fmt: BlockFormat) -> Float[Array, "outputs inputs"]:
-    """One for every weight; 0 where all that share it are 0.  As stored, but for the range of the scale format."""
+    """One for every weight; 0 where all that share it are 0.  As stored, but for the range of the scale format.
+
+    Raises:
+      ValueError: blocks that do not fill rows.
+    """
     how = None if fmt.scale_format is None else SCALE_FORMATS[fmt.scale_format]
-    return _weight_scales(W, fmt.multiplier / fmt.end, group_of(fmt, W.shape), fmt.scaling, how)
+    return _weight_scales(W, fmt.multiplier / fmt.end, block_of(fmt, W.shape), fmt.scaling, how)
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))
-def _weight_scales(W: Array, factor: Array, group: tuple[int, int], scaling: str, how: ScaleFormat | None) -> Array:
-    (high, wide), (outputs, inputs) = group, W.shape
-    groups = W.reshape(outputs // high, high, inputs // wide, wide)
-    if scaling == "rms":
-        size = jnp.sqrt((groups**2).mean((1, 3), keepdims=True))
-    else:
-        most, least = groups.max((1, 3), keepdims=True), groups.min((1, 3), keepdims=True)
-        size = jnp.maximum(most, -least) if scaling == "absmax" else jnp.where(-least > most, least, most)
+def _weight_scales(W: Array, factor: Array, block: int, scaling: str, how: ScaleFormat | None) -> Array:
+    blocks = W.reshape(-1, block)
+    size = jnp.sqrt((blocks**2).mean(1)) if scaling == "rms" else largest(blocks, scaling == "signmax")
     scales = size * factor
     if how is not None:
         # Derivatives are those of exact scales.
         scales += jax.lax.stop_gradient(_stored(scales, how) - scales)
-    return jnp.broadcast_to(scales, groups.shape).reshape(W.shape)
+    return jnp.repeat(scales, block, total_repeat_length=W.size).reshape(W.shape)
 
 
 def _stored(scales: Array, how: ScaleFormat) -> Array:

@@ -71,6 +71,13 @@ def test_a_picture_never_replaces_what_is_read(command, files):
         assert (files / f"{name}.safetensors").read_bytes() == before
 
 
+def test_a_bug_keeps_its_traceback(command, files, monkeypatch):
+    """What numpy or JAX raise is not the request's fault."""
+    monkeypatch.setattr("replicajax.cli._layer.report_of", lambda *_, **__: np.zeros(2) + np.zeros(3))
+    with pytest.raises(ValueError, match="broadcast"):
+        command(*ASK.split())
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -11,7 +11,7 @@ import replicajax as rj
 from replicajax.formats._block import SCALE_FORMATS
 from replicajax.formats._files import open_weights
 from replicajax.formats._packing import pack, packed_bytes, unpack, whole_chunk
-from replicajax.formats._tensor import _CHUNK, _block_size, _encode
+from replicajax.formats._tensor import _CHUNK, _encode, block_size
 
 f = rj.formats
 RNG = np.random.default_rng(0)
@@ -94,7 +94,7 @@ def test_quantize(fmt, shape):
     differs = ~np.isclose(back, want, rtol=1e-5, atol=1e-7)
     assert differs.mean() < 2e-3  # a weight within rounding of a threshold
     scales, unit = q.scales.astype(np.float32), np.float32(q.tensor_scale)
-    again = _encode(back.ravel(), q.format, _block_size(q.format, shape), scales, unit)
+    again = _encode(back.ravel(), q.format, block_size(q.format, shape), scales, unit)
     np.testing.assert_array_equal(again, q.packed)
 
 
@@ -128,7 +128,7 @@ def test_pieces_change_nothing():
         tail = slice(_CHUNK - 2000, None)
         scale = q.scales.astype(np.float32)
         levels = np.asarray(fmt.codebook.levels, np.float32)
-        block = _block_size(fmt, x.shape)
+        block = block_size(fmt, x.shape)
         which = scale[np.arange(x.size)[tail] // block]
         nearest = np.abs(x[tail, None] / which[:, None] - levels).argmin(1)
         assert (q.codes[tail] != nearest).mean() < 1e-3

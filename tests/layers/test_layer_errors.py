@@ -174,8 +174,8 @@ def test_one_bit_needs_the_gain():
     assert without < 0.98 * run.mean()
 
 
-def test_where_feedback_runs_into_the_ends_rounding_is_better():
-    """Levels that reach half as far as the weights: GPTQ asks more of later columns than they have."""
+def test_levels_of_short_reach():
+    """Half as far as the weights: GPTQ asks more of later columns than they have, and is the better even so."""
     rng, book = np.random.default_rng(4), rj.uniform(2, 0.5)
     H, W = turned(power_law(120, 2.0), rng), rng.normal(size=(400, 120))
     layer = L.Layer(H, weights=W)
@@ -288,6 +288,14 @@ def test_best_scale_of_gptq_is_wider(rng):
     assert best["rounding"].multiplier * 2.1 * 2 / 7 == pytest.approx(0.5860, abs=2e-4)
     run = {name: L.output_error(L.gptq(W, H, fmt), W, H) for name, fmt in best.items()}
     assert run["gptq"] < run["rounding"]
+
+
+def test_best_scale_for_rounding_known_weights(rng):
+    """Whose error jumps wherever one changes its level; the search begins far off."""
+    layer = L.Layer(turned(power_law(48, 1.0), rng), weights=rng.laplace(size=(32, 48)))
+    found = L.rounding_error(layer, L.optimal_scale(layer, rj.uniform(3, 0.4), "rounding"))
+    scan = [float(L.rounding_error(layer, rj.uniform(3, 2.1 * x))) for x in np.geomspace(0.3, 3, 200)]
+    assert found <= min(scan) * 1.005
 
 
 def test_no_program_is_made_twice(programs, rng):

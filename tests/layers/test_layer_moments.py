@@ -13,10 +13,8 @@ L, f = rj.layers, rj.formats
 def test_second_moment_of_batches(rng):
     X = rng.normal(size=(10_000, 7)).astype(np.float32) + 1000  # a mean that float32 sums would drown in
     exact = X.astype(float).T @ X.astype(float) / len(X)
-    batches = (
-        X[i : i + 999].reshape(-1, 3, 7) if i + 999 <= len(X) and not 999 % 3 else X[i : i + 999]
-        for i in range(0, len(X), 999)
-    )
+    batches = [X[i : i + 999] for i in range(0, len(X), 999)]
+    batches[0] = batches[0].reshape(-1, 3, 7)
     np.testing.assert_allclose(L.second_moment(batches), exact, rtol=1e-13)
     half = L.second_moment([rng.normal(size=(64, 4)).astype(np.float16)])
     assert half.dtype == np.float64
@@ -80,6 +78,10 @@ SYMMETRIC = np.array([[2.0, 1.0], [1.0, 2.0]])
         (lambda: L.optimum_error(L.Layer(SYMMETRIC), f.BlockFormat(f.nf4(), 2)), "units of the RMS of each row"),
         (lambda: L.entropy_coded_error(L.Layer(SYMMETRIC, law=f.Laplace()), 2.0), "normal weights"),
         (lambda: L.rate_limit(L.Layer(SYMMETRIC), 0.0), "bits must be positive"),
+        (lambda: rj.GivenData.of_form(np.ones((2, 2)), np.ones(2)), "eigenvalues must be a vector"),
+        (lambda: rj.GivenData.of_form(-np.ones(2), np.ones(2)), "eigenvalues must be finite and not negative"),
+        (lambda: rj.GivenData.of_form(np.ones(2), np.ones(3)), r"projections must have shape \(2,\)"),
+        (lambda: L.gptq(np.ones((2, 2)), SYMMETRIC, f.BlockFormat(f.nf4(), 4, "absmax", "fp16")), "must divide the 2 inputs"),
         (lambda: L.output_error(np.ones((2, 3)), np.ones((2, 2)), SYMMETRIC), "must fit together"),
     ],
 )  # fmt: skip

@@ -98,7 +98,7 @@ def test_entropy_coded_gptq_as_it_runs(steps, bits, rng):
 
 
 def _coded_at(layer, bits, steps):
-    back, square = _turned_back(layer, jnp.zeros(()))
+    back, square = _turned_back(layer, jnp.zeros(())), layer.output_square
     return back, square, implicit_root(*_CONDITIONS[steps], (back, square, jnp.asarray(bits)))[0][0]
 
 
@@ -116,6 +116,7 @@ def test_optimum_where_symmetry_breaks():
     layer, book = L.Layer(np.repeat([0.7, 1.3], 32), rotated=True), rj.uniform(1, 0.8)
     found = L.optimum(layer, book)
     assert found.converged
+    assert found.breaking == 1
     assert L.rate_limit(layer, 1) < found.error < L.gptq_error(layer, book, damping=0.0)
 
 
