@@ -18,7 +18,7 @@ from replicajax.cli._show import save
 from replicajax.codebooks import uniform
 from replicajax.formats import BlockFormat
 from replicajax.layers._moments import open_layers
-from replicajax.layers._report import report_of
+from replicajax.layers._report import Views, report_of
 
 _COLUMNS = ("bits", "nearest", "GPTQ", "rotated", "optimum", "limit", "to gain")
 _WIDE = 9
@@ -59,11 +59,11 @@ def reports(
             found = []
             try:
                 layer = layers.Layer(H, weights=W)
-                turned = layers.Layer(layer.eigenvalues, rotated=True)
+                views = Views.of(layer, options["seed"])
                 for fmt in formats:
                     if scale == "gptq":
                         fmt = layers.optimal_scale(layer, fmt, "gptq", options["damping"], options["order"])
-                    found.append(report_of(layer, turned, fmt, **options))
+                    found.append(report_of(views, fmt, **options))
                     progress.advance()
             except ValueError as error:
                 if not refused(error):
@@ -81,8 +81,8 @@ class Screen:
 
     def begin(self) -> None:
         self._console.print(
-            "Errors of the outputs, E |(Ŵ − W) x|²/E |W x|²: nearest and GPTQ of these weights, rotated, optimum and limit "
-            "from the spectrum; to gain: bits spent above the limit."
+            "Errors of the outputs, E |(Ŵ − W) x|²/E |W x|²: nearest, GPTQ and rotated GPTQ of these weights, optimum and "
+            "limit from the spectrum; to gain: bits spent above the limit."
         )
         heading = "".join(f"{name:>{_WIDE}}" for name in _COLUMNS)
         self._console.print(Text(f"{'layer':<{self._name}}{heading}", style="bold"))

@@ -51,3 +51,9 @@ def rounding_cost(levels: Float[Array, " levels"], u: Float[Array, "..."], v: Fl
 
 def density(z: Array) -> Array:
     return jnp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+
+def mean_error(levels: Float[Array, " levels"], u: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
+    """E (x − Q(x)) of x ~ N(u, v), v >= 0."""
+    s = jnp.sqrt(jnp.maximum(v, SHARPEST))
+    return u - levels[0] - (jnp.diff(levels) * ndtr((u[..., None] - thresholds(levels)) / s[..., None])).sum(-1)

@@ -14,7 +14,7 @@ fraction c of the columns left and S(c) from c = mean λ/(λ + S),
 since the b of theory 10 is mean λ/(λ+S) mean 1/(λ+S)² / [mean 1/(λ+S) mean λ/(λ+S)²] − 1, so that b dc/c is −dlog D: what a
 column inherits knows only how much D has grown, from the harmonic mean of the spectrum to the mean.
 
-Weights that are known have a third: see `_rows`.
+Weights that are known have a third, rotated too: see `_rows`.
 
 Damping factors H + delta instead; the loss in H itself has (U H Uᵀ)_ii for 1 in (1), and D − delta (1 + b) for D in (2).
 """
@@ -23,16 +23,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.formats import BlockFormat
-from replicajax.layers._feedback import ORDERS, Evolution, Feedback, feedback, needs_damping
+from replicajax.layers._feedback import ORDERS, Evolution, Feedback, feedback, needs_damping, response
 from replicajax.layers._laws import Law, law_of
 from replicajax.layers._layer import Layer
 from replicajax.layers._nearest import output_error, round_to_nearest
+from replicajax.layers._rotation import turned_weights
 from replicajax.layers._rows import rows_evolution
 from replicajax.layers._scales import as_format, weight_scales
 
@@ -54,7 +54,7 @@ def rounding_error(layer: Layer, fmt: Codebook | BlockFormat) -> Float[Array, ""
       TypeError, ValueError: not a layer or format; a format that needs the weights.
     """
     _checks.instance("layer", layer, Layer, "layers.Layer(H)")
-    fmt = as_format(fmt)
+    fmt, layer = as_format(fmt), _as_rounded(layer)
     if layer.given is not None:
         return output_error(round_to_nearest(layer.given, fmt), layer.given, layer.moment)
     return _rounding_error(layer, law_of(layer, fmt))
@@ -69,10 +69,11 @@ def _rounding_error(layer: Layer, law: Law) -> Float[Array, ""]:
 def gptq_error(
     layer: Layer, fmt: Codebook | BlockFormat, damping: ArrayLike = 0.01, order: str = "natural"
 ) -> Float[Array, ""]:
-    """Of GPTQ (LDLQ, Babai's nearest plane): (1); (2) for a rotated layer; (3) for weights that are known.
+    """Of GPTQ (LDLQ, Babai's nearest plane): (1); (2) for a rotated layer; (3), (4) for known weights, turned or not.
 
-    Differentiable in levels, multiplier, H and eigenvalues.  (2) is of infinitely many inputs, without gain: some percent off
-    at 2 bits, more at 1, where a layer of an H that was turned says better.
+    Differentiable in levels, multiplier, H and eigenvalues.  Weights that are known are turned once, as `gptq` does with
+    rotate="orthogonal".  (2) is of infinitely many inputs, without gain: some percent off at 2 bits, more at 1, where a layer
+    of an H that was turned says better.
 
     Args:
       fmt: a block format, or levels in units of the RMS of each row.
@@ -92,6 +93,7 @@ def gptq_evolution(
     _checks.instance("layer", layer, Layer, "layers.Layer(H)")
     fmt, damping = as_format(fmt), _checks.nonnegative("damping", damping)
     _checks.choice("order", order, ORDERS)
+    layer = _as_rounded(layer)
     if layer.given is not None:
         scales, levels = weight_scales(layer.given, fmt), jnp.asarray(fmt.codebook.levels, layer.given.dtype)
         found = rows_evolution(layer, scales, levels, damping, order)
@@ -104,6 +106,10 @@ def gptq_evolution(
     return found
 
 
+def _as_rounded(layer: Layer) -> Layer:
+    return turned_weights(layer) if layer.rotated and layer.weights is not None else layer
+
+
 @eqx.filter_jit
 def _evolution(layer: Layer, law: Law, damping: Array, order: str) -> Evolution:
     return evolution(feedback(layer.moment, damping, order), law, layer.output_square)
@@ -113,7 +119,6 @@ def evolution(found: Feedback, law: Law, output_square: Array) -> Evolution:
     """(1)."""
     price, inputs = found.price, found.columns.size
     columns = jnp.arange(inputs)
-    later = jnp.triu(found.share, 1).T
     nothing = jnp.zeros_like(price)
 
     @jax.checkpoint
@@ -123,9 +128,7 @@ def evolution(found: Feedback, law: Law, output_square: Array) -> Evolution:
         return v + (cost.square - cost.gain**2 * v[i]) * felt**2, (cost.square, v[i], cost.clipped, cost.gain)
 
     def sweep(gain):
-        response = jnp.eye(inputs, dtype=price.dtype) + later * gain
-        felt = solve_triangular(response, later, lower=True, unit_diagonal=True)
-        return jax.lax.scan(step, nothing, (columns, felt.T, price))[1]
+        return jax.lax.scan(step, nothing, (columns, response(found.share, gain).T, price))[1]
 
     gain = jax.vmap(lambda D: law.cost(jnp.zeros_like(D), D).gain)(price)
     for _ in range(_SWEEPS):

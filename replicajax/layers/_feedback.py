@@ -72,6 +72,12 @@ def feedback(H: Float[Array, "n n"], damping: ArrayLike, order: str) -> Feedback
     return Feedback(columns, U / jnp.diag(U)[:, None], H)
 
 
+def response(share: Float[Array, "n n"], gain: Float[Array, " n"]) -> Float[Array, "n n"]:
+    """Gᵀ of errors that follow what they inherit: (1 + Rᵀk) Gᵀ = Rᵀ strictly below the diagonal."""
+    later = jnp.triu(share, 1).T
+    return solve_triangular(jnp.eye(gain.size, dtype=gain.dtype) + later * gain, later, lower=True, unit_diagonal=True)
+
+
 def needs_damping(H: Array, damping: ArrayLike) -> str:
     """Why H has no inverse."""
     seen = np.asarray(H if H.ndim == 1 else jnp.diag(H))

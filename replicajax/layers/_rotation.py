@@ -2,10 +2,13 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from scipy.linalg import hadamard
+
+from replicajax.layers._layer import Layer
 
 ROTATIONS = ("hadamard", "orthogonal")
 
@@ -48,3 +51,14 @@ class Rotation(NamedTuple):
         """Rᵀ H R."""
         turned = self.turned(self.turned(H).T)
         return (turned + turned.T) / 2
+
+
+def turned_weights(layer: Layer, seed: int = 0) -> Layer:
+    """What is rounded of a layer of known weights that is rotated: W R and RᵀHR, R the one that `gptq` draws by the seed."""
+    return _turned(layer, Rotation.drawn("orthogonal", layer.inputs, seed, layer.moment.dtype))
+
+
+@eqx.filter_jit
+def _turned(layer: Layer, rotation: Rotation) -> Layer:
+    assert layer.weights is not None
+    return Layer(rotation.conjugated(layer.moment), weights=rotation.turned(layer.weights))

@@ -5,10 +5,15 @@ and the columns after it are moved to take it back.  Where columns differ in sca
 rows out of range again and again, until few rows make most of the loss.  So rows that exceed their range most are followed
 one by one, by a mean mu and a variance v of their own: with x = w + mu + N(0, v) and m = E[x − Q(x); x out of range],
 
-    mu_j −= m_i R_ij,      v_j += (E (x_i − Q(x_i))² − m_i²) R_ij²,      R_ij = U_ij/U_ii,
+    mu_j −= m_i R_ij,      v_j += (E (x_i − Q(x_i))² − m_i² − k_i² v_i) G_ij²,      R_ij = U_ij/U_ii,
     loss = mᵀ R H Rᵀ m + sum_i (E (x_i − Q(x_i))² − m_i²) (R H Rᵀ)_ii,                                                   (3)
 
-and the others share one v, by (1) of `_errors` (without gain) with eps the mean over their weights in each column.
+with gain k and response G as in (1) of `_errors`.  The others share one v.  Where levels are few their errors follow the
+weights, by kappa = E (x − Q) w/E w², and weights that lean on loud or quiet directions of H lend that to what is inherited:
+
+    mu = −Gᵀ (kappa w) for every row,      v_j += E (x_i − Q(x_i) − kappa_i w_i − k_i (x_i − w_i))² G_ij²,               (4)
+
+E over rows and N(0, v); kappa and k are those of the last of a few sweeps.
 """
 
 from typing import Any
@@ -18,14 +23,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from replicajax.layers._cost import rounding_cost
-from replicajax.layers._feedback import Evolution, feedback
+from replicajax.layers._cost import mean_error, rounding_cost
+from replicajax.layers._feedback import Evolution, feedback, response
 from replicajax.layers._layer import Layer
 
 _FOLLOWED = 8, 192
 """One row in so many, up to so many."""
 _SAMPLED = 512
 """Of the other rows, evenly over how far they exceed their range."""
+_SWEEPS = 2
 
 
 @eqx.filter_jit
@@ -47,28 +53,57 @@ def rows_evolution(
     count = min(max(every, min(most, -(-share.size // every))), share.size)
     one, others = by_excess[:count], by_excess[count:]
     rest = others[:: max(1, -(-others.size // _SAMPLED))]
-    of_one, of_rest, whole = share[one], share[rest], share[others].sum()
-    of_rest *= whole / jnp.maximum(of_rest.sum(), jnp.finfo(whole.dtype).tiny)
-    safe = jnp.maximum(whole, jnp.finfo(whole.dtype).tiny)
+    whole = share[others].sum()
 
-    @jax.checkpoint
-    def step(state: Any, at: Any) -> Any:
-        i, row, w, s = at
-        mu, own, v = state
-        u = rounding_cost(levels, (w[one] + mu[i]) / s[one], own[i] / s[one] ** 2)
-        m, square = s[one] * u.overload, s[one] ** 2 * u.square
-        spread = jnp.maximum(square - m**2, 0.0)
-        each = rounding_cost(levels, w[rest] / s[rest], v[i] / s[rest] ** 2)
-        e = s[rest] ** 2 * each.square @ of_rest
-        state = mu - jnp.outer(row, m), own + jnp.outer(row**2, spread), v + row**2 * e / safe
-        inherited = (mu[i] ** 2 + own[i]) @ of_one + v[i] * whole
-        clipped = u.clipped @ of_one + each.clipped @ of_rest
-        return state, (square @ of_one + e, spread @ of_one + e, inherited, clipped, m)
-
-    nothing = jnp.zeros((layer.inputs, count), W.dtype)
-    begun = nothing, nothing, nothing[:, 0]
-    _, (e, noise, v, clipped, m) = jax.lax.scan(step, begun, (jnp.arange(layer.inputs), found.share, w, s))
-    loss = noise @ price + found.loss(m) @ of_one
-    e, v, cost, clipped = (x[found.back] for x in (e, v, price / layer.output_square, clipped))
+    shared, k, felt = _together(levels, found.share, w[:, rest], s[:, rest], share[rest])
+    own, m = _alone(levels, found.share, felt, k, w[:, one], s[:, one], share[one])
+    square, inherited, clipped = (a + whole * b for a, b in zip(own[:3], shared, strict=True))
+    noise = own[3] + whole * shared[0]
+    loss = noise @ price + found.loss(m) @ share[one]
+    e, v, cost, clipped = (x[found.back] for x in (square, inherited, price / layer.output_square, clipped))
     each = jnp.full_like(v, 1 / layer.inputs)
     return Evolution(loss / layer.output_square, e, v, cost, clipped, each, 1 - noise @ price / loss)
+
+
+def _together(levels: Array, R: Array, w: Array, s: Array, share: Array) -> tuple[tuple[Array, ...], Array, Array]:
+    """(4): mean square, inherited and clipped of every column, its gain k, and Gᵀ; no rows have none."""
+    some = jnp.finfo(w.dtype).tiny
+    share = share / jnp.maximum(share.sum(), some)
+
+    def follows(bias: Array, w: Array) -> Array:
+        return (bias * w) @ share / jnp.maximum(w**2 @ share, some)
+
+    @jax.checkpoint
+    def step(v, at):
+        i, felt, w, s, mu, kappa, k = at
+        u, var = (w + mu) / s, v[i] / s**2
+        cost, bias = rounding_cost(levels, u, var), s * mean_error(levels, u, var)
+        square, like = s**2 * cost.square, kappa * w + k * mu
+        noise = (square - 2 * (like * bias + k * v[i] * cost.gain) + like**2 + k**2 * v[i]) @ share
+        found = square @ share, v[i] + mu**2 @ share, cost.clipped @ share
+        return v + felt**2 * noise, (found, follows(bias - k * mu, w), cost.gain @ share)
+
+    kappa = k = follows(s * mean_error(levels, w / s, jnp.zeros_like(w)), w)
+    for _ in range(_SWEEPS):
+        felt = response(R, k)
+        at = jnp.arange(k.size), felt.T, w, s, -felt @ (kappa[:, None] * w), kappa, k
+        found, kappa, k = jax.lax.scan(step, jnp.zeros_like(k), at)[1]
+    return found, k, felt
+
+
+def _alone(levels: Array, R: Array, felt: Array, k: Array, w: Array, s: Array, share: Array) -> tuple[Any, Array]:
+    """(3): sums over rows of what each adds to the mean square, inherited, clipped and noise of every column, and m."""
+
+    @jax.checkpoint
+    def step(state, at):
+        i, row, felt, w, s, k = at
+        mu, v = state
+        cost = rounding_cost(levels, (w + mu[i]) / s, v[i] / s**2)
+        m, square = s * cost.overload, s**2 * cost.square
+        noise = jnp.maximum(square - m**2, 0.0)
+        found = square @ share, (mu[i] ** 2 + v[i]) @ share, cost.clipped @ share, noise @ share
+        left = jnp.maximum(noise - k**2 * v[i], 0.0)
+        return (mu - jnp.outer(row, m), v + jnp.outer(felt**2, left)), (found, m)
+
+    nothing = jnp.zeros_like(w)
+    return jax.lax.scan(step, (nothing, nothing), (jnp.arange(k.size), R, felt.T, w, s, k))[1]

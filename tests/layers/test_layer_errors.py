@@ -163,6 +163,25 @@ def test_predicted_is_what_runs_everywhere(name, exponent, bits):
     assert all(_agree(each) for each in ratios.values()), ratios
 
 
+def test_weights_that_lean_on_loud_inputs():
+    """Twice the power of isotropic weights: at 2 bits errors follow the weights, and a theory that does not know is off."""
+    rng, book, inputs = np.random.default_rng(3), rj.uniform(2, 1.5), 256
+    eigenvalues = power_law(inputs, 0.7)
+    axes = L._rotation.haar(inputs, rng)
+    H, lean = (axes * eigenvalues) @ axes.T, (axes * eigenvalues**0.6) @ axes.T
+    W = rng.normal(size=(512, inputs)) @ lean
+    layer = L.Layer((H + H.T) / 2, weights=W, rotated=True)
+    assert layer.output_square > 1.8 * layer.trace
+    run = [
+        L.output_error(L.gptq(W, layer.moment, book, rotate="orthogonal", seed=k), W, layer.moment) for k in range(3)
+    ]
+    found = float(L.gptq_error(layer, book))
+    isotropic = float(L.gptq_error(L.Layer(eigenvalues, rotated=True), book) * layer.trace / layer.output_square)
+    assert found == pytest.approx(float(run[0]), rel=0.015)
+    assert found == pytest.approx(float(np.mean(run)), rel=0.02)
+    assert abs(isotropic / float(np.mean(run)) - 1) > 0.03
+
+
 def test_one_bit_needs_the_gain():
     """Errors of few levels follow the weights, and take back some of what came before: 4 % here."""
     rng, book = np.random.default_rng(3), rj.uniform(1, 0.8)
