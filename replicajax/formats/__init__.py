@@ -7,6 +7,10 @@ from replicajax.distributions import StudentT as StudentT
 from replicajax.formats._allocation import allocate_bits as allocate_bits
 from replicajax.formats._block import BlockFormat as BlockFormat
 from replicajax.formats._block import relative_rms_error as relative_rms_error
+from replicajax.formats._cast import Cast as Cast
+from replicajax.formats._choice import FormatChoice as FormatChoice
+from replicajax.formats._choice import choose_formats as choose_formats
+from replicajax.formats._choice import pareto as pareto
 from replicajax.formats._elements import cube_root as cube_root
 from replicajax.formats._elements import floating_point as floating_point
 from replicajax.formats._elements import integer as integer
@@ -25,6 +29,7 @@ from replicajax.formats._model import dequantize_file as dequantize_file
 from replicajax.formats._model import describe_weights as describe_weights
 from replicajax.formats._model import quantize_file as quantize_file
 from replicajax.formats._model import tensor_format as tensor_format
+from replicajax.formats._range import RangeFormat as RangeFormat
 from replicajax.formats._rate import EntropyCoded as EntropyCoded
 from replicajax.formats._rate import code_entropy as code_entropy
 from replicajax.formats._rate import code_probabilities as code_probabilities
@@ -34,5 +39,8 @@ from replicajax.formats._rate import huffman_lengths as huffman_lengths
 from replicajax.formats._rate import panter_dite as panter_dite
 from replicajax.formats._rate import shannon_lower_bound as shannon_lower_bound
 from replicajax.formats._rate_distortion import rate_distortion as rate_distortion
+from replicajax.formats._standard import StandardFormat as StandardFormat
+from replicajax.formats._standard import menu as menu
+from replicajax.formats._standard import standard as standard
 from replicajax.formats._tensor import QuantizedTensor as QuantizedTensor
 from replicajax.formats._tensor import quantize as quantize

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
+from replicajax.formats._choice import choose_formats
 
 
 def allocate_bits(
@@ -30,7 +31,7 @@ def allocate_bits(
       rms: (tensors,) their RMS; 0 gets the minimum.
       fisher: (tensors,) mean diagonal Fisher information of each; by RMS alone if None.
       mean_bits, minimum, maximum: numbers.
-      whole: whole bits, at most `mean_bits` on average, exactly optimal (a mixed-integer program, scipy's HiGHS); otherwise
+      whole: whole bits, at most `mean_bits` on average, exactly optimal (`choose_formats`); otherwise
         real numbers, in closed form and differentiable.
 
     Raises:
@@ -82,25 +83,12 @@ def _real_bits(n, rms, fisher, mean, low, high) -> Array:
 
 
 def _whole_bits(n, rms, fisher, mean, low, high) -> np.ndarray:
-    """min sum_t n_t f_t RMS_t² 4^(−b_t) over whole b_t within the budget: one binary variable per tensor and width."""
-    from scipy.optimize import Bounds, LinearConstraint, milp  # takes long to import
-
+    """min sum_t n_t f_t RMS_t² 4^(−b_t) over whole b_t within the budget."""
     choices = np.arange(np.ceil(low), np.floor(high) + 1)
     if choices.size == 0 or choices[0] > mean:
         raise ValueError(
             f"no whole number of bits lies between minimum {low:g} and maximum {high:g} within mean_bits {mean:g}"
         )
     cost = (n * fisher * rms**2)[:, None] * 4.0**-choices
-    cost = cost / max(cost.max(), np.finfo(float).tiny)
-    one_each = np.kron(np.eye(n.size), np.ones(choices.size))
-    budget = np.kron(n / n.sum(), choices)
-    found = milp(
-        cost.ravel(),
-        integrality=np.ones(cost.size),
-        bounds=Bounds(0, 1),
-        constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(budget, -np.inf, mean * (1 + 1e-12))],
-        options={"mip_rel_gap": 0.0},
-    )
-    if not found.success:
-        raise RuntimeError(f"the integer program did not finish: {found.message}")
-    return choices[found.x.reshape(cost.shape).argmax(1)]
+    # 0 bits, if that is the least allowed, count in a budget as one more for all.
+    return choices[choose_formats(n, choices + 1, cost, mean + 1).choice]

@@ -20,9 +20,11 @@ from jaxtyping import Array, ArrayLike, Float
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Normal, Symmetric, as_data, cell_edges, distortion, distortion_of_cells, thresholds
+from replicajax.formats._cast import Cast, cast_error
 from replicajax.formats._elements import padded_size
 from replicajax.formats._maximum import maximum_edges, maximum_nodes
 from replicajax.formats._outliers import WithoutOutliers
+from replicajax.formats._range import RangeFormat, range_error
 from replicajax.formats._rounded_scales import Octave, ScaleFormat, levels_in_reach, octave_of, rounded_scales_error
 from replicajax.formats._sphere import OnSphere
 
@@ -36,7 +38,8 @@ SCALE_FORMATS: dict[str | None, ScaleFormat] = {
     "bf16": ScaleFormat(16, 7),
     "e5m2": ScaleFormat(8, 2),
     "e4m3": ScaleFormat(8, 3),
-    "e8m0": ScaleFormat(8, 0, up=True),
+    "e8m0": ScaleFormat(8, 0, "up"),
+    "e8m0_down": ScaleFormat(8, 0, "down"),
 }
 """None is kept exactly in theory, and in fp32 on actual tensors.  A scale out of the format's range is not theory's case:
 scales are taken relative to one number for the whole tensor (as NVFP4 does), which costs nothing."""
@@ -52,8 +55,11 @@ class BlockFormat(eqx.Module):
         of a tensor, "channel" for all those of a row (the last axis).
       scaling: "absmax": largest magnitude of the block to the nearer end of the codebook.  "signmax": the number of
         largest magnitude, sign included, to the end further out.  "rms": the codebook is in units of the block's RMS.
-      scale_format: None (exact), "fp32", "fp16", "bf16", "e5m2", "e4m3" (to nearest) or "e8m0" (power of two, rounded up).
-      multiplier: of the scale, 1 unless chosen otherwise.
+      scale_format: None (exact), "fp32", "fp16", "bf16", "e5m2", "e4m3" (to nearest), "e8m0" (power of two, rounded up) or
+        "e8m0_down" (rounded down, as the standard of MX formats has it).
+      multiplier: of the scale before it is stored, 1 unless chosen otherwise.
+      as_ggml: codes are nearest by the scale before it is stored, and no number multiplies the scales of a tensor; theory takes
+        no notice, which costs 1e-5 of the error with fp16 scales.
     """
 
     codebook: Codebook
@@ -61,6 +67,7 @@ class BlockFormat(eqx.Module):
     scaling: str = eqx.field(static=True)
     scale_format: str | None = eqx.field(static=True)
     multiplier: Float[Array, ""]
+    as_ggml: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -69,6 +76,7 @@ class BlockFormat(eqx.Module):
         scaling: str = "absmax",
         scale_format: str | None = None,
         multiplier: ArrayLike = 1.0,
+        as_ggml: bool = False,
     ):
         """Raises ValueError, TypeError: what is not as above, or a codebook that does not reach to both sides of 0."""
         _checks.instance("codebook", codebook, Codebook, "formats.nf4()")
@@ -79,6 +87,7 @@ class BlockFormat(eqx.Module):
             raise ValueError(f"scale_format must be one of {names}, got {scale_format!r}")
         self.scale_format = scale_format
         self.multiplier = _checks.scalar("multiplier", multiplier)
+        self.as_ggml = bool(as_ggml)
         if block_size is not None and block_size != "channel":
             if isinstance(block_size, str):
                 raise ValueError(f"block_size must be a number, 'channel' or None, got {block_size!r}")
@@ -133,14 +142,13 @@ def _shared(block_size: Any) -> bool:
     return block_size is None or isinstance(block_size, str)
 
 
-def relative_rms_error(
-    law: Symmetric, fmt: Codebook | BlockFormat, outliers: ArrayLike | None = None
-) -> Float[Array, ""]:
+def relative_rms_error(law: Symmetric, fmt: Any, outliers: ArrayLike | None = None) -> Float[Array, ""]:
     """Rel = sqrt(E err² / E x²) of iid weights, rounded to the nearest level.  Compare formats by Rel · 2^bits.
 
-    A Codebook is in the units of the law; a BlockFormat scales itself.  Exact up to quadrature: 1e-10 of Rel for codebooks
-    of up to 2^16 levels and blocks of any size >= 1, with exact scales or those of up to 3 mantissa bits; 1e-7 with
-    bf16 or fp16 scales.  Differentiable in the law's parameters, levels, block size, multiplier and fraction of outliers.
+    A Codebook is in the units of the law; a BlockFormat scales itself, as do RangeFormat, Cast and what `standard` names.
+    Exact up to quadrature: 1e-10 of Rel for codebooks of up to 2^16 levels and blocks of any size >= 1, with exact scales or
+    those of up to 3 mantissa bits; 1e-7 with bf16 or fp16 scales; 1e-5 where codes are chosen before scales are stored.
+    Differentiable in the law's parameters, levels, block size, multiplier and fraction of outliers.
 
     Args:
       outliers: fraction of the weights, largest in magnitude, that is kept exactly as `quantize` does it; every one costs
@@ -153,6 +161,11 @@ def relative_rms_error(
     Source: theory 4.1, 4.2; [F].
     """
     _checks.instance("law", law, Symmetric, "formats.Normal()")
+    fmt = getattr(fmt, "rounding", fmt)
+    if isinstance(fmt, RangeFormat | Cast):
+        if outliers is not None:
+            raise ValueError(f"outliers must be None for {fmt}, got {outliers!r}")
+        return range_error(law, fmt) if isinstance(fmt, RangeFormat) else cast_error(law, fmt)
     if not isinstance(fmt, Codebook):
         _checks.instance("fmt", fmt, BlockFormat, "formats.BlockFormat(formats.nf4(), 64)")
         _check_scale(law, fmt, outliers)
@@ -224,7 +237,7 @@ def _block_error(law, levels, multiplier, B, edges, octave: Octave | None, scali
     if octave is None:
         total = _exact_scales_error(law, B, scaled, signed, edges)
     else:
-        end = jnp.abs(_end(levels, scaling))
+        end = jnp.abs(_end(levels, scaling)) / multiplier
         total = rounded_scales_error(
             law, B, octave, scaled, end, signed, levels.size if reach is None else reach, edges
         )

@@ -1,9 +1,10 @@
-"""Weight files, one tensor at a time: .safetensors and .npz in, .safetensors out, whole or not at all."""
+"""Weight files, one tensor at a time: .safetensors, in shards too, and .npz in, .safetensors out, whole or not at all."""
 
 import json
+import reprlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ _NAMES = {
     "BOOL": np.bool_,
 }
 _CODES = {np.dtype(dtype): name for name, dtype in _NAMES.items()}
+_INDEX = ".safetensors.index.json"
 
 
 class WeightFile(NamedTuple):
@@ -43,16 +45,107 @@ class WeightFile(NamedTuple):
 
 @contextmanager
 def open_weights(path: str | Path) -> Iterator[WeightFile]:
-    """A .safetensors or .npz file.
+    """A .safetensors or .npz file, or the shards of an index, .safetensors.index.json; a folder stands for what it holds.
+
+    Of shards, names come in the order of the shards' names, and metadata is the index's.
 
     Raises:
-      FileNotFoundError, ValueError: no such file; another suffix; empty, truncated or corrupt.
+      FileNotFoundError, ValueError: no such file or shard; another suffix; empty, truncated or corrupt; a folder of not
+        exactly one index or, without any, one .safetensors file; an index that is none, that leaves its folder, or that
+        names tensors its shards do not hold.
     """
-    path = Path(path)
+    path = _meant(Path(path))
+    with _sharded(path) if path.name.endswith(_INDEX) else _single(path) as file:
+        yield file
+
+
+def parts(path: str | Path) -> list[Path]:
+    """All files that reading `path` touches, for writers to keep off: the one file, or the index and its shards.
+
+    Raises:
+      FileNotFoundError, ValueError: as `open_weights`, for what shows before any tensors are looked at.
+    """
+    path = _meant(Path(path))
+    return [path, *sorted(set(_index(path)[0].values()))] if path.name.endswith(_INDEX) else [path]
+
+
+def _meant(path: Path) -> Path:
+    """The file to start with, which for a folder is the one in it."""
+    if path.is_dir():
+        with _readable(path):
+            # A link that leads nowhere counts: beside an index like that, a shard must not pass for the whole.
+            files = [file for file in sorted(path.iterdir()) if not file.is_dir()]
+        indices = [file for file in files if file.name.endswith(_INDEX)]
+        found = indices or [file for file in files if file.suffix == ".safetensors"]
+        if len(found) != 1:
+            some = ", ".join([repr(file.name) for file in found[:3]] + ["..."] * (len(found) > 3))
+            raise ValueError(
+                f"folder {str(path)!r} must hold one *{_INDEX} or, without any, one *.safetensors, got {some or 'none'}"
+            )
+        path = found[0]
     if not path.is_file():
         raise FileNotFoundError(f"weight file {str(path)!r} does not exist")
+    return path
+
+
+def _index(path: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """The shard of every tensor, and notes; the shards exist."""
+    with _readable(path):
+        text = path.read_bytes()
+    try:
+        index = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"index {str(path)!r} must be JSON, which it is not: {error}") from None
+    listed = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(listed, dict) or not listed:
+        got = reprlib.repr(index)
+        raise ValueError(f"index {str(path)!r} must have a weight_map of tensor names to shard names, got {got}")
+    notes = index.get("metadata") or {}
+    if not isinstance(notes, dict):
+        raise ValueError(f"index {str(path)!r} must have metadata by name, or none, got {reprlib.repr(notes)}")
+    for name, shard in listed.items():
+        if not _within(shard):
+            want = "in a .safetensors file of its own folder"
+            raise ValueError(f"index {str(path)!r} must place tensor {name!r} {want}, got {shard!r}")
+    # Beside the index as it is called, not beside what it links to: caches bring files together by links alone.
+    place = {name: path.parent / shard for name, shard in listed.items()}
+    for shard in sorted(set(place.values())):
+        if not shard.is_file():
+            raise FileNotFoundError(f"shard {str(shard)!r} of index {str(path)!r} does not exist")
+    return place, {key: note if isinstance(note, str) else json.dumps(note) for key, note in notes.items()}
+
+
+def _within(shard: Any) -> bool:
+    """Whether it names a .safetensors file of the folder it is looked for in."""
+    if not isinstance(shard, str) or Path(shard).suffix != ".safetensors":
+        return False
+    return not Path(shard).anchor and ".." not in Path(shard).parts
+
+
+@contextmanager
+def _sharded(path: Path) -> Iterator[WeightFile]:
+    """What an index lists, and of its shards nothing else."""
+    place, metadata = _index(path)
+    with ExitStack() as stack:
+        files = {shard: stack.enter_context(_single(shard)) for shard in sorted(set(place.values()))}
+        names = [name for shard, file in files.items() for name in file.names if place.get(name) == shard]
+        lost = set(place).difference(names)
+        if lost:
+            name, shard = min((name, str(place[name])) for name in lost)
+            raise ValueError(f"shard {shard!r} has no tensor {name!r}, which index {str(path)!r} places there")
+
+        def read(name: str) -> np.ndarray:
+            if name not in place:
+                raise ValueError(f"index {str(path)!r} has no tensor {name!r}")
+            return files[place[name]].read(name)
+
+        yield WeightFile(names, read, metadata)
+
+
+@contextmanager
+def _single(path: Path) -> Iterator[WeightFile]:
     if path.suffix not in (".safetensors", ".npz"):
-        raise ValueError(f"weight file must end in .safetensors or .npz, got {str(path)!r}")
+        raise ValueError(f"weight file must end in .safetensors or .npz, or be an index *{_INDEX}, got {str(path)!r}")
     with _readable(path):
         opened: Any = _archive(path) if path.suffix == ".npz" else _Tensors(path)
     with opened as file:

@@ -28,11 +28,11 @@ _BELOW, _ABOVE = 14, 90
 
 
 class ScaleFormat(NamedTuple):
-    """How a scale is stored: a float of `mantissa` bits, rounded to nearest, or up to a power of two if `up`."""
+    """How a scale is stored: a float of `mantissa` bits, rounded to "nearest", or "up" or "down" to a power of two."""
 
     bits: int
     mantissa: int
-    up: bool = False
+    rounded: str = "nearest"
 
 
 class Octave(NamedTuple):
@@ -69,8 +69,8 @@ def _together(of, *arrays: Array) -> list:
 
 @cache
 def octave_of(how: ScaleFormat) -> Octave:
-    if how.up:
-        edges, stored = np.array([1.0, 2.0]), np.array([2.0])
+    if how.rounded != "nearest":
+        edges, stored = np.array([1.0, 2.0]), np.array([2.0 if how.rounded == "up" else 1.0])
     else:
         # 1 to the first midpoint, midpoint to midpoint, last midpoint to 2.
         stored = 1 + np.arange(2**how.mantissa + 1) / 2**how.mantissa
@@ -111,7 +111,7 @@ def rounded_scales_error(
     """E err².
 
     Args:
-      levels: in units of the stored scale times `end`, which is about Mx.
+      levels: in units of the stored scale times `end`; the scale is Mx/end, rounded.
       signed: the scale makes the largest positive.
       reach: as many levels from either end as may be nearest to the largest.
       edges: `maximum_edges`.

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,11 @@ import numpy as np
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.formats._block import SCALE_FORMATS, BlockFormat
+from replicajax.formats._cast import Cast
 from replicajax.formats._packing import pack, packed_bytes, unpack, whole_chunk
+from replicajax.formats._range import RangeFormat
+from replicajax.formats._standard import StandardFormat
+from replicajax.formats._stored import CastTensor, RangeTensor, quantize_cast, quantize_range
 
 _CHUNK, _LARGE = 2**22, 2**18
 """Weights worked on at a time, and from how many on they are worth a program."""
@@ -27,6 +31,7 @@ _DTYPES: dict[str | None, Any] = {
     "e5m2": ml_dtypes.float8_e5m2,
     "e4m3": ml_dtypes.float8_e4m3fn,
     "e8m0": ml_dtypes.float8_e8m0fnu,
+    "e8m0_down": ml_dtypes.float8_e8m0fnu,
 }
 
 
@@ -92,13 +97,25 @@ class QuantizedTensor:
         return out.reshape(self.shape)
 
 
-def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0) -> QuantizedTensor:
+StoredTensor = QuantizedTensor | RangeTensor | CastTensor
+
+
+@overload
+def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0) -> QuantizedTensor: ...
+@overload
+def quantize(tensor: Any, fmt: RangeFormat, *, outliers: float = 0.0) -> RangeTensor: ...
+@overload
+def quantize(tensor: Any, fmt: Cast, *, outliers: float = 0.0) -> CastTensor: ...
+@overload
+def quantize(tensor: Any, fmt: StandardFormat, *, outliers: float = 0.0) -> StoredTensor: ...
+def quantize(tensor: Any, fmt: Any, *, outliers: float = 0.0) -> StoredTensor:
     """Every weight to its nearest level, block by block in C order; the last block may be shorter.
 
     Args:
       tensor: any shape; float16, bfloat16, float32 or float64 (computed in float32, whose range it must not leave).
-      fmt: a BlockFormat, or a Codebook in the units of the tensor.
-      outliers: this fraction of the weights, the largest in magnitude, is kept exactly (value and 32-bit position).
+      fmt: a BlockFormat, RangeFormat, Cast or what `standard` names, or a Codebook in the units of the tensor.
+      outliers: this fraction of the weights, the largest in magnitude, is kept exactly (value and 32-bit position), of formats
+        with a codebook.
 
     Raises:
       TypeError, ValueError: not floating, NaN or infinite weights, weights that are all too large or too small for float32,
@@ -107,11 +124,13 @@ def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0)
     array = np.asarray(tensor)
     if not is_floating(array):
         raise TypeError(f"tensor must hold floating-point numbers, got dtype {array.dtype}")
+    fmt = getattr(fmt, "rounding", fmt)
+    other = isinstance(fmt, RangeFormat | Cast)
+    unscaled = False
     if isinstance(fmt, Codebook):
         fmt, unscaled = BlockFormat(fmt, None, "rms"), True
-    else:
+    elif not other:
         _checks.instance("fmt", fmt, BlockFormat, "formats.BlockFormat(formats.nf4(), 64)")
-        unscaled = False
     _checks.fraction("outliers", outliers)
     flat = array.reshape(-1)
     largest = max((_magnitude(flat[i : i + _CHUNK]) for i in range(0, flat.size, _CHUNK)), default=0.0)
@@ -119,6 +138,12 @@ def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0)
         raise ValueError(f"tensor must be finite, got {int((~np.isfinite(flat)).sum())} NaN or inf")
     if largest > _MOST or 0 < largest < _LEAST:
         raise ValueError(f"tensor must fit float32, got weights of magnitude up to {largest:.6g}")
+    if other:
+        if outliers:
+            raise ValueError(f"outliers must be 0 for {fmt}, got {outliers!r}")
+        if isinstance(fmt, Cast):
+            return quantize_cast(array, fmt)
+        return quantize_range(flat, array.shape, array.dtype, fmt)
     index = np.zeros(0, np.uint32)
     kept = int(round(outliers * flat.size))
     if kept:
@@ -132,14 +157,17 @@ def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0)
         scales, tensor_scale, clamped = np.ones(1, np.float32), 1.0, 0
     else:
         scales, tensor_scale, clamped = stored_scales(flat, fmt, block)
-    packed = _encode(flat, fmt, block, scales.astype(np.float32), np.float32(tensor_scale))
+    if fmt.as_ggml:
+        packed = _encode(flat, fmt, block, _scales(flat, fmt, block).astype(np.float32), np.float32(1))
+    else:
+        packed = _encode(flat, fmt, block, scales.astype(np.float32), np.float32(tensor_scale))
     return QuantizedTensor(fmt, array.shape, array.dtype, packed, scales, tensor_scale, index, values, clamped)
 
 
 def stored_scales(array: np.ndarray, fmt: BlockFormat, block: int | None = None) -> tuple[np.ndarray, float, int]:
     """Of every block in C order: as stored, the power of two that multiplies all of them, and how many are clamped."""
     block = block_size(fmt, array.shape) if block is None else block
-    return _store_scales(_scales(array.reshape(-1), fmt, block), fmt.scale_format)
+    return _store_scales(_scales(array.reshape(-1), fmt, block), fmt.scale_format, fmt.as_ggml)
 
 
 def packed_tensor(
@@ -238,25 +266,28 @@ def root_mean_square(blocks: np.ndarray) -> np.ndarray:
     return np.sqrt(sum(np.square(piece).sum(1) for piece in pieces) / max(blocks.shape[1], 1))
 
 
-def _store_scales(factor: np.ndarray, scale_format: str | None) -> tuple[np.ndarray, float, int]:
-    """In the scale format, the power of two that brings them into its range, and how many are out of it even so."""
+def _store_scales(factor: np.ndarray, scale_format: str | None, alone: bool) -> tuple[np.ndarray, float, int]:
+    """In the scale format, the power of two that brings them into its range (1 if `alone`), and how many are out even so."""
     dtype, how = _DTYPES[scale_format], SCALE_FORMATS[scale_format]
     size = np.abs(factor)
     finite = ml_dtypes.finfo(dtype)
     least, most, largest = float(finite.smallest_subnormal), float(finite.max), size.max(initial=0.0)
-    if how.up and (factor < 0).any():
-        raise ValueError("scale_format 'e8m0' has no sign: use scaling 'absmax'")
+    if how.rounded != "nearest" and (factor < 0).any():
+        raise ValueError(f"scale_format {scale_format!r} has no sign: use scaling 'absmax'")
     shift = 0.0
-    if largest > 0 and (most < 2.0**100 or not 2.0**-100 < largest < 2.0**100):
+    if not alone and largest > 0 and (most < 2.0**100 or not 2.0**-100 < largest < 2.0**100):
         # A narrow format's end is where the largest goes; a wide one needs it for the largest and smallest of numbers only.
         shift = np.ceil(np.log2(largest) - (np.log2(most) if most < 2.0**100 else 0.0))
     unit = 2.0 ** np.clip(shift, -126, 127)
     scaled = factor / unit
-    if how.up:
+    if how.rounded != "nearest":
         # A block of zeros gets the least of scales, for want of 0.
-        scaled = np.exp2(np.ceil(np.log2(np.maximum(scaled, least))))
+        whole = np.ceil if how.rounded == "up" else np.floor
+        scaled = np.exp2(whole(np.log2(np.maximum(scaled, least))))
     stored = np.clip(scaled, -most, most).astype(dtype)
-    clamped = (np.abs(scaled) > most) | ((size > 0) & (size / unit < least) & ((stored == 0) | how.up))
+    clamped = (np.abs(scaled) > most) | (
+        (size > 0) & (size / unit < least) & ((stored == 0) | (how.rounded != "nearest"))
+    )
     return stored, float(unit), int(clamped.sum())
 
 

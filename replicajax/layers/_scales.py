@@ -62,7 +62,6 @@ def _weight_scales(W: Array, factor: Array, block: int, scaling: str, how: Scale
 def _stored(scales: Array, how: ScaleFormat) -> Array:
     mantissa, exponent = jnp.frexp(scales)
     parts = 2.0 ** (how.mantissa + 1)
-    rounded = (
-        jnp.where(mantissa > 0.5, 1.0, 0.5 * jnp.sign(mantissa)) if how.up else jnp.round(mantissa * parts) / parts
-    )
-    return jnp.ldexp(rounded, exponent)
+    if how.rounded == "nearest":
+        return jnp.ldexp(jnp.round(mantissa * parts) / parts, exponent)
+    return jnp.ldexp(jnp.where((mantissa > 0.5) & (how.rounded == "up"), 1.0, 0.5 * jnp.sign(mantissa)), exponent)

@@ -1,0 +1,137 @@
+"""The formats that runtimes can serve, by the names that they have there.
+
+Bits are those of the file, with every scale.  ggml's K and IQ types choose their scales by a search without a closed form,
+and are not here.
+
+Source: ggml-quants.c; OCP Microscaling Formats v1.0; NVFP4 as in Blackwell, its tensor scale a power of two here.
+"""
+
+from typing import final
+
+import equinox as eqx
+import ml_dtypes
+import numpy as np
+
+from replicajax.codebooks import Codebook
+from replicajax.formats._block import BlockFormat
+from replicajax.formats._cast import Cast
+from replicajax.formats._elements import floating_point, integer, nf4
+from replicajax.formats._range import RangeFormat
+
+Rounding = BlockFormat | RangeFormat | Cast
+
+
+@final
+class StandardFormat(eqx.Module):
+    """A format with a name.
+
+    Attributes:
+      rounding: what it does to weights.
+      bits: per weight, as runtimes store it.
+      block: weights that a row must be a multiple of.
+      ggml: whether files of GGUF have it, under the same name.
+    """
+
+    name: str = eqx.field(static=True)
+    rounding: Rounding
+    bits: float = eqx.field(static=True)
+    block: int = eqx.field(static=True)
+    ggml: bool = eqx.field(static=True)
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.bits:.5g} bits"
+
+
+def _floats(dtype: type) -> Codebook:
+    """All finite numbers of eight bits."""
+    codes = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float64)
+    return Codebook(np.unique(codes[np.isfinite(codes)]), codes=256)
+
+
+def _microscaling(elements: Codebook, largest_power: int) -> BlockFormat:
+    """OCP: the scale is the power of two at or below the block's largest, over the largest power of two of the elements."""
+    end = float(np.asarray(elements.levels)[-1])
+    return BlockFormat(elements, 32, "absmax", "e8m0_down", end / 2**largest_power)
+
+
+def _ggml(elements: Codebook, size: int, scaling: str = "absmax") -> BlockFormat:
+    return BlockFormat(elements, size, scaling, "fp16", as_ggml=True)
+
+
+def _all() -> dict[str, StandardFormat]:
+    ternary, bytes_ = Codebook([-1.0, 0.0, 1.0], codes=4), Codebook(np.arange(-127, 128.0), codes=256)
+    e2m1, e2m3, e3m2 = floating_point(2, 1), floating_point(2, 3), floating_point(3, 2)
+    e4m3, e5m2 = _floats(ml_dtypes.float8_e4m3fn), _floats(ml_dtypes.float8_e5m2)
+    found: dict[str, StandardFormat] = {}
+
+    def add(name: str, rounding: Rounding, bits: float | None = None, block: int = 1, ggml: bool = False) -> None:
+        found[name] = StandardFormat(name, rounding, rounding.bits if bits is None else bits, block, ggml)
+
+    add("TQ1_0", _ggml(ternary, 256), 1.6875, 256, True)
+    add("TQ2_0", _ggml(ternary, 256), None, 256, True)
+    add("MXFP4", _microscaling(e2m1, 2), None, 32, True)
+    for bits, name in ((4, "Q4"), (5, "Q5")):
+        add(f"{name}_0", _ggml(integer(bits), 32, "signmax"), None, 32, True)
+        add(f"{name}_1", RangeFormat(bits, 32), None, 32, True)
+    add("Q8_0", _ggml(bytes_, 32), None, 32, True)
+    add("MXFP6_E2M3", _microscaling(e2m3, 2), None, 32)
+    add("MXFP6_E3M2", _microscaling(e3m2, 4), None, 32)
+    add("MXFP8_E4M3", _microscaling(e4m3, 8), None, 32)
+    add("MXFP8_E5M2", _microscaling(e5m2, 15), None, 32)
+    add("MXINT8", _microscaling(bytes_, 6), None, 32)
+    add("NVFP4", BlockFormat(e2m1, 16, "absmax", "e4m3"), None, 16)
+    add("NF4", BlockFormat(nf4(), 64, "absmax", "bf16"), None, 64)
+    for size in (32, 64, 128):
+        add(f"INT4_G{size}", BlockFormat(integer(4), size, "absmax", "fp16"), None, size)
+        add(f"INT4_G{size}_ZERO", RangeFormat(4, size, "fp16", "integer"), None, size)
+        add(f"INT8_G{size}", BlockFormat(integer(8), size, "absmax", "fp16"), None, size)
+    add("INT8_CHANNEL", BlockFormat(integer(8), "channel", "absmax", "fp32"))
+    for name, elements in (("E4M3", e4m3), ("E5M2", e5m2)):
+        add(f"FP8_{name}", BlockFormat(elements, None, "absmax", "fp32"))
+        add(f"FP8_{name}_CHANNEL", BlockFormat(elements, "channel", "absmax", "fp32"))
+    add("BF16", Cast("bf16"), ggml=True)
+    add("F16", Cast("fp16"), ggml=True)
+    return found
+
+
+_FOUND: dict[str, StandardFormat] = {}
+_PREFIXES = {"mx": ("MX", "NVFP4", "FP8", "BF16"), "int": ("INT", "NF4", "BF16")}
+MENUS = ("gguf", "mx", "int", "all")
+
+
+def _formats() -> dict[str, StandardFormat]:
+    if not _FOUND:
+        _FOUND.update(_all())
+    return _FOUND
+
+
+def standard(name: str) -> StandardFormat:
+    """A deployable format: "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0", "MXFP4", "MXFP6_E2M3", "NVFP4", "NF4",
+    "INT4_G128", "INT4_G128_ZERO" (zero points), "INT8_CHANNEL", "FP8_E4M3", "BF16" and others; whatever the case.
+
+    Raises:
+      ValueError: another name; the message has all of them.
+    """
+    found = _formats().get(str(name).upper())
+    if found is None:
+        raise ValueError(f"format must be one of {', '.join(_formats())}, got {name!r}")
+    return found
+
+
+def menu(names: str) -> tuple[StandardFormat, ...]:
+    """Formats of a "gguf" file, "mx" (microscaling, NVFP4, FP8), "int" (groups, NF4), "all", or names with commas between.
+
+    Raises:
+      ValueError: a name that is neither.
+    """
+    formats = _formats().values()
+    if names == "all":
+        return tuple(formats)
+    if names == "gguf":
+        return tuple(each for each in formats if each.ggml)
+    if names in _PREFIXES:
+        return tuple(each for each in formats if each.name.startswith(_PREFIXES[names]))
+    try:
+        return tuple({each.name: each for each in (standard(name.strip()) for name in names.split(","))}.values())
+    except ValueError as error:
+        raise ValueError(f"menu must be one of {', '.join(MENUS)}, or names of formats: {error}") from None

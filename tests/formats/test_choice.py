@@ -1,0 +1,82 @@
+"""The choice of formats against all choices, and against what rounding the relaxed problem gives."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import replicajax as rj
+
+f = rj.formats
+
+
+def _instance(rng: np.random.Generator, tensors: int, formats: int):
+    counts = rng.integers(10, 10_000, tensors).astype(float) ** rng.uniform(1, 1.5)
+    bits = np.sort(
+        rng.choice([1.69, 2.06, 3.0, 4.25, 4.5, 5.0, 5.5, 6.0, 6.25, 8.25, 8.5, 16.0], formats, replace=False)
+    )
+    scores = 10.0 ** rng.uniform(-4, 4, (tensors, 1)) * 4.0**-bits * np.exp(rng.normal(size=(tensors, formats)) / 2)
+    return counts, bits, scores * counts[:, None]
+
+
+def _least(counts, bits, scores, mean, allowed=lambda choice: True):
+    rows = np.arange(counts.size)
+    every = map(list, itertools.product(range(bits.size), repeat=counts.size))
+    return min(
+        (scores[rows, j].sum() for j in every if counts @ bits[j] <= mean * counts.sum() * (1 + 1e-12) and allowed(j)),
+        default=np.inf,
+    )
+
+
+def test_no_choice_is_better():
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        counts, bits, scores = _instance(rng, *rng.integers([1, 2], [7, 6]))
+        mean = rng.uniform(bits[0], bits[-1])
+        found = f.choose_formats(counts, bits, scores, mean)
+        assert found.gap == 0
+        assert found.mean_bits <= mean * (1 + 1e-12)
+        assert found.score == pytest.approx(_least(counts, bits, scores, mean), rel=1e-12)
+
+
+def test_groups_and_pins():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        counts, bits, scores = _instance(rng, 5, 4)
+        mean = rng.uniform(bits[1], bits[-1])
+        found = f.choose_formats(counts, bits, scores, mean, groups=[0, 7, 7, 2, 0], pinned={3: 0})
+
+        def allowed(j):
+            return j[1] == j[2] and j[0] == j[4] and j[3] == 0
+
+        assert allowed(found.choice)
+        assert found.score == pytest.approx(_least(counts, bits, scores, mean, allowed), rel=1e-12)
+
+
+def test_formats_that_are_not_to_be_had():
+    scores = np.array([[np.inf, 1.0], [3.0, np.inf]])
+    assert f.choose_formats([1.0, 1.0], [4.0, 8.0], scores, 6.0).choice.tolist() == [1, 0]
+    with pytest.raises(ValueError, match="mean_bits must be at least 6, the least possible, got 5"):
+        f.choose_formats([1.0, 1.0], [4.0, 8.0], scores, 5.0)
+    with pytest.raises(ValueError, match="got none for tensor 1"):
+        f.choose_formats([1.0, 1.0], [4.0, 8.0], np.array([[1.0, 1.0], [np.inf, np.inf]]), 5.0)
+
+
+def test_three_hundred_tensors_are_proven():
+    for seed in range(3):
+        counts, bits, scores = _instance(np.random.default_rng(seed), 300, 12)
+        found = f.choose_formats(counts, bits, scores, 4.25 + seed)
+        mean, score = f.pareto(counts, bits, scores)
+        assert found.gap == 0
+        assert found.mean_bits <= 4.25 + seed
+        assert np.interp(4.25 + seed, mean, score) <= found.score < 1.001 * np.interp(4.25 + seed, mean, score)
+
+
+def test_corners_of_the_curve_are_choices():
+    counts, bits, scores = _instance(np.random.default_rng(5), 6, 5)
+    for mean, score in zip(*f.pareto(counts, bits, scores), strict=True):
+        assert f.choose_formats(counts, bits, scores, mean).score == pytest.approx(score, rel=1e-9)
+
+
+def test_whole_bits_where_an_integer_program_stopped_short():
+    assert f.allocate_bits([100, 100], [1.0, 0.5], None, 14.0, 1.0, 16.0, whole=True).tolist() == [14, 14]
