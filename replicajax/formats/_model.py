@@ -1,40 +1,21 @@
-"""A whole weight file: what every tensor is like, how many bits it gets, and the file of its codes."""
+"""A whole weight file by theory: the law of every tensor, how many bits it gets, and what that costs."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from replicajax._writing import refuse_overwriting
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Symmetric, distortion, fit
 from replicajax.formats._allocation import allocate_bits
 from replicajax.formats._block import BlockFormat
 from replicajax.formats._elements import level_count
-from replicajax.formats._files import Entry, open_weights, write_safetensors
-from replicajax.formats._packing import packed_bytes
-from replicajax.formats._tensor import QuantizedTensor, is_floating, quantize, root_mean_square
-
-
-class TensorStatistics(NamedTuple):
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    rms: float
-    fisher: float | None
-    """Mean diagonal Fisher information of its weights; None where no Fisher file was given."""
-    law: Symmetric | None
-    """Likeliest law of the weights; None where it is not quantized."""
-
-    @property
-    def count(self) -> int:
-        return int(np.prod(self.shape, dtype=int))
+from replicajax.formats._files import open_weights
+from replicajax.formats._statistics import TensorStatistics, is_matrix, read_fisher, statistics, widened
 
 
 class Allocation(NamedTuple):
@@ -88,41 +69,17 @@ def describe_weights(
         shape, or with negative entries.
     """
     found = []
-    with open_weights(path) as weights:
+    with open_weights(path) as weights, read_fisher(fisher) as information:
         for name in weights.names:
             stored = weights.read(name)
-            rms, law = 0.0, None
-            if stored.size and is_floating(array := _widened(stored)):
-                rms = float(root_mean_square(array.reshape(1, -1))[0])
-                if not np.isfinite(rms):
-                    raise ValueError(f"tensor {name!r} must be finite, got NaN or inf")
-                if array.ndim >= 2 and rms > 0 and array.size >= 16:
-                    law = fit(array).law
-            found.append(TensorStatistics(name, stored.shape, stored.dtype, rms, None, law))
+            tensor = statistics(name, stored)
+            if is_matrix(stored, tensor):
+                F = information(name, stored.shape)
+                mean = None if F is None else float(np.mean(F, dtype=np.float64))
+                tensor = tensor._replace(law=fit(widened(stored)).law, fisher=mean)
+            found.append(tensor)
             progress(stored.size)
-    if fisher is None:
-        return found
-    with open_weights(fisher) as information:
-        for i, tensor in enumerate(found):
-            if tensor.law is None:
-                continue
-            if tensor.name not in information.names:
-                raise ValueError(f"Fisher file {str(fisher)!r} has no tensor {tensor.name!r}")
-            array = _widened(information.read(tensor.name))
-            if array.shape not in (tensor.shape, (), (1,)):
-                raise ValueError(
-                    f"Fisher file: {tensor.name!r} must have shape {tensor.shape} (or be one number), got {array.shape}"
-                )
-            mean = float(np.mean(array, dtype=np.float64))
-            if not np.isfinite(mean) or (array < 0).any():
-                raise ValueError(f"Fisher file: {tensor.name!r} must be finite and not negative, got mean {mean:g}")
-            found[i] = tensor._replace(fisher=mean)
     return found
-
-
-def _widened(array: np.ndarray) -> np.ndarray:
-    """Floats of eight bits, which numpy cannot compute with, as float32."""
-    return array.astype(np.float32) if array.dtype.name.startswith("float8_e") else array
 
 
 def allocate(
@@ -170,74 +127,3 @@ def _priced(tensors: Sequence[TensorStatistics], bits: ArrayLike) -> Allocation:
     laws = [t.law for t in chosen if t.law is not None]
     error = np.array([_levels_and_error(law, jnp.asarray(k), most)[1] for law, k in zip(laws, levels, strict=True)])
     return Allocation(chosen, np.log2(levels), error, 0.5 * counts * fisher * (rms * error) ** 2, kept)
-
-
-def quantize_file(
-    source: str | Path, target: str | Path, plan: Allocation, progress: Callable[[int], None] = lambda weights: None
-) -> int:
-    """Write codes, scales and codebooks of every tensor of the plan, and the others as they are; returns bytes of data.
-
-    For a tensor "w": "w.codes" (bytes, in C order), "w.scales", "w.levels"; shape, dtype and the rest in
-    the file's metadata under "replicajax".  `dequantize_file` reads it back.  Nothing is left behind on failure.
-
-    Raises:
-      ValueError, OSError: the source itself as target, a plan of another file, a place that cannot be written.
-    """
-    refuse_overwriting(target, source)
-    index = {tensor.name: i for i, tensor in enumerate(plan.tensors)}
-    kept = {tensor.name: tensor for tensor in plan.kept}
-    entries: dict[str, Entry] = {}
-    notes: dict[str, Any] = {}
-    with open_weights(source) as weights:
-        for name in weights.names:
-            if name in kept:
-                entries[name] = Entry(kept[name].shape, kept[name].dtype, lambda name=name: weights.read(name))
-                continue
-            if name not in index:
-                raise ValueError(f"plan must be of the file {str(source)!r}, got none for tensor {name!r}")
-            tensor, fmt = plan.tensors[index[name]], plan.format(index[name])
-            levels = np.asarray(fmt.codebook.levels, np.float64)
-            held: dict[str, QuantizedTensor] = {}
-
-            def made(name=name, fmt=fmt, held=held) -> QuantizedTensor:
-                if not held:
-                    held[name] = quantize(_widened(weights.read(name)), fmt)
-                return held[name]
-
-            def last(tensor=tensor, made=made, held=held) -> np.ndarray:
-                packed = made().packed
-                held.clear()  # one tensor at a time in memory
-                progress(tensor.count)
-                return packed
-
-            entries[f"{name}.levels"] = Entry(levels.shape, levels.dtype, lambda levels=levels: levels)
-            entries[f"{name}.scales"] = Entry((1,), np.dtype(np.float32), lambda made=made: made().scales)
-            size = packed_bytes(tensor.count, levels.size)
-            entries[f"{name}.codes"] = Entry((size,), np.dtype(np.uint8), last)
-            notes[name] = {"shape": list(tensor.shape), "dtype": _widened(np.zeros(0, tensor.dtype)).dtype.name}
-        write_safetensors(target, entries, {"replicajax": json.dumps(notes)})
-    return sum(int(np.prod(e.shape, dtype=int)) * np.dtype(e.dtype).itemsize for e in entries.values())
-
-
-def dequantize_file(path: str | Path) -> Mapping[str, np.ndarray]:
-    """The weights of a file that `quantize_file` wrote.
-
-    Raises:
-      FileNotFoundError, ValueError: no such file, unreadable, or not written by `quantize_file`.
-    """
-    out = {}
-    with open_weights(path) as weights:
-        if "replicajax" not in weights.metadata:
-            raise ValueError(f"weight file {str(path)!r} holds no codes of replicajax")
-        parts = json.loads(weights.metadata["replicajax"])
-        extra = {f"{name}.{part}" for name in parts for part in ("codes", "scales", "levels")}
-        for name in weights.names:
-            if name not in extra:
-                out[name] = weights.read(name)
-        for name, note in parts.items():
-            dtype = np.dtype(getattr(ml_dtypes, note["dtype"], None) or note["dtype"])
-            fmt = BlockFormat(Codebook(weights.read(f"{name}.levels")), None, "rms")
-            none = np.zeros(0, np.uint32), np.zeros(0, dtype)
-            scales, packed = weights.read(f"{name}.scales"), weights.read(f"{name}.codes")
-            out[name] = QuantizedTensor(fmt, tuple(note["shape"]), dtype, packed, scales, 1.0, *none).dequantize()
-    return out

@@ -6,6 +6,7 @@ and are not here.
 Source: ggml-quants.c; OCP Microscaling Formats v1.0; NVFP4 as in Blackwell, its tensor scale a power of two here.
 """
 
+from itertools import product
 from typing import final
 
 import equinox as eqx
@@ -18,6 +19,8 @@ from replicajax.formats._cast import Cast
 from replicajax.formats._elements import floating_point, integer, nf4
 from replicajax.formats._range import RangeFormat
 
+_BYTES = 16
+"""Bits that the last bytes of codes and zero points may leave empty."""
 Rounding = BlockFormat | RangeFormat | Cast
 
 
@@ -37,6 +40,18 @@ class StandardFormat(eqx.Module):
     bits: float = eqx.field(static=True)
     block: int = eqx.field(static=True)
     ggml: bool = eqx.field(static=True)
+
+    def stored_bits(self, shape: tuple[int, ...]) -> float:
+        """Per weight of a tensor, with the scales that it or its rows have, and bytes that are not full."""
+        count = max(int(np.prod(shape, dtype=int)), 1)
+        if not isinstance(self.rounding, BlockFormat) or self.rounding.as_ggml:
+            return self.bits + (0 if self.ggml else _BYTES / count)
+        size = self.rounding.block_size
+        return (
+            self.bits
+            + (_BYTES + 32 + (32 if size is None else 0)) / count
+            + (32 / shape[-1] if size == "channel" else 0.0)
+        )
 
     def __str__(self) -> str:
         return f"{self.name}, {self.bits:.5g} bits"
@@ -59,7 +74,8 @@ def _ggml(elements: Codebook, size: int, scaling: str = "absmax") -> BlockFormat
 
 
 def _all() -> dict[str, StandardFormat]:
-    ternary, bytes_ = Codebook([-1.0, 0.0, 1.0], codes=4), Codebook(np.arange(-127, 128.0), codes=256)
+    ternary, packed_ternary = (Codebook([-1.0, 0.0, 1.0], codes=codes) for codes in (4, 3))
+    bytes_ = Codebook(np.arange(-127, 128.0), codes=256)
     e2m1, e2m3, e3m2 = floating_point(2, 1), floating_point(2, 3), floating_point(3, 2)
     e4m3, e5m2 = _floats(ml_dtypes.float8_e4m3fn), _floats(ml_dtypes.float8_e5m2)
     found: dict[str, StandardFormat] = {}
@@ -67,7 +83,7 @@ def _all() -> dict[str, StandardFormat]:
     def add(name: str, rounding: Rounding, bits: float | None = None, block: int = 1, ggml: bool = False) -> None:
         found[name] = StandardFormat(name, rounding, rounding.bits if bits is None else bits, block, ggml)
 
-    add("TQ1_0", _ggml(ternary, 256), 1.6875, 256, True)
+    add("TQ1_0", _ggml(packed_ternary, 256), 1.6875, 256, True)
     add("TQ2_0", _ggml(ternary, 256), None, 256, True)
     add("MXFP4", _microscaling(e2m1, 2), None, 32, True)
     for bits, name in ((4, "Q4"), (5, "Q5")):
@@ -81,10 +97,10 @@ def _all() -> dict[str, StandardFormat]:
     add("MXINT8", _microscaling(bytes_, 6), None, 32)
     add("NVFP4", BlockFormat(e2m1, 16, "absmax", "e4m3"), None, 16)
     add("NF4", BlockFormat(nf4(), 64, "absmax", "bf16"), None, 64)
-    for size in (32, 64, 128):
-        add(f"INT4_G{size}", BlockFormat(integer(4), size, "absmax", "fp16"), None, size)
-        add(f"INT4_G{size}_ZERO", RangeFormat(4, size, "fp16", "integer"), None, size)
-        add(f"INT8_G{size}", BlockFormat(integer(8), size, "absmax", "fp16"), None, size)
+    for bits, size in product((2, 3, 4, 8), (32, 64, 128)):
+        add(f"INT{bits}_G{size}", BlockFormat(integer(bits), size, "absmax", "fp16"), None, size)
+        if bits < 8:
+            add(f"INT{bits}_G{size}_ZERO", RangeFormat(bits, size, "fp16", "integer"), None, size)
     add("INT8_CHANNEL", BlockFormat(integer(8), "channel", "absmax", "fp32"))
     for name, elements in (("E4M3", e4m3), ("E5M2", e5m2)):
         add(f"FP8_{name}", BlockFormat(elements, None, "absmax", "fp32"))

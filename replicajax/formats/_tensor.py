@@ -23,7 +23,7 @@ from replicajax.formats._stored import CastTensor, RangeTensor, quantize_cast, q
 _CHUNK, _LARGE = 2**22, 2**18
 """Weights worked on at a time, and from how many on they are worth a program."""
 _LEAST, _MOST = float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max)
-_DTYPES: dict[str | None, Any] = {
+SCALE_DTYPES: dict[str | None, Any] = {
     None: np.float32,
     "fp32": np.float32,
     "fp16": np.float16,
@@ -66,7 +66,7 @@ class QuantizedTensor:
     @property
     def codes(self) -> np.ndarray:
         """Index of every weight's level, in the original shape."""
-        return unpack(self.packed, self.size, len(self.format.codebook)).reshape(self.shape)
+        return unpack(self.packed, self.size, self.format.codebook.codes).reshape(self.shape)
 
     @property
     def bits(self) -> int:
@@ -83,7 +83,7 @@ class QuantizedTensor:
         """The weights the codes stand for, in the original shape and dtype, whose range they do not leave."""
         out = np.empty(self.size, self.dtype)
         levels, scales, unit = _levels(self.format), self.scales.astype(np.float32), np.float32(self.tensor_scale)
-        block, count = block_size(self.format, self.shape), levels.size
+        block, count = block_size(self.format, self.shape), self.format.codebook.codes
         most = np.float32(min(float(ml_dtypes.finfo(self.dtype).max), _MOST))
         largest = np.abs(levels).max() * np.abs(scales).max(initial=0).astype(np.float64) * float(unit)
         for start, stop in _chunks(self.size, count, block):
@@ -174,7 +174,7 @@ def packed_tensor(
     fmt: BlockFormat, dtype: np.dtype, codes: np.ndarray, scales: np.ndarray, tensor_scale: float, clamped: int
 ) -> QuantizedTensor:
     """Of codes that someone else has chosen for these scales."""
-    levels = len(fmt.codebook)
+    levels = fmt.codebook.codes
     flat = codes.reshape(-1).astype(np.uint8 if levels <= 256 else np.uint16)
     none = np.zeros(0, np.uint32), np.zeros(0, dtype)
     return QuantizedTensor(fmt, codes.shape, dtype, pack(flat, levels), scales, tensor_scale, *none, clamped)
@@ -268,7 +268,7 @@ def root_mean_square(blocks: np.ndarray) -> np.ndarray:
 
 def _store_scales(factor: np.ndarray, scale_format: str | None, alone: bool) -> tuple[np.ndarray, float, int]:
     """In the scale format, the power of two that brings them into its range (1 if `alone`), and how many are out even so."""
-    dtype, how = _DTYPES[scale_format], SCALE_FORMATS[scale_format]
+    dtype, how = SCALE_DTYPES[scale_format], SCALE_FORMATS[scale_format]
     size = np.abs(factor)
     finite = ml_dtypes.finfo(dtype)
     least, most, largest = float(finite.smallest_subnormal), float(finite.max), size.max(initial=0.0)
@@ -298,12 +298,13 @@ def _encode(flat: np.ndarray, fmt: BlockFormat, block: int, scales: np.ndarray, 
     # Scales may be subnormal numbers.
     inverse = np.where(scales == 0, 0.0, 1 / np.where(scales == 0, 1.0, scales.astype(np.float64)))
     inverse = np.clip(inverse, -_MOST, _MOST).astype(np.float32)
-    out = np.empty(packed_bytes(flat.size, levels.size), np.uint8)
+    codes_of = fmt.codebook.codes
+    out = np.empty(packed_bytes(flat.size, codes_of), np.uint8)
     gaps = np.diff(levels)
     even = levels.size > 2 and np.ptp(gaps) <= 1e-12 * gaps[0]
     fine = np.array([levels[0], gaps[0], levels.size - 1], np.float32) if even else limits
-    whole = _chunk(levels.size, block)
-    for start, stop in _chunks(flat.size, levels.size, block):
+    whole = _chunk(codes_of, block)
+    for start, stop in _chunks(flat.size, codes_of, block):
         part = flat[start:stop].astype(np.float32, copy=False)
         with np.errstate(over="ignore"):
             part = part if unit == 1 else part / unit
@@ -322,8 +323,8 @@ def _encode(flat: np.ndarray, fmt: BlockFormat, block: int, scales: np.ndarray, 
                 rows = np.concatenate([rows, np.zeros((padded - count, rows.shape[1]), np.float32)])
                 per_block = per_block if per_block.size == 1 else np.resize(per_block, padded)
         codes = np.asarray(nearest(rows, per_block, fine, bool(even)))[:count].ravel()
-        first = packed_bytes(start, levels.size)
-        chunk = pack(codes, levels.size)
+        first = packed_bytes(start, codes_of)
+        chunk = pack(codes, codes_of)
         out[first : first + chunk.size] = chunk
     return out
 

@@ -1,0 +1,225 @@
+"""The file of codes that a plan makes of a weight file, and back: safetensors of this package, or GGUF."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+
+from replicajax._writing import refuse_overwriting
+from replicajax.codebooks import Codebook
+from replicajax.formats._block import BlockFormat
+from replicajax.formats._cast import Cast
+from replicajax.formats._files import Entry, open_weights, parts, write_safetensors
+from replicajax.formats._gguf import write_gguf
+from replicajax.formats._packing import pack, packed_bytes, unpack
+from replicajax.formats._range import RangeFormat
+from replicajax.formats._standard import StandardFormat, standard
+from replicajax.formats._statistics import TensorStatistics, widened
+from replicajax.formats._stored import DTYPES, CastTensor, RangeTensor
+from replicajax.formats._tensor import SCALE_DTYPES, QuantizedTensor, StoredTensor, block_size, quantize
+
+
+class Formats(Protocol):
+    """What is asked of a plan: `Allocation` and `Plan` are some."""
+
+    @property
+    def tensors(self) -> Sequence[TensorStatistics]: ...
+    @property
+    def kept(self) -> Sequence[TensorStatistics]: ...
+    def format(self, index: int) -> BlockFormat | StandardFormat: ...
+
+
+def quantize_file(
+    source: str | Path,
+    target: str | Path,
+    plan: Formats,
+    progress: Callable[[int], None] = lambda weights: None,
+    errors: dict[str, float] | None = None,
+) -> int:
+    """Write every tensor of the plan in its format, and the others as they are; returns bytes of data.
+
+    To .safetensors, for a tensor "w": "w.codes" (bytes, in C order), "w.scales" and, as the format has them, "w.levels",
+    "w.offsets", "w.tensor_scale"; the rest is in the file's metadata under "replicajax", and `dequantize_file` reads it back.
+    To .gguf, where the plan's formats are ggml's: what its readers read, under the same names.  Memory is bounded by one
+    tensor.  Nothing is left behind on failure.
+
+    `errors` is filled with every tensor's actual Rel, RMS error over RMS.
+
+    Raises:
+      ValueError, OSError: the source itself as target, a plan of another file, formats that the file's kind lacks, a place
+        that cannot be written.
+      ImportError: a .gguf file without the package that writes them.
+    """
+    for part in parts(source):
+        refuse_overwriting(target, part)
+    made = _Made(source, plan, progress, {} if errors is None else errors)
+    if Path(target).suffix == ".gguf":
+        return write_gguf(target, made.whole())
+    entries: dict[str, Entry] = {}
+    notes: dict[str, Any] = {}
+    for tensor, fmt in made.names():
+        if fmt is None:
+            entries[tensor.name] = Entry(tensor.shape, tensor.dtype, lambda name=tensor.name: made.original(name))
+            continue
+        layout = _layout(fmt, tensor)
+        for part, (shape, dtype) in layout.items():
+            last = part == next(reversed(layout))  # one tensor at a time in memory
+            entries[f"{tensor.name}.{part}"] = Entry(
+                shape,
+                np.dtype(dtype),
+                lambda tensor=tensor, fmt=fmt, part=part, last=last: _part(made.stored(tensor, fmt, last), part),
+            )
+        notes[tensor.name] = {"shape": list(tensor.shape), "dtype": widened(np.zeros(0, tensor.dtype)).dtype.name}
+        if isinstance(fmt, StandardFormat):
+            notes[tensor.name]["format"] = fmt.name
+    write_safetensors(target, entries, {"replicajax": json.dumps(notes)})
+    return sum(int(np.prod(e.shape, dtype=int)) * np.dtype(e.dtype).itemsize for e in entries.values())
+
+
+class _Made:
+    """Tensors of the source in the formats of the plan, each made once, when it is asked for."""
+
+    def __init__(self, source: str | Path, plan: Formats, progress: Callable[[int], None], errors: dict[str, float]):
+        self._source, self._plan, self._progress, self._errors = source, plan, progress, errors
+        self._held: dict[str, StoredTensor] = {}
+
+    def names(self) -> Iterator[tuple[TensorStatistics, BlockFormat | StandardFormat | None]]:
+        """In the order of the file."""
+        of_plan = {t.name: (t, self._plan.format(i)) for i, t in enumerate(self._plan.tensors)}
+        of_plan |= {t.name: (t, None) for t in self._plan.kept}
+        with open_weights(self._source) as weights:
+            names = weights.names
+        for name in names:
+            if name not in of_plan:
+                raise ValueError(f"plan must be of the file {str(self._source)!r}, got none for tensor {name!r}")
+            yield of_plan[name]
+
+    def original(self, name: str) -> np.ndarray:
+        with open_weights(self._source) as weights:
+            return weights.read(name)
+
+    def stored(self, tensor: TensorStatistics, fmt: BlockFormat | StandardFormat, last: bool) -> StoredTensor:
+        if tensor.name not in self._held:
+            array = widened(self.original(tensor.name))
+            found = quantize(array, fmt)
+            self._errors[tensor.name] = _relative(found.dequantize(), array)
+            self._held[tensor.name] = found
+        found = self._held[tensor.name]
+        if last:
+            self._held.clear()
+            self._progress(tensor.count)
+        return found
+
+    def whole(self) -> Iterator[tuple[TensorStatistics, str | None, Callable[[], Any]]]:
+        for tensor, fmt in self.names():
+            if fmt is None:
+                yield tensor, None, lambda name=tensor.name: self.original(name)
+                continue
+            if not isinstance(fmt, StandardFormat) or not fmt.ggml:
+                raise ValueError(f"a .gguf file must be of ggml's formats (menu 'gguf'), got {fmt} for {tensor.name!r}")
+            yield tensor, fmt.name, lambda tensor=tensor, fmt=fmt: self.stored(tensor, fmt, True)
+
+
+_PIECE = 2**22
+
+
+def _relative(found: np.ndarray, array: np.ndarray) -> float:
+    """In pieces, so that float64 never holds more than one."""
+    lost = square = 0.0
+    found, array = found.reshape(-1), array.reshape(-1)
+    for start in range(0, array.size, _PIECE):
+        x = array[start : start + _PIECE].astype(np.float64)
+        lost += float(np.sum((found[start : start + _PIECE].astype(np.float64) - x) ** 2))
+        square += float(np.sum(x**2))
+    return float(np.sqrt(lost / square))
+
+
+def _layout(fmt: BlockFormat | StandardFormat, tensor: TensorStatistics) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shapes and types of what is stored."""
+    named, fmt = isinstance(fmt, StandardFormat), getattr(fmt, "rounding", fmt)
+    if isinstance(fmt, Cast):
+        return {"values": (tensor.shape, DTYPES[fmt.dtype])}
+    if isinstance(fmt, RangeFormat):
+        blocks = (-(-tensor.count // fmt.block_size),)
+        stored = DTYPES[fmt.scale_format]
+        codes = (packed_bytes(tensor.count, 2**fmt.element_bits),)
+        offsets = (blocks, stored)
+        if fmt.zero == "integer":
+            offsets = (packed_bytes(blocks[0], 2**fmt.element_bits),), np.uint8
+        return {"scales": (blocks, stored), "offsets": offsets, "codes": (codes, np.uint8)}
+    assert isinstance(fmt, BlockFormat)
+    blocks = (-(-tensor.count // block_size(fmt, tensor.shape)),)
+    found: dict[str, tuple[tuple[int, ...], Any]] = {} if named else {"levels": ((len(fmt.codebook),), np.float64)}
+    if named and not fmt.as_ggml:
+        found["tensor_scale"] = ((1,), np.float32)
+    codes = (packed_bytes(tensor.count, fmt.codebook.codes),)
+    return found | {"scales": (blocks, SCALE_DTYPES[fmt.scale_format]), "codes": (codes, np.uint8)}
+
+
+def _part(stored: StoredTensor, part: str) -> np.ndarray:
+    if part == "codes":
+        assert not isinstance(stored, CastTensor)
+        return stored.packed
+    if part == "levels":
+        assert isinstance(stored, QuantizedTensor)
+        return np.asarray(stored.format.codebook.levels, np.float64)
+    found = getattr(stored, part)
+    if part == "offsets" and isinstance(stored, RangeTensor) and stored.format.zero == "integer":
+        return pack(found, 2**stored.format.element_bits)
+    return np.full(1, found, np.float32) if part == "tensor_scale" else found
+
+
+def dequantize_file(path: str | Path) -> Mapping[str, np.ndarray]:
+    """The weights of a .safetensors file that `quantize_file` wrote.
+
+    Raises:
+      FileNotFoundError, ValueError: no such file, unreadable, or not written by `quantize_file`.
+    """
+    with open_quantized(path) as (names, read):
+        return {name: read(name) for name in names}
+
+
+@contextmanager
+def open_quantized(path: str | Path) -> Iterator[tuple[Sequence[str], Callable[[str], np.ndarray]]]:
+    """Names of the weights of such a file, and a weight by its name; errors as in `dequantize_file`."""
+    with open_weights(path) as weights:
+        if "replicajax" not in weights.metadata:
+            raise ValueError(f"weight file {str(path)!r} holds no codes of replicajax")
+        notes = json.loads(weights.metadata["replicajax"])
+        of_note = {f"{name}.{part}": name for name in notes for part in _PARTS}
+        names = tuple(dict.fromkeys(of_note.get(name, name) for name in weights.names))
+
+        def read(name: str) -> np.ndarray:
+            if name not in notes:
+                return weights.read(name)
+            note = notes[name]
+            shape, dtype = tuple(note["shape"]), np.dtype(getattr(ml_dtypes, note["dtype"], None) or note["dtype"])
+            held = {part: weights.read(f"{name}.{part}") for part in _PARTS if f"{name}.{part}" in weights.names}
+            return _restored(note.get("format"), shape, dtype, held).dequantize()
+
+        yield names, read
+
+
+_PARTS = ("levels", "tensor_scale", "scales", "offsets", "codes", "values")
+
+
+def _restored(
+    name: str | None, shape: tuple[int, ...], dtype: np.dtype, held: Mapping[str, np.ndarray]
+) -> StoredTensor:
+    fmt = BlockFormat(Codebook(held["levels"]), None, "rms") if name is None else standard(name).rounding
+    if isinstance(fmt, Cast):
+        return CastTensor(fmt, dtype, held["values"])
+    if isinstance(fmt, RangeFormat):
+        offsets = held["offsets"]
+        if fmt.zero == "integer":
+            offsets = unpack(offsets, held["scales"].size, 2**fmt.element_bits)
+        return RangeTensor(fmt, shape, dtype, held["codes"], held["scales"], offsets)
+    unit, none = (
+        float(held["tensor_scale"][0]) if "tensor_scale" in held else 1.0,
+        (np.zeros(0, np.uint32), np.zeros(0, dtype)),
+    )
+    return QuantizedTensor(fmt, shape, dtype, held["codes"], held["scales"], unit, *none)
