@@ -1,4 +1,4 @@
-"""The commands: solve, optimize, amp, predict, phase-diagram, plot, formats, allocate, scaling.
+"""The commands: solve, optimize, amp, predict, phase-diagram, plot, formats, allocate, recommend, dequantize, layer, scaling.
 
 Every command has three parts: the request, checked whole in plain Python; `start`, which imports JAX; the answer.
 """
@@ -27,6 +27,7 @@ from replicajax.cli._request import (
     ProblemError,
     axis,
     check,
+    checkpoint,
     choice,
     level_list,
     readable,
@@ -501,52 +502,134 @@ def formats_command(
             written("figure", figure)
 
 
+Checkpoint = Annotated[
+    Path, typer.Argument(help="Weights: .safetensors, .npz, or the index or folder of a sharded checkpoint.")
+]
+Fisher = Annotated[Path | None, typer.Option(help="Diagonal Fisher information: a file of the same tensors.")]
+Menu = Annotated[
+    str | None, typer.Option(help="Formats to choose from: gguf, mx, int, all, or names with commas (default all).")
+]
+
+
 @app.command("allocate")
 def allocate_command(
-    weights: Annotated[Path, typer.Argument(help="Weights: a .safetensors or .npz file.")],
-    fisher: Annotated[
-        Path | None, typer.Option(help="Diagonal Fisher information: a file of the same tensors.")
+    weights: Checkpoint,
+    fisher: Fisher = None,
+    bits: Annotated[float | None, typer.Option(help="Bits per weight on average (default 4.25).")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Instead of --bits: 4.5bits, 850MB or 3.2GB of everything.")
     ] = None,
-    bits: Annotated[float, typer.Option(help="Bits per weight on average.")] = 4.0,
-    minimum: Annotated[float, typer.Option(help="Fewest bits of a tensor.")] = 1.0,
-    maximum: Annotated[float, typer.Option(help="Most bits of a tensor.")] = 8.0,
-    whole: Annotated[bool, typer.Option("--whole", help="Whole bits, exactly optimal.")] = False,
-    quantize: Annotated[Path | None, typer.Option(help="Write the codes here (.safetensors).")] = None,
+    menu: Menu = None,
+    pin: Annotated[
+        list[str] | None, typer.Option(help="Format of tensors, as in '*.embed*=Q8_0' (repeatable).")
+    ] = None,
+    tie: Annotated[
+        list[str] | None, typer.Option(help="Tensors that must agree, as in '*.{q,k,v}_proj.*' (repeatable).")
+    ] = None,
+    quantize: Annotated[Path | None, typer.Option(help="Write the weights here (.safetensors or .gguf).")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Write tensor and format here (.json; .txt for llama-quantize).")
+    ] = None,
+    figure: Figure = None,
     as_json: AsJson = False,
 ) -> None:
-    """Divide bits among the tensors of a weight file so that the predicted KL is least."""
-    readable("weights", weights, WEIGHTS)
-    readable("--fisher", fisher, WEIGHTS)
-    if not 1 <= minimum < maximum <= 16 or not minimum <= bits <= maximum:
-        raise ProblemError(
-            f"--bits must be from --minimum to --maximum, within 1 to 16, got {bits:g} of {minimum:g} to {maximum:g}"
-        )
-    writable("--quantize", quantize, (".safetensors",), weights, fisher)
+    """Choose a format for every tensor of a weight file so that the least is lost within a budget."""
+    from replicajax.cli._budget import Budget, read_budget, read_pins
+
+    files = checkpoint("weights", weights) + ([] if fisher is None else checkpoint("--fisher", fisher))
+    if bits is not None and budget is not None:
+        raise ProblemError(f"either --bits or --budget, got {bits:g} and {budget!r}")
+    if bits is not None and not 1 <= bits <= 32:
+        raise ProblemError(f"--bits must be from 1 to 32, got {bits:g}")
+    limit = Budget(4.25 if bits is None else bits, None) if budget is None else read_budget(budget)
+    pins, ties = read_pins(pin or []), tie or []
+    writable("--quantize", quantize, (".safetensors", ".gguf"), *files)
+    writable("--recipe", recipe, (".json", ".txt"), *files)
+    writable("--figure", figure, PICTURES, *files)
+    of_ggml = quantize is not None and quantize.suffix == ".gguf"
 
     start()
     from replicajax import formats
-    from replicajax.cli._formats import allocation_rows, print_allocation
+    from replicajax.cli import _allocate
 
+    options = formats.menu(menu or ("gguf" if of_ggml else "all"))
+    if of_ggml and not all(each.ggml for each in options):
+        raise ProblemError(f"--quantize {quantize} needs --menu gguf, got {menu}")
     with Progress("weights read") as progress:
-        tensors = formats.describe_weights(weights, fisher, progress.advance)
-        progress.stage("bits of each tensor")
-        plan = formats.allocate(tensors, bits, minimum, maximum, whole)
-        uniform = formats.allocate_evenly(tensors, bits)
-    size = None
+        measured = formats.measure_formats(weights, options, fisher, progress.advance)
+    plan = _allocate.chosen(measured, limit, pins, ties)
     if not as_json:
-        print_allocation(plan, uniform, out)
+        _allocate.show(measured, plan, out)
+    if figure is not None:
+        _allocate.draw(measured, [plan], figure)
+    if recipe is not None:
+        _allocate.write_recipe(plan, recipe)
+    record, errors = _allocate.as_record(measured, plan) if as_json else {}, {}
     if quantize is not None:
         with Progress("weights quantized") as progress:
             progress.stage("weights quantized", sum(t.count for t in plan.tensors))
-            size = formats.quantize_file(weights, quantize, plan, progress.advance)
+            size = formats.quantize_file(weights, quantize, plan, progress.advance, errors)
+        record |= {"bytes": size, "actual_error": errors}
+        if not as_json:
+            before = sum(t.count * t.dtype.itemsize for t in (*plan.tensors, *plan.kept))
+            written("written", f"{quantize} ({before / 1e6:,.2f} MB of weights to {size / 1e6:,.2f} MB)")
+            _allocate.show_actual(plan, errors, out)
     if as_json:
         from replicajax.cli._show import print_json
 
-        total = {"divergence": plan.divergence.sum(), "uniform_divergence": uniform.divergence.sum(), "bytes": size}
-        print_json({"tensors": allocation_rows(plan), "kept": [t.name for t in plan.kept], **total})
-    elif size is not None:
-        before = sum(t.count * t.dtype.itemsize for t in (*plan.tensors, *plan.kept))
-        written("written", f"{quantize} ({before / 1e6:,.2f} MB of weights to {size / 1e6:,.2f} MB)")
+        print_json(record)
+    else:
+        for path in (figure, recipe):
+            if path is not None:
+                written("written", path)
+
+
+@app.command("recommend")
+def recommend_command(
+    weights: Checkpoint,
+    fisher: Fisher = None,
+    menu: Menu = None,
+    figure: Figure = None,
+    as_json: AsJson = False,
+) -> None:
+    """Three lines of advice about a weight file, for who has no budget in mind, and the table they come from."""
+    files = checkpoint("weights", weights) + ([] if fisher is None else checkpoint("--fisher", fisher))
+    writable("--figure", figure, PICTURES, *files)
+
+    start()
+    from replicajax import formats
+    from replicajax.cli import _allocate
+
+    with Progress("weights read") as progress:
+        measured = formats.measure_formats(weights, formats.menu(menu or "all"), fisher, progress.advance)
+    advice = _allocate.advise(measured)
+    if figure is not None:
+        _allocate.draw(measured, advice.plans, figure)
+    if as_json:
+        from replicajax.cli._show import print_json
+
+        print_json({"advice": advice.lines, "plans": [_allocate.as_record(measured, plan) for plan in advice.plans]})
+        return
+    _allocate.show_advice(measured, advice, out)
+    if figure is not None:
+        written("written", figure)
+
+
+@app.command("dequantize")
+def dequantize_command(
+    source: Annotated[Path, typer.Argument(help="What allocate --quantize wrote (.safetensors).")],
+    target: Annotated[Path, typer.Argument(help="Write the weights here (.safetensors).")],
+) -> None:
+    """Turn codes back into weights."""
+    readable("source", source, (".safetensors",))
+    writable("target", target, (".safetensors",), source)
+
+    start()
+    from replicajax import formats
+
+    with Progress("weights") as progress:
+        size = formats.dequantize_to(source, target, progress.advance)
+    written("written", f"{target} ({size / 1e6:,.2f} MB)")
 
 
 @app.command("layer")

@@ -1,14 +1,11 @@
-"""`replicajax formats` and `replicajax allocate`."""
+"""`replicajax formats`."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from replicajax import formats
 from replicajax.cli._show import save
@@ -100,66 +97,3 @@ def draw_formats(law: Symmetric, rows: list[Row], lines: dict[str, float], path:
     panel.set_title(f"{law} weights", loc="left", fontsize=10)
     panel.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     save(figure, path, 160)
-
-
-def allocation_rows(plan: formats.Allocation) -> list[dict[str, Any]]:
-    total = plan.divergence.sum()
-    return [
-        {
-            "tensor": tensor.name,
-            "shape": list(tensor.shape),
-            "rms": tensor.rms,
-            "fisher": tensor.fisher,
-            "law": str(tensor.law).split(", rms")[0],
-            "bits": float(bits),
-            "relative_error": float(error),
-            "share": float(cost / total) if total > 0 else 0.0,
-        }
-        for tensor, bits, error, cost in zip(plan.tensors, plan.bits, plan.error, plan.divergence, strict=True)
-    ]
-
-
-def print_allocation(plan: formats.Allocation, uniform: formats.Allocation, console: Console) -> None:
-    informed = plan.tensors[0].fisher is not None
-    table = Table(
-        title="bits per tensor", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    table.add_column("tensor", overflow="fold", min_width=18)  # whole names: cut ones look all the same
-    table.add_column("shape", overflow="fold")
-    for heading in (
-        "RMS",
-        *(["Fisher"] if informed else []),
-        "law",
-        "bits",
-        "Rel",
-        "KL share" if informed else "share",
-    ):
-        table.add_column(heading, justify="right", overflow="fold", no_wrap=heading != "law")
-    for row in allocation_rows(plan):
-        table.add_row(
-            Text(row["tensor"]),
-            "x".join(map(str, row["shape"])),
-            f"{row['rms']:.4g}",
-            *([f"{row['fisher']:.3g}"] if informed else []),
-            row["law"],
-            f"{row['bits']:.3f}",
-            f"{row['relative_error']:.4f}",
-            f"{row['share']:.1%}",
-        )
-    console.print(table)
-    counts = np.array([t.count for t in plan.tensors])
-    mean = float(counts @ plan.bits / counts.sum())
-    what = "predicted KL" if informed else "squared error"
-    unit = " nats" if informed else ""
-    console.print(f"{int(counts.sum()):,} weights in {counts.size} tensors, {mean:.3f} bits each on average")
-    console.print(
-        f"{what} {plan.divergence.sum():.4g}{unit}; at the same number of bits everywhere {uniform.divergence.sum():.4g}{unit}"
-    )
-    if plan.kept:
-        names = ", ".join(t.name for t in plan.kept[:4]) + (", …" if len(plan.kept) > 4 else "")
-        console.print(f"left as they are: {len(plan.kept)} tensors ({names})", markup=False)
-    if not informed:
-        console.print(
-            "[bold]remark[/]: without --fisher every weight counts the same, so bits follow RMS alone; how much the model's "
-            "outputs mind is not known"
-        )

@@ -134,6 +134,19 @@ def readable(flag: str, path: Path | None, suffixes: Sequence[str] = ()) -> None
         raise ProblemError(f"{flag} must end in {_either(suffixes)}, got {path}")
 
 
+def checkpoint(flag: str, path: Path) -> list[Path]:
+    """Weights: a file, or the index or folder of a sharded checkpoint; all files that reading them touches."""
+    if path.is_dir() or path.suffix == ".json":
+        from replicajax.formats._files import parts
+
+        try:
+            return parts(path)
+        except (OSError, ValueError) as error:
+            raise ProblemError(f"{flag} {error}") from None
+    readable(flag, path, (".safetensors", ".npz"))
+    return [path]
+
+
 def writable(flag: str, path: Path | None, suffixes: Sequence[str], *inputs: str | Path | None) -> None:
     """An output: a file, none of the inputs, in a folder that exists and takes new files."""
     if path is None:

@@ -31,6 +31,7 @@ from replicajax.formats._model import allocate_evenly as allocate_evenly
 from replicajax.formats._model import describe_weights as describe_weights
 from replicajax.formats._model import tensor_format as tensor_format
 from replicajax.formats._quantized_file import dequantize_file as dequantize_file
+from replicajax.formats._quantized_file import dequantize_to as dequantize_to
 from replicajax.formats._quantized_file import open_quantized as open_quantized
 from replicajax.formats._quantized_file import quantize_file as quantize_file
 from replicajax.formats._range import RangeFormat as RangeFormat

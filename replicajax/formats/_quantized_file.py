@@ -179,29 +179,56 @@ def dequantize_file(path: str | Path) -> Mapping[str, np.ndarray]:
     Raises:
       FileNotFoundError, ValueError: no such file, unreadable, or not written by `quantize_file`.
     """
-    with open_quantized(path) as (names, read):
-        return {name: read(name) for name in names}
+    with open_quantized(path) as (kinds, read):
+        return {name: read(name) for name in kinds}
+
+
+def dequantize_to(path: str | Path, target: str | Path, progress: Callable[[int], None] = lambda weights: None) -> int:
+    """The same, tensor by tensor into a .safetensors file; returns bytes of data.
+
+    Raises:
+      FileNotFoundError, ValueError, OSError: as `dequantize_file` and `quantize_file` do.
+    """
+    refuse_overwriting(target, path)
+    with open_quantized(path) as (kinds, read):
+
+        def made(name: str) -> np.ndarray:
+            found = read(name)
+            progress(found.size)
+            return found
+
+        entries = {name: Entry(*kind, lambda name=name: made(name)) for name, kind in kinds.items()}
+        write_safetensors(target, entries)
+    return sum(int(np.prod(e.shape, dtype=int)) * np.dtype(e.dtype).itemsize for e in entries.values())
 
 
 @contextmanager
-def open_quantized(path: str | Path) -> Iterator[tuple[Sequence[str], Callable[[str], np.ndarray]]]:
-    """Names of the weights of such a file, and a weight by its name; errors as in `dequantize_file`."""
+def open_quantized(
+    path: str | Path,
+) -> Iterator[tuple[Mapping[str, tuple[tuple[int, ...], np.dtype]], Callable[[str], np.ndarray]]]:
+    """Shape and type of every weight of such a file, and a weight by its name; errors as in `dequantize_file`."""
     with open_weights(path) as weights:
         if "replicajax" not in weights.metadata:
             raise ValueError(f"weight file {str(path)!r} holds no codes of replicajax")
         notes = json.loads(weights.metadata["replicajax"])
         of_note = {f"{name}.{part}": name for name in notes for part in _PARTS}
-        names = tuple(dict.fromkeys(of_note.get(name, name) for name in weights.names))
+        kinds: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+        for stored in weights.names:
+            name = of_note.get(stored, stored)
+            if name in notes:
+                dtype = notes[name]["dtype"]
+                kinds[name] = tuple(notes[name]["shape"]), np.dtype(getattr(ml_dtypes, dtype, None) or dtype)
+            else:
+                array = weights.read(name)
+                kinds[name] = array.shape, array.dtype
 
         def read(name: str) -> np.ndarray:
             if name not in notes:
                 return weights.read(name)
-            note = notes[name]
-            shape, dtype = tuple(note["shape"]), np.dtype(getattr(ml_dtypes, note["dtype"], None) or note["dtype"])
             held = {part: weights.read(f"{name}.{part}") for part in _PARTS if f"{name}.{part}" in weights.names}
-            return _restored(note.get("format"), shape, dtype, held).dequantize()
+            return _restored(notes[name].get("format"), *kinds[name], held).dequantize()
 
-        yield names, read
+        yield kinds, read
 
 
 _PARTS = ("levels", "tensor_scale", "scales", "offsets", "codes", "values")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from replicajax import _writing, formats
 from replicajax.cli import _request
-from replicajax.cli._formats import print_allocation
+from replicajax.cli._allocate import show
 
 BEFORE = b"what was there"
 
@@ -151,10 +151,10 @@ NAMES = [f"model.encoder.layers.{i}.attention.self.query.weight" for i in range(
 def test_a_file_of_every_kind_of_tensor(command, tmp_path, monkeypatch):
     """Long names, markup, no weights, floats of 8 bits; then the same onto a full disk, and interrupted."""
     path, target = tmp_path / "w.safetensors", tmp_path / "q.safetensors"
-    small = normal(16, 16).astype(ml_dtypes.float8_e4m3fn)
-    tensors = {name: ("F32", normal(16, 16) * (i + 1)) for i, name in enumerate(NAMES)}
+    small = normal(64, 64).astype(ml_dtypes.float8_e4m3fn)
+    tensors = {name: ("F32", normal(64, 64) * (i + 1)) for i, name in enumerate(NAMES)}
     safetensors(path, **tensors, **{"b[red]": ("F8_E4M3", small), "none": ("F32", np.zeros((0, 8), np.float32))})
-    code, out, _ = command("allocate", path, "--bits", "3", "--quantize", target)
+    code, out, _ = command("allocate", path, "--bits", "5", "--quantize", target)
     assert code == 0
     for name in (*NAMES, "b[red]", "none"):
         assert name in out
@@ -163,9 +163,9 @@ def test_a_file_of_every_kind_of_tensor(command, tmp_path, monkeypatch):
     wide = small.astype(np.float32)
     assert np.sqrt(np.mean((back["b[red]"] - wide) ** 2) / np.mean(wide**2)) < 0.4
 
-    plan = formats.allocate(formats.describe_weights(path), 3.0)
+    measured = formats.measure_formats(path, formats.menu("all"))
     with (tmp_path / "narrow.txt").open("w") as file:
-        print_allocation(plan, plan, Console(width=80, file=file))
+        show(measured, formats.choose(measured, 5.0), Console(width=80, file=file))
     lines = (tmp_path / "narrow.txt").read_text().splitlines()
 
     head = next(i for i, line in enumerate(lines) if line.startswith(" tensor") or line.startswith("tensor"))
@@ -178,10 +178,10 @@ def test_a_file_of_every_kind_of_tensor(command, tmp_path, monkeypatch):
     target.write_bytes(BEFORE)
     with monkeypatch.context() as stopped:
         stopped.setattr(formats._tensor, "pack", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert command("allocate", path, "--bits", "3", "--quantize", target)[0] == 130
+        assert command("allocate", path, "--bits", "5", "--quantize", target)[0] == 130
     assert target.read_bytes() == BEFORE
     with monkeypatch.context() as full:
         full.setattr(
             _writing.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
         )
-        refused(command("allocate", path, "--bits", "3", "--quantize", target, "--json"), target)
+        refused(command("allocate", path, "--bits", "5", "--quantize", target, "--json"), target)

@@ -371,7 +371,12 @@ def test_commands(weights, capsys, monkeypatch):
     result = json.loads(out)
     assert {row["tensor"] for row in result["tensors"]} == {"embedding", "layer.kernel", "head"}
     assert abs(sum(row["share"] for row in result["tensors"]) - 1) < 1e-9
-    assert result["divergence"] < result["uniform_divergence"]
+    assert result["mean_bits"] <= 4.25
+    assert result["gap"] == 0
+    assert result["single"] is None or result["divergence"] <= result["single"]["score"]
+    assert result["actual_error"]["head"] == pytest.approx(
+        next(row["relative_error"] for row in result["tensors"] if row["tensor"] == "head"), rel=1e-6
+    )
     np.testing.assert_array_equal(f.dequantize_file(target)["ids"], tensors["ids"])
     _, out, _ = run("allocate", file)
     assert "without --fisher" in out

@@ -1,0 +1,313 @@
+"""`replicajax allocate` and `replicajax recommend`: which format for which tensor."""
+
+import json
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from replicajax._writing import whole
+from replicajax.cli._budget import Budget
+from replicajax.cli._request import ProblemError
+from replicajax.cli._show import save
+from replicajax.formats import Measured, Plan, choose
+
+_ASIDE = 0.25
+"""Bits by which a budget is varied to show what that buys."""
+_BUDGETS = (2.5, 3.0, 3.5, 4.25, 4.5, 5.0, 6.0, 8.0, 8.5)
+_APART = 0.3
+"""Bits between names in the picture."""
+_GOOD, _LOSSLESS = 0.1, 0.01
+"""RMS error over RMS: of what is usually served, and of what is hardly told from the original."""
+
+
+def chosen(measured: Measured, budget: Budget, pins: Sequence[tuple[str, str]], ties: Sequence[str]) -> Plan:
+    names = [tensor.name for tensor in measured.tensors]
+    pinned = {}
+    for pattern, fmt in pins:
+        meant = [name for name in names if fnmatch(name, pattern)]
+        if not meant:
+            raise ProblemError(f"--pin {pattern}={fmt} matches none of {len(names)} tensors, the first {names[0]}")
+        pinned |= dict.fromkeys(meant, fmt)
+    return choose(measured, *budget, groups=_groups(names, ties), pinned=pinned)
+
+
+def _groups(names: Sequence[str], ties: Sequence[str]) -> list[int]:
+    """Tensors that a pattern takes for the same: what its alternatives {q,k,v} differ in, and nothing else."""
+    groups = list(range(len(names)))
+    for pattern in ties:
+        found = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", pattern)
+        if not found or "," not in found[2]:
+            raise ProblemError(f"--tie must name alternatives in braces, as in '*.{{q,k,v}}_proj.*', got {pattern!r}")
+        before, options, after = found[1], found[2].split(","), found[3]
+        seen: dict[str, int] = {}
+        for i, name in enumerate(names):
+            for option in options:
+                if fnmatch(name, f"{before}{option}{after}"):
+                    groups[i] = seen.setdefault(name.replace(option, "{}"), i)
+    return groups
+
+
+class Single(NamedTuple):
+    """One format for all tensors."""
+
+    name: str
+    bits: float
+    score: float
+
+
+def singles(measured: Measured) -> list[Single]:
+    found = [Single(fmt.name, *measured.single(j)) for j, fmt in enumerate(measured.formats)]
+    return sorted((each for each in found if np.isfinite(each.score)), key=lambda each: each.bits)
+
+
+def best_single(measured: Measured, mean_bits: float) -> Single | None:
+    within = [each for each in singles(measured) if each.bits <= mean_bits * (1 + 1e-9)]
+    return min(within, key=lambda each: each.score, default=None)
+
+
+def rows(plan: Plan) -> list[dict[str, Any]]:
+    total = plan.score.sum()
+    return [
+        {
+            "tensor": tensor.name,
+            "shape": list(tensor.shape),
+            "rms": tensor.rms,
+            "fisher": tensor.fisher,
+            "format": fmt.name,
+            "bits": float(bits),
+            "relative_error": float(error),
+            "share": float(score / total) if total > 0 else 0.0,
+        }
+        for tensor, fmt, bits, error, score in zip(
+            plan.tensors, plan.formats, plan.bits, plan.error, plan.score, strict=True
+        )
+    ]
+
+
+def as_record(measured: Measured, plan: Plan) -> dict[str, Any]:
+    bits, score = measured.curve()
+    single = best_single(measured, plan.mean_bits)
+    return {
+        "tensors": rows(plan),
+        "kept": [t.name for t in plan.kept],
+        "mean_bits": plan.mean_bits,
+        "divergence": float(plan.score.sum()),
+        "unit": "nats" if plan.informed else "squared error",
+        "gap": plan.gap,
+        "bytes": plan.bytes,
+        "single": None if single is None else single._asdict(),
+        "curve": [[float(b), float(s)] for b, s in zip(bits, score, strict=True)],
+    }
+
+
+def show(measured: Measured, plan: Plan, console: Console) -> None:
+    table = Table(
+        title="format of every tensor", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    table.add_column("tensor", overflow="fold", min_width=18)  # whole names: cut ones look all the same
+    table.add_column("shape", overflow="fold")
+    fisher = ["Fisher"] if plan.informed else []
+    for heading in ("RMS", *fisher, "format", "bits", "Rel", "KL share" if plan.informed else "share"):
+        table.add_column(heading, justify="left" if heading == "format" else "right", overflow="fold", no_wrap=True)
+    for row in rows(plan):
+        table.add_row(
+            Text(row["tensor"]),
+            "x".join(map(str, row["shape"])),
+            f"{row['rms']:.4g}",
+            *([f"{row['fisher']:.3g}"] if plan.informed else []),
+            row["format"],
+            f"{row['bits']:.4g}",
+            f"{row['relative_error']:.4f}",
+            f"{row['share']:.1%}",
+        )
+    console.print(table)
+    what, unit = _named(plan)
+    total = plan.score.sum()
+    proof = "proven least" if plan.gap == 0 else f"within {plan.gap:.1e} of the least"
+    say = _plain(console)
+    say(
+        f"{int(measured.counts.sum()):,} weights in {len(plan.tensors)} tensors, {plan.mean_bits:.4f} bits each on average, "
+        f"{plan.bytes / 1e6:,.2f} MB with all that is kept"
+    )
+    say(f"{what} {total:.4g}{unit}, {proof}" + _against(best_single(measured, plan.mean_bits), total, unit))
+    say(_aside(measured, plan.mean_bits, total))
+    if plan.kept:
+        names = ", ".join(t.name for t in plan.kept[:4]) + (", …" if len(plan.kept) > 4 else "")
+        say(f"left as they are: {len(plan.kept)} tensors ({names})")
+    if not plan.informed:
+        console.print(
+            "[bold]remark[/]: without --fisher every weight counts the same; how much the model's outputs mind is not known"
+        )
+
+
+def _plain(console: Console):
+    return lambda text: console.print(text, markup=False, highlight=False)
+
+
+def _named(plan: Plan | Measured) -> tuple[str, str]:
+    return ("predicted KL", " nats") if plan.informed else ("squared error", "")
+
+
+def _against(single: Single | None, total: float, unit: str) -> str:
+    if single is None:
+        return "; no single format fits the budget"
+    times = f"{single.score / total:.3g} times" if total > 0 else "more"
+    return f"; best single format {single.name} {single.score:.4g}{unit} at {single.bits:.4f} bits, {times}"
+
+
+def _aside(measured: Measured, mean_bits: float, total: float) -> str:
+    bits, score = measured.curve()
+    asides = [b for b in (mean_bits - _ASIDE, mean_bits + _ASIDE) if bits[0] <= b <= bits[-1]]
+    said = [
+        f"{b:.2f} bits {np.exp(np.interp(b, bits, np.log(np.maximum(score, 1e-300)))) / total:.3g} times"
+        for b in asides
+    ]
+    return f"what a little more or less would do: {', '.join(said)} that" if said else "no other budget is near"
+
+
+def show_actual(plan: Plan, errors: dict[str, float], console: Console) -> None:
+    """Beside what was predicted."""
+    predicted = np.array(plan.error)
+    actual = np.array([errors[tensor.name] for tensor in plan.tensors])
+    worst = int(np.argmax(np.abs(actual / predicted - 1)))
+    _plain(console)(
+        f"actual Rel against predicted: {np.mean(np.abs(actual / predicted - 1)):.2%} off on average, at most "
+        f"{abs(actual[worst] / predicted[worst] - 1):.2%} ({plan.tensors[worst].name})"
+    )
+
+
+def show_advice(measured: Measured, advice: "Advice", console: Console) -> None:
+    say = _plain(console)
+    for line in advice.lines:
+        say(line)
+    table = Table(title="best choices", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    what, unit = _named(measured)
+    for heading in ("bits", "MB", what + unit, "best single format", "bits of it", "times as much"):
+        table.add_column(heading, justify="left" if heading == "best single format" else "right")
+    bits, _ = measured.curve()
+    for budget in _BUDGETS:
+        if not bits[0] <= budget:
+            continue
+        plan, single = choose(measured, budget), best_single(measured, budget)
+        alone = (
+            ("-", "", "")
+            if single is None
+            else (single.name, f"{single.bits:.4g}", f"{single.score / plan.score.sum():.3g}")
+        )
+        table.add_row(f"{plan.mean_bits:.3f}", f"{plan.bytes / 1e6:,.1f}", f"{plan.score.sum():.4g}", *alone)
+    console.print(table)
+
+
+def draw(measured: Measured, plans: Sequence[Plan], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    panel = figure.subplots()
+    bits, score = measured.curve()
+    some = score > 0
+    panel.semilogy(bits[some], score[some], "-", lw=1.5, label="best choice for every budget")
+    least, named = np.inf, -np.inf
+    for each in singles(measured):
+        panel.plot(each.bits, each.score, "s", color="C1", ms=4)
+        if each.score < least and each.bits > named + _APART:  # those that no other beats, as far as there is room
+            panel.annotate(each.name, (each.bits, each.score), (5, 3), textcoords="offset points", fontsize=7)
+            named = each.bits
+        least = min(least, each.score)
+    panel.plot([], [], "s", color="C1", ms=4, label="one format for all tensors")
+    for plan in plans:
+        panel.plot(plan.mean_bits, plan.score.sum(), "o", color="C0", ms=7)
+    if plans:
+        panel.plot([], [], "o", color="C0", ms=7, label="chosen")
+    panel.set(
+        xlabel="bits per weight, scales included",
+        ylabel="predicted KL (nats)" if measured.informed else "squared error",
+    )
+    panel.legend(frameon=False, fontsize=8)
+    panel.set_xlim(right=min(bits[-1], 10.0) + 0.5)
+    shown = [s for b, s in zip(bits[some], score[some], strict=True) if b <= 10.5]
+    panel.set_ylim(min(shown) / 2, max([*shown, *(e.score for e in singles(measured) if e.bits < 10.5)]) * 2)
+    save(figure, path, 160)
+
+
+def write_recipe(plan: Plan, path: Path) -> None:
+    """Tensor to format: JSON, or (.txt) the tensor-type file of llama-quantize."""
+    of_each = {tensor.name: fmt.name for tensor, fmt in zip(plan.tensors, plan.formats, strict=True)}
+    if path.suffix == ".txt":
+        text = "".join(f"{re.escape(name)}={fmt.lower()}\n" for name, fmt in of_each.items())
+    else:
+        record = {"formats": of_each, "kept": [t.name for t in plan.kept], "mean_bits": plan.mean_bits}
+        text = json.dumps(record, indent=1) + "\n"
+    with whole(path) as file:
+        file.write(text.encode())
+
+
+class Advice(NamedTuple):
+    """Of `recommend`: plans of increasing bits, and a line about each."""
+
+    plans: list[Plan]
+    lines: list[str]
+
+
+def advise(measured: Measured) -> Advice:
+    """The fewest bits at which the whole of the weights is off by so much, and where the next bit buys least."""
+    square = float(sum(t.count * t.rms**2 for t in measured.tensors))
+    bits, score = measured.curve()
+    plans, lines = [], []
+    for goal, what in ((_GOOD, "small"), (_LOSSLESS, "safe")):
+        plan = _cheapest(measured, bits, score, square * goal**2)
+        if plan is None:
+            lines.append(f"{what}: no choice of the menu brings the error of the weights below {goal:.0%} of their RMS")
+            continue
+        single = best_single(measured, plan.mean_bits)
+        rel = np.sqrt(_squares(plan) / square)
+        size = f"{plan.bytes / 1e6:,.1f} MB, {plan.mean_bits:.2f} bits a weight: {_most_used(plan)}"
+        gain = (
+            ""
+            if single is None
+            else f"; {single.name} for all has {np.sqrt(single.score / plan.score.sum()):.2f} times that"
+        )
+        lines.append(f"{what}: {size}; weights are off by {rel:.1%} of their RMS{gain if not plan.informed else ''}")
+        plans.append(plan)
+    if plans:
+        worst = int(np.argmax(plans[0].score))
+        tensor, fmt = plans[0].tensors[worst], plans[0].formats[worst]
+        share = plans[0].score[worst] / plans[0].score.sum()
+        lines.append(f"watch: {tensor.name} ({fmt.name}) makes {share:.0%} of what is lost at the smaller size")
+    return Advice(plans, lines)
+
+
+def _squares(plan: Plan) -> float:
+    return float(sum(t.count * (t.rms * e) ** 2 for t, e in zip(plan.tensors, plan.error, strict=True)))
+
+
+def _cheapest(measured: Measured, bits: np.ndarray, score: np.ndarray, most: float) -> Plan | None:
+    """Of the corners of the curve, by bisection: what is lost falls with the bits."""
+    low, high = 0, bits.size - 1
+    if _squares(choose(measured, float(bits[high]))) > most:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if _squares(choose(measured, float(bits[middle]))) <= most:
+            high = middle
+        else:
+            low = middle + 1
+    return choose(measured, float(bits[high]))
+
+
+def _most_used(plan: Plan) -> str:
+    weights: dict[str, int] = {}
+    for tensor, fmt in zip(plan.tensors, plan.formats, strict=True):
+        weights[fmt.name] = weights.get(fmt.name, 0) + tensor.count
+    total = sum(weights.values())
+    first = sorted(weights.items(), key=lambda item: -item[1])[:3]
+    return ", ".join(f"{name} {count / total:.0%}" for name, count in first) + (
+        " and others" if len(weights) > 3 else ""
+    )
