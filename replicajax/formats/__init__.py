@@ -50,3 +50,5 @@ from replicajax.formats._standard import standard as standard
 from replicajax.formats._statistics import TensorStatistics as TensorStatistics
 from replicajax.formats._tensor import QuantizedTensor as QuantizedTensor
 from replicajax.formats._tensor import quantize as quantize
+from replicajax.formats._verdict import Verdict as Verdict
+from replicajax.formats._verdict import verdict as verdict

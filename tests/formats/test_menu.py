@@ -1,0 +1,179 @@
+"""Menus on weight files: what is predicted is what is written, within the budget, readable by those who serve it."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+from gguf import GGUFReader, quants
+from safetensors.numpy import save_file
+
+from replicajax import formats as f
+from replicajax.formats._files import parts
+
+
+@pytest.fixture
+def weights():
+    rng = np.random.default_rng(0)
+    return {
+        "embed.weight": rng.standard_t(4, size=(300, 256)).astype(np.float32),
+        "layer.q.weight": (0.05 * rng.normal(size=(256, 512))).astype(np.float32),
+        "layer.k.weight": (0.02 * rng.normal(size=(256, 512))).astype(np.float32),
+        "layer.odd.weight": (0.1 * rng.normal(size=(40, 50))).astype(np.float32),
+        "layer.norm.weight": np.ones(256, np.float32),
+        "ids": np.arange(12, dtype=np.int64),
+    }
+
+
+@pytest.fixture
+def file(weights, tmp_path):
+    save_file(weights, tmp_path / "w.safetensors")
+    return tmp_path / "w.safetensors"
+
+
+@pytest.fixture
+def measured(file):
+    return f.measure_formats(file, f.menu("all"))
+
+
+def test_never_worse_than_one_format_for_all(measured):
+    for bits in (3.2, 4.25, 5.0, 8.25):
+        plan = f.choose(measured, bits)
+        assert plan.gap == 0
+        assert plan.mean_bits <= bits
+        for j in range(len(measured.formats)):
+            b, score = measured.single(j)
+            assert b > bits or plan.score.sum() <= score
+
+
+def test_what_is_written_is_what_was_predicted(measured, file, weights, tmp_path):
+    for bits in (3.2, 4.3, 6.0):
+        plan, errors = f.choose(measured, bits), {}
+        size = f.quantize_file(file, tmp_path / "q.safetensors", plan, errors=errors)
+        assert size <= plan.bytes <= measured.kept_bytes + bits / 8 * measured.counts.sum() + 1
+        back = f.dequantize_file(tmp_path / "q.safetensors")
+        for tensor, error in zip(plan.tensors, plan.error, strict=True):
+            x = weights[tensor.name].astype(float)
+            found = np.sqrt(np.sum((back[tensor.name] - x) ** 2) / np.sum(x**2))
+            assert found == pytest.approx(error, rel=1e-4)
+            assert errors[tensor.name] == pytest.approx(found, rel=1e-6)
+        for name in ("layer.norm.weight", "ids"):
+            np.testing.assert_array_equal(back[name], weights[name])
+        f.dequantize_to(tmp_path / "q.safetensors", tmp_path / "again.safetensors")
+        with f._files.open_weights(tmp_path / "again.safetensors") as again:
+            for name in again.names:
+                np.testing.assert_array_equal(again.read(name), back[name])
+
+
+def test_every_format_comes_back_from_a_file(tmp_path):
+    rng = np.random.default_rng(1)
+    tensors = {each.name: rng.standard_t(5, size=(8, 512)).astype(np.float32) for each in f.menu("all")}
+    save_file(tensors, tmp_path / "w.safetensors")
+    plan = f.choose(f.measure_formats(tmp_path / "w.safetensors", f.menu("all")), 16.0, pinned={x: x for x in tensors})
+    assert [fmt.name for fmt in plan.formats] == [t.name for t in plan.tensors]
+    assert f.quantize_file(tmp_path / "w.safetensors", tmp_path / "q.safetensors", plan) <= plan.bytes
+    back = f.dequantize_file(tmp_path / "q.safetensors")
+    for name, x in tensors.items():
+        np.testing.assert_array_equal(back[name], f.quantize(x, f.standard(name)).dequantize(), err_msg=name)
+
+
+def test_gguf_is_read_by_its_reader_bit_for_bit(tmp_path):
+    rng = np.random.default_rng(2)
+    tensors = {each.name: rng.standard_t(5, size=(8, 512)).astype(np.float32) for each in f.menu("gguf")}
+    tensors |= {"bias": rng.normal(size=7).astype(np.float32), "ids": np.arange(5, dtype=np.int32)}
+    save_file(tensors, tmp_path / "w.safetensors")
+    measured = f.measure_formats(tmp_path / "w.safetensors", f.menu("gguf"))
+    plan = f.choose(measured, 16.0, pinned={each.name: each.name for each in f.menu("gguf")})
+    size = f.quantize_file(tmp_path / "w.safetensors", tmp_path / "q.gguf", plan)
+    assert plan.bytes - 8 < size <= plan.bytes  # a scale of the tensor that MXFP4 has elsewhere
+    found = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "q.gguf").tensors}
+    assert set(found) == set(tensors)
+    for each in f.menu("gguf"):
+        tensor = found[each.name]
+        assert tensor.tensor_type.name == each.name
+        ours = f.quantize(tensors[each.name], each).dequantize()
+        theirs = np.asarray(quants.dequantize(tensor.data, tensor.tensor_type)).reshape(ours.shape)
+        np.testing.assert_array_equal(theirs, ours, err_msg=each.name)
+    np.testing.assert_array_equal(found["bias"].data, tensors["bias"])
+    np.testing.assert_array_equal(found["ids"].data, tensors["ids"])
+
+
+def test_formats_that_gguf_lacks(measured, file, tmp_path):
+    plan = f.choose(measured, 16.0, pinned={"embed.weight": "nvfp4"})
+    with pytest.raises(ValueError, match=r"a .gguf file must be of ggml's formats \(menu 'gguf'\), got NVFP4"):
+        f.quantize_file(file, tmp_path / "q.gguf", plan)
+    assert not (tmp_path / "q.gguf").exists()
+
+
+def test_rows_that_blocks_do_not_fill_get_other_formats(measured):
+    odd = [t.name for t in measured.tensors].index("layer.odd.weight")
+    for j, fmt in enumerate(measured.formats):
+        assert np.isinf(measured.score[odd, j]) == (50 % fmt.block != 0)
+
+
+def test_bytes_groups_and_pins(measured):
+    size = measured.kept_bytes + 5 / 8 * measured.counts.sum()
+    plan = f.choose(measured, size=size, pinned={"embed.weight": "Q8_0"}, groups=[0, 1, 2, 1])
+    assert plan.bytes <= size
+    names = {t.name: fmt.name for t, fmt in zip(plan.tensors, plan.formats, strict=True)}
+    assert names["embed.weight"] == "Q8_0"
+    with pytest.raises(ValueError, match=r"size must be at least [\d,]+ bytes, the least possible, got 1,000"):
+        f.choose(measured, size=1000)
+    with pytest.raises(ValueError, match="pinned must map a tensor of the file, got 'none'"):
+        f.choose(measured, 5.0, pinned={"none": "Q8_0"})
+    with pytest.raises(ValueError, match="pinned must map to a format of the menu, got 'Q9'"):
+        f.choose(measured, 5.0, pinned={"embed.weight": "Q9"})
+    with pytest.raises(ValueError, match="either mean_bits or size"):
+        f.choose(measured, 5.0, size=1e9)
+
+
+def test_fisher_information_decides(file, weights, tmp_path):
+    """Elementwise: ½ sum F d² of the very errors; what matters gets the bits."""
+    rng = np.random.default_rng(3)
+    fisher = {name: rng.exponential(size=x.shape).astype(np.float32) for name, x in weights.items() if x.ndim == 2}
+    fisher["layer.k.weight"] *= 1e6
+    save_file(fisher, tmp_path / "fisher.safetensors")
+    informed = f.measure_formats(file, f.menu("q4_0,q8_0,int8_channel"), tmp_path / "fisher.safetensors")
+    i, j = [t.name for t in informed.tensors].index("embed.weight"), 0
+    lost = f.quantize(weights["embed.weight"], informed.formats[j]).dequantize() - weights["embed.weight"]
+    assert informed.score[i, j] == pytest.approx(0.5 * np.sum(fisher["embed.weight"].astype(float) * lost**2), rel=1e-5)
+    plan = f.choose(informed, 6.5)
+    names = {t.name: fmt.name for t, fmt in zip(plan.tensors, plan.formats, strict=True)}
+    assert names["layer.k.weight"] != "Q4_0"
+    assert names["embed.weight"] == "Q4_0" or names["layer.q.weight"] == "Q4_0"
+
+
+def test_shards_are_one_file(weights, measured, tmp_path):
+    folder = tmp_path / "sharded"
+    folder.mkdir()
+    shards = [dict(list(weights.items())[:2]), dict(list(weights.items())[2:])]
+    for k, shard in enumerate(shards):
+        save_file(shard, folder / f"model-{k}.safetensors")
+    place = {name: f"model-{k}.safetensors" for k, shard in enumerate(shards) for name in shard}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": place}))
+    found = f.measure_formats(folder, f.menu("all"))
+    np.testing.assert_allclose(np.sort(found.score.ravel()), np.sort(measured.score.ravel()))
+    plan = f.choose(found, 5.0)
+    f.quantize_file(folder, tmp_path / "q.safetensors", plan)
+    assert set(f.dequantize_file(tmp_path / "q.safetensors")) == set(weights)
+    for part in parts(folder)[1:]:
+        with pytest.raises(ValueError, match="would overwrite"):
+            f.quantize_file(folder, part, plan)
+
+
+def test_large_tensors_are_tried_in_part(tmp_path, monkeypatch):
+    x = np.random.default_rng(4).normal(size=(4096, 64)).astype(ml_dtypes.bfloat16)
+    save_file({"w": x.astype(np.float32)}, tmp_path / "w.safetensors")
+    whole = f.measure_formats(tmp_path / "w.safetensors", f.menu("int"))
+    monkeypatch.setattr(f._menu, "_MOST", 2**14)
+    part = f.measure_formats(tmp_path / "w.safetensors", f.menu("int"))
+    np.testing.assert_allclose(part.score, whole.score, rtol=0.05)
+    assert np.isfinite(part.error[0, 0])
+
+
+def test_nothing_to_quantize(tmp_path):
+    save_file({"bias": np.ones(64, np.float32)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match="no tensor to quantize"):
+        f.measure_formats(tmp_path / "w.safetensors", f.menu("all"))
+    with pytest.raises(ValueError, match="menu must name at least one format"):
+        f.measure_formats(tmp_path / "w.safetensors", ())
