@@ -22,6 +22,8 @@ from replicajax.formats import Measured, Plan, choose
 _ASIDE = 0.25
 """Bits by which a budget is varied to show what that buys."""
 _BUDGETS = (2.5, 3.0, 3.5, 4.25, 4.5, 5.0, 6.0, 8.0, 8.5)
+_SECOND_ORDER = 0.1
+"""Nats: beyond, no transformer tried was quadratic in the errors of its weights."""
 _APART = 0.3
 """Bits between names in the picture."""
 _GOOD, _LOSSLESS = 0.1, 0.01
@@ -102,10 +104,20 @@ def as_record(measured: Measured, plan: Plan) -> dict[str, Any]:
         "divergence": float(plan.score.sum()),
         "unit": "nats" if plan.informed else "squared error",
         "gap": plan.gap,
+        "verdict": _verdict(plan),
         "bytes": plan.bytes,
         "single": None if single is None else single._asdict(),
         "curve": [[float(b), float(s)] for b, s in zip(bits, score, strict=True)],
     }
+
+
+def _verdict(plan: Plan) -> dict[str, Any] | None:
+    """By size alone: no model is at hand."""
+    if not plan.informed:
+        return None
+    inside = float(plan.score.sum()) <= _SECOND_ORDER
+    regime = "quadratic by its size, not measured" if inside else "outside the quadratic regime"
+    return {"regime": regime, "measured": False}
 
 
 def show(measured: Measured, plan: Plan, console: Console) -> None:
@@ -142,6 +154,16 @@ def show(measured: Measured, plan: Plan, console: Console) -> None:
     if plan.kept:
         names = ", ".join(t.name for t in plan.kept[:4]) + (", …" if len(plan.kept) > 4 else "")
         say(f"left as they are: {len(plan.kept)} tensors ({names})")
+    if plan.informed and total > _SECOND_ORDER:
+        console.print(
+            f"[bold]verdict[/]: outside the quadratic regime by its size (above {_SECOND_ORDER} nats): what Fisher information "
+            "predicts may be off by a factor; `formats.verdict` measures it where the model can be run"
+        )
+    elif plan.informed:
+        console.print(
+            "[bold]verdict[/]: small enough for second order to hold, not measured; overlap of tensors' errors is left out "
+            "(`formats.verdict` has it, where the model can be run)"
+        )
     if not plan.informed:
         console.print(
             "[bold]remark[/]: without --fisher every weight counts the same; how much the model's outputs mind is not known"

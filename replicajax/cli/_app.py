@@ -472,11 +472,22 @@ def formats_command(
     df: Annotated[float | None, typer.Option(help="Degrees of freedom of student-t (default 5).")] = None,
     bits: Annotated[str, typer.Option(help="Element bits, as in 2-5 or 3,4.")] = "3-5",
     block_size: Annotated[int, typer.Option(help="Weights that share a scale.", min=1)] = 64,
+    format: Annotated[
+        str | None, typer.Option(help="Instead: deployable ones, as in mxfp4,nvfp4,q4_0, or gguf, mx, int, all.")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Actual weights for --format, instead of a distribution: a file, index or folder."),
+    ] = None,
     figure: Figure = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare weight formats for a distribution: exact error, bits, and how far from the limits."""
     choice("--distribution", distribution, LAWS)
+    if weights is not None:
+        if format is None:
+            raise ProblemError("--weights needs --format, as in --format gguf")
+        checkpoint("--weights", weights)
     if df is not None and distribution != "student-t":
         raise ProblemError(f"--df needs --distribution student-t, got {distribution}")
     check("df", df)
@@ -484,20 +495,31 @@ def formats_command(
     writable("--figure", figure, PICTURES)
 
     start(optimize=False)
+    from replicajax import formats
     from replicajax.cli import _formats
 
     law = _formats.law_of(distribution, df)
-    with Progress(f"formats for {law} weights"):
-        rows, lines = _formats.compare_formats(law, widths, block_size), _formats.limits(law)
+    with Progress(f"formats for {law} weights") as progress:
+        if format is None:
+            rows = _formats.compare_formats(law, widths, block_size)
+        elif weights is None:
+            rows = _formats.compare_standard(law, formats.menu(format))
+        else:
+            progress.stage("weights read")
+            measured = formats.measure_formats(weights, formats.menu(format), None, progress.advance)
+            rows = _formats.compare_measured(measured)
+        lines = {} if weights is not None else _formats.limits(law)
+    what = f"{law} weights" if weights is None else str(weights)
     if as_json:
         from replicajax.cli._show import print_json
 
         entries = [row._asdict() | {"figure_of_merit": row.figure_of_merit} for row in rows]
-        print_json({"distribution": str(law), "formats": entries, "limits": lines})
+        print_json({"distribution": what, "formats": entries, "limits": lines})
     else:
-        _formats.print_formats(law, rows, lines, out)
+        _formats.print_formats(what, rows, lines, out)
     if figure is not None:
-        _formats.draw_formats(law, rows, lines, figure)
+        drawn = [row for row in rows if row.bits < 16]
+        _formats.draw_formats(what, drawn, lines, figure, joined=format is None)
         if not as_json:
             written("figure", figure)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -59,6 +60,44 @@ def compare_formats(law: Symmetric, bits: Sequence[int], block_size: int) -> lis
     return rows
 
 
+_APART = 0.9
+"""Bits between names in the picture."""
+_TENSOR, _ROW = 2**24, 4096
+"""Weights of a tensor or row, where all of them share a scale."""
+
+
+def compare_standard(law: Symmetric, menu: Sequence[formats.StandardFormat]) -> list[Row]:
+    """Of iid weights."""
+    rows = []
+    for fmt in menu:
+        rounding, name = fmt.rounding, fmt.name
+        if isinstance(rounding, formats.BlockFormat) and (
+            rounding.block_size is None or rounding.block_size == "channel"
+        ):
+            size = _TENSOR if rounding.block_size is None else _ROW
+            rounding, name = formats.BlockFormat(rounding.codebook, size, rounding.scaling), f"{name}, {size} weights"
+        rows.append(Row(_family(fmt), name, fmt.bits, float(formats.relative_rms_error(law, rounding))))
+    return sorted(rows, key=lambda row: row.bits)
+
+
+def compare_measured(measured: formats.Measured) -> list[Row]:
+    """Of the weights of a file, all tensors together; formats that some of them cannot have are left out."""
+    counts, rms = measured.counts, np.array([tensor.rms for tensor in measured.tensors])
+    square = counts @ rms**2
+    rows = []
+    for j, fmt in enumerate(measured.formats):
+        error = measured.error[:, j]
+        if np.isfinite(error).all():
+            bits = measured.single(j)[0]
+            rows.append(Row(_family(fmt), fmt.name, bits, float(np.sqrt(counts @ (rms * error) ** 2 / square))))
+    return sorted(rows, key=lambda row: row.bits)
+
+
+def _family(fmt: formats.StandardFormat) -> str:
+    name = fmt.name
+    return "ggml" if fmt.ggml else "microscaling" if name.startswith("MX") else name.split("_")[0].rstrip("2348")
+
+
 def limits(law: Symmetric) -> dict[str, float]:
     return {
         "Panter-Dite (best codebook, many levels)": float(formats.panter_dite(law)),
@@ -67,8 +106,8 @@ def limits(law: Symmetric) -> dict[str, float]:
     }
 
 
-def print_formats(law: Symmetric, rows: list[Row], lines: dict[str, float], console: Console) -> None:
-    table = Table(title=f"formats for {law} weights", title_justify="left", caption_justify="left")
+def print_formats(what: str, rows: list[Row], lines: dict[str, float], console: Console) -> None:
+    table = Table(title=f"formats for {what}", title_justify="left", caption_justify="left")
     table.caption = "Rel: RMS error over RMS.  Bits include scales."
     table.add_column("format")
     for heading in ("bits", "Rel", "Rel 2^bits"):
@@ -81,7 +120,8 @@ def print_formats(law: Symmetric, rows: list[Row], lines: dict[str, float], cons
     console.print(table)
 
 
-def draw_formats(law: Symmetric, rows: list[Row], lines: dict[str, float], path: Path) -> None:
+def draw_formats(what: str, rows: list[Row], lines: dict[str, float], path: Path, joined: bool) -> None:
+    """Formats of a family at many bits are `joined`; else each has its name, where there is room."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
@@ -90,10 +130,22 @@ def draw_formats(law: Symmetric, rows: list[Row], lines: dict[str, float], path:
     for row in rows:
         families.setdefault(row.family, []).append(row)
     for name, family in families.items():
-        panel.plot([r.bits for r in family], [r.figure_of_merit for r in family], "o-", ms=4, lw=1, label=name)
-    for (name, value), style in zip(lines.items(), (":", "--", "-"), strict=True):
+        of_bits = [r.bits for r in family], [r.figure_of_merit for r in family]
+        panel.plot(*of_bits, "o-" if joined else "o", ms=4, lw=1, label=name)
+    if not joined:
+        panel.set_yscale("log")
+        least, last = np.inf, -np.inf
+        for row in sorted(rows, key=lambda row: row.bits):
+            if row.error < least and row.bits > last + _APART:
+                at = row.bits, row.figure_of_merit
+                panel.annotate(
+                    row.name.split(",")[0], at, (0, -11), textcoords="offset points", fontsize=7, ha="center"
+                )
+                last = row.bits
+            least = min(least, row.error)
+    for (name, value), style in zip(lines.items(), (":", "--", "-"), strict=False):
         panel.axhline(value, color="0.5", ls=style, lw=1, label=name)
     panel.set(xlabel="bits per weight, scales included", ylabel=r"relative RMS error $\times\ 2^{\mathrm{bits}}$")
-    panel.set_title(f"{law} weights", loc="left", fontsize=10)
+    panel.set_title(what, loc="left", fontsize=10)
     panel.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     save(figure, path, 160)
