@@ -22,6 +22,7 @@ from replicajax.formats import Measured, Plan, choose
 _ASIDE = 0.25
 """Bits by which a budget is varied to show what that buys."""
 _BUDGETS = (2.5, 3.0, 3.5, 4.25, 4.5, 5.0, 6.0, 8.0, 8.5)
+_NAMES = {"squared error": "squared error", "output error": "sum of relative output errors"}
 _SECOND_ORDER = 0.1
 """Nats: beyond, no transformer tried was quadratic in the errors of its weights."""
 _APART = 0.3
@@ -102,7 +103,7 @@ def as_record(measured: Measured, plan: Plan) -> dict[str, Any]:
         "kept": [t.name for t in plan.kept],
         "mean_bits": plan.mean_bits,
         "divergence": float(plan.score.sum()),
-        "unit": "nats" if plan.informed else "squared error",
+        "unit": plan.unit,
         "gap": plan.gap,
         "verdict": _verdict(plan),
         "bytes": plan.bytes,
@@ -113,7 +114,7 @@ def as_record(measured: Measured, plan: Plan) -> dict[str, Any]:
 
 def _verdict(plan: Plan) -> dict[str, Any] | None:
     """By size alone: no model is at hand."""
-    if not plan.informed:
+    if plan.unit != "nats":
         return None
     inside = float(plan.score.sum()) <= _SECOND_ORDER
     regime = "quadratic by its size, not measured" if inside else "outside the quadratic regime"
@@ -126,15 +127,15 @@ def show(measured: Measured, plan: Plan, console: Console) -> None:
     )
     table.add_column("tensor", overflow="fold", min_width=18)  # whole names: cut ones look all the same
     table.add_column("shape", overflow="fold")
-    fisher = ["Fisher"] if plan.informed else []
-    for heading in ("RMS", *fisher, "format", "bits", "Rel", "KL share" if plan.informed else "share"):
+    fisher = ["Fisher"] if plan.unit == "nats" else []
+    for heading in ("RMS", *fisher, "format", "bits", "Rel", "KL share" if plan.unit == "nats" else "share"):
         table.add_column(heading, justify="left" if heading == "format" else "right", overflow="fold", no_wrap=True)
     for row in rows(plan):
         table.add_row(
             Text(row["tensor"]),
             "x".join(map(str, row["shape"])),
             f"{row['rms']:.4g}",
-            *([f"{row['fisher']:.3g}"] if plan.informed else []),
+            *([f"{row['fisher']:.3g}"] if plan.unit == "nats" else []),
             row["format"],
             f"{row['bits']:.4g}",
             f"{row['relative_error']:.4f}",
@@ -154,19 +155,20 @@ def show(measured: Measured, plan: Plan, console: Console) -> None:
     if plan.kept:
         names = ", ".join(t.name for t in plan.kept[:4]) + (", …" if len(plan.kept) > 4 else "")
         say(f"left as they are: {len(plan.kept)} tensors ({names})")
-    if plan.informed and total > _SECOND_ORDER:
+    if plan.unit == "nats" and total > _SECOND_ORDER:
         console.print(
             f"[bold]verdict[/]: outside the quadratic regime by its size (above {_SECOND_ORDER} nats): what Fisher information "
             "predicts may be off by a factor; `formats.verdict` measures it where the model can be run"
         )
-    elif plan.informed:
+    elif plan.unit == "nats":
         console.print(
             "[bold]verdict[/]: small enough for second order to hold, not measured; overlap of tensors' errors is left out "
             "(`formats.verdict` has it, where the model can be run)"
         )
-    if not plan.informed:
+    if plan.unit == "squared error":
         console.print(
-            "[bold]remark[/]: without --fisher every weight counts the same; how much the model's outputs mind is not known"
+            "[bold]remark[/]: without --fisher or --moments every weight counts the same; how much the model's outputs mind "
+            "is not known"
         )
 
 
@@ -175,7 +177,7 @@ def _plain(console: Console):
 
 
 def _named(plan: Plan | Measured) -> tuple[str, str]:
-    return ("predicted KL", " nats") if plan.informed else ("squared error", "")
+    return ("predicted KL", " nats") if plan.unit == "nats" else (_NAMES[plan.unit], "")
 
 
 def _against(single: Single | None, total: float, unit: str) -> str:
@@ -250,7 +252,7 @@ def draw(measured: Measured, plans: Sequence[Plan], path: Path) -> None:
         panel.plot([], [], "o", color="C0", ms=7, label="chosen")
     panel.set(
         xlabel="bits per weight, scales included",
-        ylabel="predicted KL (nats)" if measured.informed else "squared error",
+        ylabel="predicted KL (nats)" if measured.unit == "nats" else "squared error",
     )
     panel.legend(frameon=False, fontsize=8)
     panel.set_xlim(right=min(bits[-1], 10.0) + 0.5)
@@ -291,12 +293,10 @@ def advise(measured: Measured) -> Advice:
         single = best_single(measured, plan.mean_bits)
         rel = np.sqrt(_squares(plan) / square)
         size = f"{plan.bytes / 1e6:,.1f} MB, {plan.mean_bits:.2f} bits a weight: {_most_used(plan)}"
-        gain = (
-            ""
-            if single is None
-            else f"; {single.name} for all has {np.sqrt(single.score / plan.score.sum()):.2f} times that"
-        )
-        lines.append(f"{what}: {size}; weights are off by {rel:.1%} of their RMS{gain if not plan.informed else ''}")
+        gain = ""
+        if single is not None and plan.score.sum() > 0:
+            gain = f"; {single.name} for all would cost {single.score / plan.score.sum():.3g} times as much"
+        lines.append(f"{what}: {size}; weights are off by {rel:.2g} of their RMS{gain}")
         plans.append(plan)
     if plans:
         worst = int(np.argmax(plans[0].score))

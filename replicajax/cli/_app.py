@@ -29,6 +29,7 @@ from replicajax.cli._request import (
     check,
     checkpoint,
     choice,
+    informed,
     level_list,
     readable,
     try_writing,
@@ -528,6 +529,9 @@ Checkpoint = Annotated[
     Path, typer.Argument(help="Weights: .safetensors, .npz, or the index or folder of a sharded checkpoint.")
 ]
 Fisher = Annotated[Path | None, typer.Option(help="Diagonal Fisher information: a file of the same tensors.")]
+Moments = Annotated[
+    Path | None, typer.Option(help="Instead: second moments of layers' inputs, by the names of their weights.")
+]
 Menu = Annotated[
     str | None, typer.Option(help="Formats to choose from: gguf, mx, int, all, or names with commas (default all).")
 ]
@@ -537,6 +541,7 @@ Menu = Annotated[
 def allocate_command(
     weights: Checkpoint,
     fisher: Fisher = None,
+    moments: Moments = None,
     bits: Annotated[float | None, typer.Option(help="Bits per weight on average (default 4.25).")] = None,
     budget: Annotated[
         str | None, typer.Option(help="Instead of --bits: 4.5bits, 850MB or 3.2GB of everything.")
@@ -558,7 +563,7 @@ def allocate_command(
     """Choose a format for every tensor of a weight file so that the least is lost within a budget."""
     from replicajax.cli._budget import Budget, read_budget, read_pins
 
-    files = checkpoint("weights", weights) + ([] if fisher is None else checkpoint("--fisher", fisher))
+    files = informed("weights", weights, fisher, moments)
     if bits is not None and budget is not None:
         raise ProblemError(f"either --bits or --budget, got {bits:g} and {budget!r}")
     if bits is not None and not 1 <= bits <= 32:
@@ -578,7 +583,7 @@ def allocate_command(
     if of_ggml and not all(each.ggml for each in options):
         raise ProblemError(f"--quantize {quantize} needs --menu gguf, got {menu}")
     with Progress("weights read") as progress:
-        measured = formats.measure_formats(weights, options, fisher, progress.advance)
+        measured = formats.measure_formats(weights, options, fisher, progress.advance, moments)
     plan = _allocate.chosen(measured, limit, pins, ties)
     if not as_json:
         _allocate.show(measured, plan, out)
@@ -610,12 +615,13 @@ def allocate_command(
 def recommend_command(
     weights: Checkpoint,
     fisher: Fisher = None,
+    moments: Moments = None,
     menu: Menu = None,
     figure: Figure = None,
     as_json: AsJson = False,
 ) -> None:
     """Three lines of advice about a weight file, for who has no budget in mind, and the table they come from."""
-    files = checkpoint("weights", weights) + ([] if fisher is None else checkpoint("--fisher", fisher))
+    files = informed("weights", weights, fisher, moments)
     writable("--figure", figure, PICTURES, *files)
 
     start()
@@ -623,7 +629,7 @@ def recommend_command(
     from replicajax.cli import _allocate
 
     with Progress("weights read") as progress:
-        measured = formats.measure_formats(weights, formats.menu(menu or "all"), fisher, progress.advance)
+        measured = formats.measure_formats(weights, formats.menu(menu or "all"), fisher, progress.advance, moments)
     advice = _allocate.advise(measured)
     if figure is not None:
         _allocate.draw(measured, advice.plans, figure)

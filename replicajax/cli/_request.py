@@ -147,6 +147,16 @@ def checkpoint(flag: str, path: Path) -> list[Path]:
     return [path]
 
 
+def informed(flag: str, weights: Path, fisher: Path | None, moments: Path | None) -> list[Path]:
+    """A checkpoint and what is known beside it; all files that are read."""
+    if fisher is not None and moments is not None:
+        raise ProblemError(f"either --fisher or --moments, got {fisher} and {moments}")
+    found = checkpoint(flag, weights)
+    for name, path in (("--fisher", fisher), ("--moments", moments)):
+        found += [] if path is None else checkpoint(name, path)
+    return found
+
+
 def writable(flag: str, path: Path | None, suffixes: Sequence[str], *inputs: str | Path | None) -> None:
     """An output: a file, none of the inputs, in a folder that exists and takes new files."""
     if path is None:

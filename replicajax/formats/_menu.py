@@ -12,7 +12,7 @@ import numpy as np
 from replicajax.formats._choice import FormatChoice, choose_formats, pareto
 from replicajax.formats._files import open_weights
 from replicajax.formats._standard import StandardFormat
-from replicajax.formats._statistics import TensorStatistics, is_matrix, read_fisher, statistics, widened
+from replicajax.formats._statistics import TensorStatistics, is_matrix, read_fisher, read_moments, statistics, widened
 from replicajax.formats._tensor import quantize
 
 _MOST = 2**22
@@ -27,9 +27,9 @@ class Measured(NamedTuple):
       formats: the menu.
       bits: (tensors, formats) per weight, as stored.
       error: (tensors, formats), RMS error over RMS; NaN where rows are no multiple of the format's blocks.
-      score: (tensors, formats), squared error, or nats of KL; inf there.
+      score: (tensors, formats), squared error, or nats of KL, or sum of the outputs' relative errors; inf there.
       kept: all other tensors.
-      informed: whether scores are nats.
+      unit: of the score: "squared error", "nats" or "output error".
     """
 
     tensors: Sequence[TensorStatistics]
@@ -38,7 +38,7 @@ class Measured(NamedTuple):
     error: np.ndarray
     score: np.ndarray
     kept: Sequence[TensorStatistics]
-    informed: bool
+    unit: str
 
     @property
     def counts(self) -> np.ndarray:
@@ -74,7 +74,7 @@ class Plan(NamedTuple):
     kept: Sequence[TensorStatistics]
     mean_bits: float
     gap: float
-    informed: bool
+    unit: str
 
     def format(self, index: int) -> StandardFormat:
         return self.formats[index]
@@ -91,19 +91,26 @@ def measure_formats(
     menu: Sequence[StandardFormat],
     fisher: str | Path | None = None,
     progress: Callable[[int], None] = lambda weights: None,
+    moments: str | Path | None = None,
 ) -> Measured:
     """Quantize every tensor in every format of the menu, and look; memory is bounded by one tensor.
 
     `progress` is called with the number of weights of each tensor when it is done.
 
+    Args:
+      fisher: file of the diagonal Fisher information of the same tensors.
+      moments: file of E x xᵀ, (inputs, inputs), of layers by the name of their weights, as `layers.write_moments` writes it.
+
     Raises:
-      FileNotFoundError, ValueError: a file that cannot be read; NaN; nothing to quantize; a Fisher file without one of the
-        tensors, with another shape, or with negative entries.
+      FileNotFoundError, ValueError: a file that cannot be read; NaN; nothing to quantize; both fisher and moments; a Fisher
+        file without one of the tensors, with another shape, or with negative entries; moments of another size.
     """
+    if fisher is not None and moments is not None:
+        raise ValueError("either fisher or moments must be given, got both")
     if not menu:
         raise ValueError("menu must name at least one format, got none")
     tensors, kept, rows = [], [], []
-    with open_weights(path) as weights, read_fisher(fisher) as information:
+    with open_weights(path) as weights, read_fisher(fisher) as information, read_moments(moments) as moment:
         for name in weights.names:
             stored = weights.read(name)
             found = statistics(name, stored)
@@ -114,33 +121,57 @@ def measure_formats(
                 F = information(name, stored.shape)
                 found = found._replace(fisher=None if F is None else float(np.mean(F, dtype=np.float64)))
                 tensors.append(found)
-                rows.append([_tried(array, F, each) for each in menu])
+                H = moment(name, stored.shape)
+                loss = _of_outputs(array, H) if moments is not None else _of_weights(F)
+                rows.append([_tried(array, loss, each) for each in menu])
             progress(stored.size)
     if not tensors:
         raise ValueError("no tensor to quantize: none is floating, of two axes or more, and not all zeros")
     bits, error, score = np.moveaxis(np.array(rows), -1, 0)
-    return Measured(tensors, tuple(menu), bits, error, score, kept, fisher is not None)
+    unit = "output error" if moments is not None else "squared error" if fisher is None else "nats"
+    return Measured(tensors, tuple(menu), bits, error, score, kept, unit)
 
 
-def _tried(array: np.ndarray, fisher: Any, fmt: StandardFormat) -> tuple[float, float, float]:
+_Loss = Callable[[np.ndarray, slice], float]
+"""Of errors of some rows of a matrix, and which."""
+
+
+def _of_weights(fisher: Any) -> _Loss:
+    def loss(lost: np.ndarray, rows: slice) -> float:
+        total = np.sum(np.square(lost), dtype=np.float64)
+        if fisher is None:
+            return float(total)
+        if np.size(fisher) == 1:
+            return float(total * np.ravel(fisher)[0] / 2)
+        F = fisher.reshape(-1, fisher.shape[-1])[rows]
+        return float(np.sum(F * np.square(lost), dtype=np.float64) / 2)
+
+    return loss
+
+
+def _of_outputs(array: np.ndarray, moment: np.ndarray | None) -> _Loss:
+    flat = array.reshape(-1, array.shape[-1]).astype(np.float32)
+
+    def power(x: np.ndarray) -> float:
+        of_inputs = x if moment is None else x @ moment
+        return float(np.sum(of_inputs * x, dtype=np.float64))
+
+    whole = power(flat)
+    return lambda lost, rows: power(lost) / whole
+
+
+def _tried(array: np.ndarray, loss: _Loss, fmt: StandardFormat) -> tuple[float, float, float]:
     """Bits, Rel and score."""
     flat = array.reshape(-1, array.shape[-1])
     bits = fmt.stored_bits(array.shape)
     if flat.shape[1] % fmt.block:
         return bits, np.nan, np.inf
-    step = -(-flat.size // _MOST)
-    some = flat[::step].astype(np.float32)
-    lost = np.square(quantize(some, fmt).dequantize() - some)
-    total = float(np.sum(lost, dtype=np.float64))
+    rows = slice(None, None, -(-flat.size // _MOST))
+    some = flat[rows].astype(np.float32)
+    lost = quantize(some, fmt).dequantize() - some
     square = float(np.sum(np.square(some), dtype=np.float64))
-    share = len(flat) / len(some)
-    if fisher is None:
-        score = total
-    elif np.size(fisher) == 1:
-        score = total * float(np.ravel(fisher)[0]) / 2
-    else:
-        score = float(np.sum(fisher.reshape(flat.shape)[::step] * lost, dtype=np.float64)) / 2
-    return bits, float(np.sqrt(total / square)) if square > 0 else np.nan, score * share
+    total = float(np.sum(np.square(lost), dtype=np.float64))
+    return bits, float(np.sqrt(total / square)) if square > 0 else np.nan, loss(lost, rows) * len(flat) / len(some)
 
 
 def choose(
@@ -186,6 +217,4 @@ def planned(measured: Measured, found: FormatChoice) -> Plan:
     rows = np.arange(len(measured.tensors))
     bits, error, score = (x[rows, found.choice] for x in (measured.bits, measured.error, measured.score))
     formats = [measured.formats[j] for j in found.choice]
-    return Plan(
-        measured.tensors, formats, bits, error, score, measured.kept, found.mean_bits, found.gap, measured.informed
-    )
+    return Plan(measured.tensors, formats, bits, error, score, measured.kept, found.mean_bits, found.gap, measured.unit)

@@ -76,3 +76,26 @@ def read_fisher(path: str | Path | None) -> Iterator[Callable[[str, tuple[int, .
             return array
 
         yield read
+
+
+@contextmanager
+def read_moments(path: str | Path | None) -> Iterator[Callable[[str, tuple[int, ...]], np.ndarray | None]]:
+    """Second moment of the inputs of weights of this name and shape; None where the file, or the argument, has none.
+
+    Raises:
+      FileNotFoundError, ValueError: a file that cannot be read, or (when asked) one of another size, or not finite.
+    """
+    if path is None:
+        yield lambda name, shape: None
+        return
+    with open_weights(path) as moments:
+
+        def read(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+            if name not in moments.names:
+                return None
+            H = widened(moments.read(name))
+            if H.shape != (shape[-1], shape[-1]) or not np.isfinite(H).all():
+                raise ValueError(f"moments of {name!r} must be finite, ({shape[-1]}, {shape[-1]}), got shape {H.shape}")
+            return H.astype(np.float32)
+
+        yield read

@@ -177,3 +177,25 @@ def test_nothing_to_quantize(tmp_path):
         f.measure_formats(tmp_path / "w.safetensors", f.menu("all"))
     with pytest.raises(ValueError, match="menu must name at least one format"):
         f.measure_formats(tmp_path / "w.safetensors", ())
+
+
+def test_moments_count_outputs(file, weights, tmp_path):
+    """tr(d H dᵀ)/tr(W H Wᵀ) of the very errors; tables without moments by the squares of their rows."""
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(600, 512)) * np.linspace(0.1, 3, 512)
+    save_file({"layer.q.weight": X.T @ X / 600}, tmp_path / "moments.safetensors")
+    found = f.measure_formats(file, f.menu("q4_0,q8_0,int8_channel"), moments=tmp_path / "moments.safetensors")
+    assert found.unit == "output error"
+    names = [t.name for t in found.tensors]
+    for name, inputs in (("layer.q.weight", X), ("embed.weight", np.eye(256))):
+        W = weights[name].astype(float)
+        lost = f.quantize(weights[name], f.standard("Q4_0")).dequantize() - W
+        expected = np.sum((lost @ inputs.T) ** 2) / np.sum((W @ inputs.T) ** 2)
+        assert found.score[names.index(name), 0] == pytest.approx(expected, rel=1e-4)
+    save_file({"layer.q.weight": np.eye(3)}, tmp_path / "bad.safetensors")
+    with pytest.raises(
+        ValueError, match=r"moments of 'layer.q.weight' must be finite, \(512, 512\), got shape \(3, 3\)"
+    ):
+        f.measure_formats(file, f.menu("q8_0"), moments=tmp_path / "bad.safetensors")
+    with pytest.raises(ValueError, match="either fisher or moments"):
+        f.measure_formats(file, f.menu("q8_0"), file, moments=file)
