@@ -71,6 +71,8 @@ CALLS = {
     "error of a codebook": "f.relative_rms_error(f.Normal(), f.cube_root(f.Normal(), 4))",
     "error of NF4 in blocks": "f.relative_rms_error(f.StudentT(5.0), f.BlockFormat(f.nf4(), 64, 'absmax', 'bf16'))",
     "error of Q4_0": "f.relative_rms_error(f.StudentT(5.0), f.BlockFormat(f.integer(4), 32, 'signmax', 'fp16'))",
+    "error of Q4_1": "f.relative_rms_error(f.StudentT(5.0), f.standard('Q4_1'))",
+    "error of MXFP4": "f.relative_rms_error(f.StudentT(5.0), f.standard('MXFP4'))",
     "lloyd_max": "f.lloyd_max(f.Laplace(), 4)",
     "entropy_coded": "f.entropy_coded(f.Normal(), 4)",
     "fit": "rj.distributions.fit(np.random.default_rng(0).standard_t(5, 4000))",

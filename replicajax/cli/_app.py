@@ -9,6 +9,7 @@ import gc
 import math
 import sys
 from contextlib import nullcontext
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from time import perf_counter
@@ -574,6 +575,8 @@ def allocate_command(
     writable("--recipe", recipe, (".json", ".txt"), *files)
     writable("--figure", figure, PICTURES, *files)
     of_ggml = quantize is not None and quantize.suffix == ".gguf"
+    if of_ggml and find_spec("gguf") is None:
+        raise ProblemError(f"--quantize {quantize} needs the package gguf: pip install 'replicajax[gguf]'")
 
     start()
     from replicajax import formats

@@ -13,6 +13,7 @@ from gguf import GGUFReader
 from safetensors.numpy import load_file, save_file
 
 from replicajax import formats
+from replicajax.cli import _app
 
 
 @pytest.fixture
@@ -126,6 +127,17 @@ def test_requests_that_are_refused(command, folder, line, said):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err
     assert not list(folder.glob("q.*"))
+
+
+def test_a_package_that_is_missing(command, folder, monkeypatch):
+    monkeypatch.setattr(_app, "find_spec", lambda name: None)
+    code, out, err = command("allocate", "w.safetensors", "--quantize", "q.gguf")
+    assert (code, out) == (2, "")
+    assert "needs the package gguf: pip install 'replicajax[gguf]'" in " ".join(err.split())
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    plan = formats.choose(formats.measure_formats("w.safetensors", formats.menu("gguf")), 5.0)
+    with pytest.raises(ImportError, match="a .gguf file needs the package gguf"):
+        formats.quantize_file("w.safetensors", "q.gguf", plan)
 
 
 _RUN = """
