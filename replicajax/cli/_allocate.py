@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from fnmatch import fnmatch
+from fnmatch import fnmatch, translate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,15 +31,36 @@ _GOOD, _LOSSLESS = 0.1, 0.01
 """RMS error over RMS: of what is usually served, and of what is hardly told from the original."""
 
 
-def chosen(measured: Measured, budget: Budget, pins: Sequence[tuple[str, str]], ties: Sequence[str]) -> Plan:
+class Request(NamedTuple):
+    """A budget, and what is not free."""
+
+    measured: Measured
+    budget: Budget
+    groups: Sequence[int]
+    pins: dict[str, str]
+
+    @property
+    def mean_bits(self) -> float:
+        """Of the budget."""
+        if self.budget.size is None:
+            assert self.budget.mean_bits is not None
+            return self.budget.mean_bits
+        return 8 * (self.budget.size - self.measured.kept_bytes) / float(self.measured.counts.sum())
+
+    def plan(self, mean_bits: float | None = None) -> Plan:
+        budget = self.budget if mean_bits is None else Budget(mean_bits, None)
+        return choose(self.measured, *budget, groups=self.groups, pinned=self.pins)
+
+
+def request(measured: Measured, budget: Budget, pins: Sequence[tuple[str, str]], ties: Sequence[str]) -> Request:
     names = [tensor.name for tensor in measured.tensors]
-    pinned = {}
+    pinned: dict[str, str] = {}
     for pattern, fmt in pins:
         meant = [name for name in names if fnmatch(name, pattern)]
         if not meant:
             raise ProblemError(f"--pin {pattern}={fmt} matches none of {len(names)} tensors, the first {names[0]}")
         pinned |= dict.fromkeys(meant, fmt)
-    return choose(measured, *budget, groups=_groups(names, ties), pinned=pinned)
+    return Request(measured, budget, _groups(names, ties), pinned)
 
 
 def _groups(names: Sequence[str], ties: Sequence[str]) -> list[int]:
@@ -49,12 +70,17 @@ def _groups(names: Sequence[str], ties: Sequence[str]) -> list[int]:
         found = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", pattern)
         if not found or "," not in found[2]:
             raise ProblemError(f"--tie must name alternatives in braces, as in '*.{{q,k,v}}_proj.*', got {pattern!r}")
-        before, options, after = found[1], found[2].split(","), found[3]
-        seen: dict[str, int] = {}
+        before, after = (translate(part).removesuffix(r"\Z").removesuffix(r"\z") for part in (found[1], found[3]))
+        options = "|".join(map(re.escape, found[2].split(",")))
+        match = re.compile(f"({before})({options})({after})")
+        seen: dict[tuple[str, str], int] = {}
         for i, name in enumerate(names):
-            for option in options:
-                if fnmatch(name, f"{before}{option}{after}"):
-                    groups[i] = seen.setdefault(name.replace(option, "{}"), i)
+            at = match.fullmatch(name)
+            if at is not None:
+                first = seen.setdefault((name[: at.end(1)], name[at.start(3) :]), groups[i])
+                groups = [first if group == groups[i] else group for group in groups]
+        if not seen:
+            raise ProblemError(f"--tie {pattern} matches none of {len(names)} tensors, the first {names[0]}")
     return groups
 
 
@@ -95,9 +121,9 @@ def rows(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def as_record(measured: Measured, plan: Plan) -> dict[str, Any]:
-    bits, score = measured.curve()
-    single = best_single(measured, plan.mean_bits)
+def as_record(measured: Measured, plan: Plan, asked: Request | None = None) -> dict[str, Any]:
+    bits, score = measured.curve() if asked is None else measured.pinned(asked.pins).curve(asked.groups)
+    single = best_single(measured, plan.mean_bits if asked is None else asked.mean_bits)
     return {
         "tensors": rows(plan),
         "kept": [t.name for t in plan.kept],
@@ -121,7 +147,8 @@ def _verdict(plan: Plan) -> dict[str, Any] | None:
     return {"regime": regime, "measured": False}
 
 
-def show(measured: Measured, plan: Plan, console: Console) -> None:
+def show(asked: Request, plan: Plan, console: Console) -> None:
+    measured = asked.measured
     table = Table(
         title="format of every tensor", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
     )
@@ -150,8 +177,8 @@ def show(measured: Measured, plan: Plan, console: Console) -> None:
         f"{int(measured.counts.sum()):,} weights in {len(plan.tensors)} tensors, {plan.mean_bits:.4f} bits each on average, "
         f"{plan.bytes / 1e6:,.2f} MB with all that is kept"
     )
-    say(f"{what} {total:.4g}{unit}, {proof}" + _against(best_single(measured, plan.mean_bits), total, unit))
-    say(_aside(measured, plan.mean_bits, total))
+    say(f"{what} {total:.4g}{unit}, {proof}" + _against(best_single(measured, asked.mean_bits), total, unit))
+    say(_aside(asked, total))
     if plan.kept:
         names = ", ".join(t.name for t in plan.kept[:4]) + (", …" if len(plan.kept) > 4 else "")
         say(f"left as they are: {len(plan.kept)} tensors ({names})")
@@ -187,24 +214,29 @@ def _against(single: Single | None, total: float, unit: str) -> str:
     return f"; best single format {single.name} {single.score:.4g}{unit} at {single.bits:.4f} bits, {times}"
 
 
-def _aside(measured: Measured, mean_bits: float, total: float) -> str:
-    bits, score = measured.curve()
-    asides = [b for b in (mean_bits - _ASIDE, mean_bits + _ASIDE) if bits[0] <= b <= bits[-1]]
-    said = [
-        f"{b:.2f} bits {np.exp(np.interp(b, bits, np.log(np.maximum(score, 1e-300)))) / total:.3g} times"
-        for b in asides
-    ]
-    return f"what a little more or less would do: {', '.join(said)} that" if said else "no other budget is near"
+def _aside(asked: Request, total: float) -> str:
+    said = []
+    for bits in (asked.mean_bits - _ASIDE, asked.mean_bits + _ASIDE):
+        try:
+            other = asked.plan(bits)
+        except ValueError:  # below the least possible
+            continue
+        if total > 0 and abs(other.score.sum() / total - 1) > 1e-9:
+            said.append(f"{bits:.2f} bits {other.score.sum() / total:.3g} times")
+    return (
+        f"what a little more or less would do: {', '.join(said)} that"
+        if said
+        else "a little more or less changes nothing"
+    )
 
 
 def show_actual(plan: Plan, errors: dict[str, float], console: Console) -> None:
     """Beside what was predicted."""
-    predicted = np.array(plan.error)
     actual = np.array([errors[tensor.name] for tensor in plan.tensors])
-    worst = int(np.argmax(np.abs(actual / predicted - 1)))
+    off = np.abs(actual - plan.error) / np.where(plan.error > 0, plan.error, 1.0)
+    worst = int(np.argmax(off))
     _plain(console)(
-        f"actual Rel against predicted: {np.mean(np.abs(actual / predicted - 1)):.2%} off on average, at most "
-        f"{abs(actual[worst] / predicted[worst] - 1):.2%} ({plan.tensors[worst].name})"
+        f"actual Rel against predicted: {off.mean():.2%} off on average, at most {off[worst]:.2%} ({plan.tensors[worst].name})"
     )
 
 
@@ -217,9 +249,7 @@ def show_advice(measured: Measured, advice: "Advice", console: Console) -> None:
     for heading in ("bits", "MB", what + unit, "best single format", "bits of it", "times as much"):
         table.add_column(heading, justify="left" if heading == "best single format" else "right")
     bits, _ = measured.curve()
-    for budget in _BUDGETS:
-        if not bits[0] <= budget:
-            continue
+    for budget in [budget for budget in _BUDGETS if bits[0] <= budget] or [float(bits[-1])]:
         plan, single = choose(measured, budget), best_single(measured, budget)
         alone = (
             ("-", "", "")
@@ -265,7 +295,7 @@ def write_recipe(plan: Plan, path: Path) -> None:
     """Tensor to format: JSON, or (.txt) the tensor-type file of llama-quantize."""
     of_each = {tensor.name: fmt.name for tensor, fmt in zip(plan.tensors, plan.formats, strict=True)}
     if path.suffix == ".txt":
-        text = "".join(f"{re.escape(name)}={fmt.lower()}\n" for name, fmt in of_each.items())
+        text = "".join(f"^{re.escape(name)}$={fmt.lower()}\n" for name, fmt in of_each.items())
     else:
         record = {"formats": of_each, "kept": [t.name for t in plan.kept], "mean_bits": plan.mean_bits}
         text = json.dumps(record, indent=1) + "\n"

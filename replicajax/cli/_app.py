@@ -519,6 +519,11 @@ def formats_command(
         print_json({"distribution": what, "formats": entries, "limits": lines})
     else:
         _formats.print_formats(what, rows, lines, out)
+        if weights is not None and format is not None and len(rows) < len(formats.menu(format)):
+            missing = ", ".join(x.name for x in formats.menu(format) if x.name not in {row.name for row in rows})
+            out.print(
+                f"left out, as some rows are no multiple of their blocks: {missing}", markup=False, highlight=False
+            )
     if figure is not None:
         drawn = [row for row in rows if row.bits < 16]
         _formats.draw_formats(what, drawn, lines, figure, joined=format is None)
@@ -587,14 +592,15 @@ def allocate_command(
         raise ProblemError(f"--quantize {quantize} needs --menu gguf, got {menu}")
     with Progress("weights read") as progress:
         measured = formats.measure_formats(weights, options, fisher, progress.advance, moments)
-    plan = _allocate.chosen(measured, limit, pins, ties)
+    asked = _allocate.request(measured, limit, pins, ties)
+    plan = asked.plan()
     if not as_json:
-        _allocate.show(measured, plan, out)
+        _allocate.show(asked, plan, out)
     if figure is not None:
         _allocate.draw(measured, [plan], figure)
     if recipe is not None:
         _allocate.write_recipe(plan, recipe)
-    record, errors = _allocate.as_record(measured, plan) if as_json else {}, {}
+    record, errors = _allocate.as_record(measured, plan, asked) if as_json else {}, {}
     if quantize is not None:
         with Progress("weights quantized") as progress:
             progress.stage("weights quantized", sum(t.count for t in plan.tensors))

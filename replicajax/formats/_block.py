@@ -58,8 +58,8 @@ class BlockFormat(eqx.Module):
       scale_format: None (exact), "fp32", "fp16", "bf16", "e5m2", "e4m3" (to nearest), "e8m0" (power of two, rounded up) or
         "e8m0_down" (rounded down, as the standard of MX formats has it).
       multiplier: of the scale before it is stored, 1 unless chosen otherwise.
-      as_ggml: codes are nearest by the scale before it is stored, and no number multiplies the scales of a tensor; theory takes
-        no notice, which costs 1e-5 of the error with fp16 scales.
+      as_ggml: codes are nearest by the scale before it is stored (but for powers of two), and no number multiplies the scales
+        of a tensor; theory takes no notice, which costs 1e-5 of the error with fp16 scales.
     """
 
     codebook: Codebook

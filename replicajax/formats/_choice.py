@@ -78,13 +78,14 @@ def choose_formats(
     Raises:
       ValueError: bad arguments; a budget below the least possible, which the message has.
     """
-    n = np.asarray(_checks.positive("counts", counts), float)
+    for name, x in (("counts", counts), ("bits", bits)):
+        _checks.positive(name, x)
+    n, b = np.asarray(counts, np.float64), np.asarray(bits, np.float64)
     if n.ndim != 1 or n.size == 0:
         raise ValueError(f"counts must be a vector with an entry per tensor, got shape {n.shape}")
     c = np.array(scores, float)
     if c.ndim != 2 or len(c) != n.size or not c.shape[1] or np.isnan(c).any() or (c < 0).any():
         raise ValueError(f"scores must be ({n.size}, formats), numbers >= 0 or inf, got shape {c.shape}")
-    b = np.asarray(_checks.positive("bits", bits), float)
     if b.shape not in (c.shape, c.shape[1:]):
         raise ValueError(f"bits must be {c.shape} or {c.shape[1:]} as scores have it, got shape {b.shape}")
     w = n[:, None] * np.broadcast_to(b, c.shape)

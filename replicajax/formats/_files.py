@@ -250,7 +250,7 @@ def write_safetensors(
     with whole(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, entry in entries.items():
-            array = np.ascontiguousarray(entry.make())
+            array = np.asarray(entry.make(), order="C")
             if array.shape != tuple(entry.shape) or array.dtype != np.dtype(entry.dtype):
                 raise ValueError(f"tensor {name!r} was announced as {entry.shape} and is {array.shape}")
             file.write(array.reshape(-1).view(np.uint8).data)

@@ -12,6 +12,7 @@ from replicajax.formats._stored import CastTensor, RangeTensor
 from replicajax.formats._tensor import QuantizedTensor
 
 _ARCHITECTURE = "unknown"
+_AXES, _LETTERS = 4, 64
 _PLAIN = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
 _PLAIN |= {f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)}
 
@@ -34,6 +35,11 @@ def write_gguf(path: str | Path, tensors: Iterable[tuple[TensorStatistics, str |
         for tensor, kind, made in tensors:
             if kind is None and tensor.dtype.name not in _PLAIN:
                 raise ValueError(f"a .gguf file has no numbers of type {tensor.dtype}, got tensor {tensor.name!r}")
+            if len(tensor.shape) > _AXES or len(tensor.name.encode()) >= _LETTERS:
+                what = f"tensor {tensor.name!r} of shape {tensor.shape}"
+                raise ValueError(
+                    f"a .gguf file has names of less than {_LETTERS} bytes and at most {_AXES} axes, got {what}"
+                )
             raw = GGMLQuantizationType[_PLAIN[tensor.dtype.name] if kind is None else kind]
             block, size = GGML_QUANT_SIZES[raw]
             count = tensor.count // block * size

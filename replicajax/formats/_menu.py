@@ -15,6 +15,7 @@ from replicajax.formats._standard import StandardFormat
 from replicajax.formats._statistics import TensorStatistics, is_matrix, read_fisher, read_moments, statistics, widened
 from replicajax.formats._tensor import quantize
 
+_ROWS = 2**12
 _MOST = 2**22
 """Weights of a tensor that are tried: of larger ones, rows at even distances."""
 
@@ -51,6 +52,48 @@ class Measured(NamedTuple):
     def single(self, index: int) -> tuple[float, float]:
         """Mean bits and score of one format for all tensors; inf where some cannot have it."""
         return float(self.counts @ self.bits[:, index] / self.counts.sum()), float(self.score[:, index].sum())
+
+    def pinned(self, pins: Mapping[str, str]) -> "Measured":
+        """Some tensors have one format only.
+
+        Raises:
+          ValueError: a tensor or format that is not here, or that does not fit the other.
+        """
+        score = self.score.copy()
+        names, formats = [t.name for t in self.tensors], [each.name for each in self.formats]
+        for name, fmt in pins.items():
+            if name not in names or fmt.upper() not in formats:
+                what = (
+                    f"a tensor of the file, got {name!r}"
+                    if name not in names
+                    else f"to a format of the menu, got {fmt!r}"
+                )
+                raise ValueError(f"pinned must map {what}")
+            row, only = names.index(name), formats.index(fmt.upper())
+            if not np.isfinite(score[row, only]):
+                raise ValueError(f"pinned must map {name!r} to a format whose blocks fill its rows, got {fmt!r}")
+            score[row, np.arange(len(formats)) != only] = np.inf
+        return self._replace(score=score)
+
+    def least_bits(self, groups: Sequence[int] | None = None) -> float:
+        """Mean, of the formats of fewest bits.
+
+        Raises:
+          ValueError: a tensor, or a group, that no format fits.
+        """
+        labels = (
+            np.arange(len(self.tensors)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+        )
+        least = 0.0
+        for label in range(labels.max() + 1):
+            of = labels == label
+            bits = np.where(np.isfinite(self.score[of]), self.bits[of], np.inf).T @ self.counts[of]
+            if not np.isfinite(bits).any():
+                names = ", ".join(repr(self.tensors[i].name) for i in np.flatnonzero(of)[:4])
+                rows = self.tensors[int(np.argmax(of))].shape[-1]
+                raise ValueError(f"menu must have a format for {names}, whose rows of {rows} fill the blocks of none")
+            least += bits.min()
+        return least / float(self.counts.sum())
 
     def curve(self, groups: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(mean bits, score) of the best choices, at the budgets where the next format for some tensor becomes affordable."""
@@ -109,7 +152,7 @@ def measure_formats(
         raise ValueError("either fisher or moments must be given, got both")
     if not menu:
         raise ValueError("menu must name at least one format, got none")
-    tensors, kept, rows = [], [], []
+    tensors, kept, rows, matched = [], [], [], False
     with open_weights(path) as weights, read_fisher(fisher) as information, read_moments(moments) as moment:
         for name in weights.names:
             stored = weights.read(name)
@@ -122,9 +165,12 @@ def measure_formats(
                 found = found._replace(fisher=None if F is None else float(np.mean(F, dtype=np.float64)))
                 tensors.append(found)
                 H = moment(name, stored.shape)
+                matched |= H is not None
                 loss = _of_outputs(array, H) if moments is not None else _of_weights(F)
                 rows.append([_tried(array, loss, each) for each in menu])
             progress(stored.size)
+    if moments is not None and not matched:
+        raise ValueError(f"moments {str(moments)!r} must be of weights of {str(path)!r}, got no name in common")
     if not tensors:
         raise ValueError("no tensor to quantize: none is floating, of two axes or more, and not all zeros")
     bits, error, score = np.moveaxis(np.array(rows), -1, 0)
@@ -138,26 +184,25 @@ _Loss = Callable[[np.ndarray, slice], float]
 
 def _of_weights(fisher: Any) -> _Loss:
     def loss(lost: np.ndarray, rows: slice) -> float:
-        total = np.sum(np.square(lost), dtype=np.float64)
+        total = np.sum(np.square(lost))
         if fisher is None:
             return float(total)
         if np.size(fisher) == 1:
             return float(total * np.ravel(fisher)[0] / 2)
         F = fisher.reshape(-1, fisher.shape[-1])[rows]
-        return float(np.sum(F * np.square(lost), dtype=np.float64) / 2)
+        return float(np.sum(F.astype(np.float64) * np.square(lost)) / 2)
 
     return loss
 
 
 def _of_outputs(array: np.ndarray, moment: np.ndarray | None) -> _Loss:
-    flat = array.reshape(-1, array.shape[-1]).astype(np.float32)
+    flat = array.reshape(-1, array.shape[-1])
 
     def power(x: np.ndarray) -> float:
-        of_inputs = x if moment is None else x @ moment
-        return float(np.sum(of_inputs * x, dtype=np.float64))
+        return float(np.sum(x * x) if moment is None else np.sum((x @ moment) * x))
 
-    whole = power(flat)
-    return lambda lost, rows: power(lost) / whole
+    whole = sum(power(flat[i : i + _ROWS].astype(np.float64)) for i in range(0, len(flat), _ROWS))
+    return lambda lost, rows: power(lost) / whole if whole > 0 else np.inf
 
 
 def _tried(array: np.ndarray, loss: _Loss, fmt: StandardFormat) -> tuple[float, float, float]:
@@ -167,11 +212,12 @@ def _tried(array: np.ndarray, loss: _Loss, fmt: StandardFormat) -> tuple[float, 
     if flat.shape[1] % fmt.block:
         return bits, np.nan, np.inf
     rows = slice(None, None, -(-flat.size // _MOST))
-    some = flat[rows].astype(np.float32)
-    lost = quantize(some, fmt).dequantize() - some
-    square = float(np.sum(np.square(some), dtype=np.float64))
-    total = float(np.sum(np.square(lost), dtype=np.float64))
-    return bits, float(np.sqrt(total / square)) if square > 0 else np.nan, loss(lost, rows) * len(flat) / len(some)
+    some = flat[rows]
+    exact = some.astype(np.float64)
+    lost = quantize(some, fmt).dequantize().astype(np.float64) - exact
+    square = float(np.sum(np.square(exact)))
+    error = float(np.sqrt(np.sum(np.square(lost)) / square)) if square > 0 else np.nan
+    return bits, error, loss(lost, rows) * len(flat) / len(some)
 
 
 def choose(
@@ -192,24 +238,16 @@ def choose(
     """
     if (mean_bits is None) == (size is None):
         raise ValueError(f"either mean_bits or size must be given, got mean_bits {mean_bits}, size {size}")
-    total = measured.counts.sum()
+    measured, total = measured.pinned(pinned or {}), measured.counts.sum()
     if size is not None:
         mean_bits = 8 * (size - measured.kept_bytes) / total
-        least = np.where(np.isfinite(measured.score), measured.bits, np.inf).min(1) @ measured.counts
-        if mean_bits * total < least:
-            need = int(np.ceil(least / 8)) + measured.kept_bytes
+        need = int(np.ceil(measured.least_bits(groups) * total / 8)) + measured.kept_bytes
+        if size < need:
             raise ValueError(f"size must be at least {need:,} bytes, the least possible, got {size:,.0f}")
+    else:
+        measured.least_bits(groups)
     assert mean_bits is not None
-    names, formats = [t.name for t in measured.tensors], [each.name for each in measured.formats]
-    pins = {}
-    for name, fmt in (pinned or {}).items():
-        if name not in names or fmt.upper() not in formats:
-            what = (
-                f"a tensor of the file, got {name!r}" if name not in names else f"to a format of the menu, got {fmt!r}"
-            )
-            raise ValueError(f"pinned must map {what}")
-        pins[names.index(name)] = formats.index(fmt.upper())
-    found = choose_formats(measured.counts, measured.bits, measured.score, mean_bits, groups=groups, pinned=pins)
+    found = choose_formats(measured.counts, measured.bits, measured.score, mean_bits, groups=groups)
     return planned(measured, found)
 
 

@@ -61,11 +61,17 @@ def quantize_file(
         return write_gguf(target, made.whole())
     entries: dict[str, Entry] = {}
     notes: dict[str, Any] = {}
+    kept = {tensor.name for tensor in plan.kept}
     for tensor, fmt in made.names():
         if fmt is None:
             entries[tensor.name] = Entry(tensor.shape, tensor.dtype, lambda name=tensor.name: made.original(name))
             continue
         layout = _layout(fmt, tensor)
+        taken = kept.union(entries).intersection(f"{tensor.name}.{part}" for part in layout)
+        if taken:
+            raise ValueError(
+                f"tensor {tensor.name!r} would be stored under {min(taken)!r}, which is another tensor's name"
+            )
         for part, (shape, dtype) in layout.items():
             last = part == next(reversed(layout))  # one tensor at a time in memory
             entries[f"{tensor.name}.{part}"] = Entry(
@@ -73,7 +79,8 @@ def quantize_file(
                 np.dtype(dtype),
                 lambda tensor=tensor, fmt=fmt, part=part, last=last: _part(made.stored(tensor, fmt, last), part),
             )
-        notes[tensor.name] = {"shape": list(tensor.shape), "dtype": widened(np.zeros(0, tensor.dtype)).dtype.name}
+        dtype = widened(np.zeros(0, tensor.dtype)).dtype.name
+        notes[tensor.name] = {"shape": list(tensor.shape), "dtype": dtype, "parts": list(layout)}
         if isinstance(fmt, StandardFormat):
             notes[tensor.name]["format"] = fmt.name
     write_safetensors(target, entries, {"replicajax": json.dumps(notes)})
@@ -211,7 +218,7 @@ def open_quantized(
         if "replicajax" not in weights.metadata:
             raise ValueError(f"weight file {str(path)!r} holds no codes of replicajax")
         notes = json.loads(weights.metadata["replicajax"])
-        of_note = {f"{name}.{part}": name for name in notes for part in _PARTS}
+        of_note = {f"{name}.{part}": name for name, note in notes.items() for part in note.get("parts", _OLD_PARTS)}
         kinds: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
         for stored in weights.names:
             name = of_note.get(stored, stored)
@@ -225,13 +232,14 @@ def open_quantized(
         def read(name: str) -> np.ndarray:
             if name not in notes:
                 return weights.read(name)
-            held = {part: weights.read(f"{name}.{part}") for part in _PARTS if f"{name}.{part}" in weights.names}
+            held = {part: weights.read(f"{name}.{part}") for part in notes[name].get("parts", _OLD_PARTS)}
             return _restored(notes[name].get("format"), *kinds[name], held).dequantize()
 
         yield kinds, read
 
 
-_PARTS = ("levels", "tensor_scale", "scales", "offsets", "codes", "values")
+_OLD_PARTS = ("levels", "scales", "codes")
+"""Of files that do not say."""
 
 
 def _restored(

@@ -42,10 +42,13 @@ class StandardFormat(eqx.Module):
     ggml: bool = eqx.field(static=True)
 
     def stored_bits(self, shape: tuple[int, ...]) -> float:
-        """Per weight of a tensor, with the scales that it or its rows have, and bytes that are not full."""
+        """Per weight of a tensor, with the scales that it or its rows have, and bytes and words that are not full."""
         count = max(int(np.prod(shape, dtype=int)), 1)
         if not isinstance(self.rounding, BlockFormat) or self.rounding.as_ggml:
-            return self.bits + (0 if self.ggml else _BYTES / count)
+            words = isinstance(self.rounding, BlockFormat) and self.rounding.codebook.codes & (
+                self.rounding.codebook.codes - 1
+            )
+            return self.bits + (64 / count if words else 0 if self.ggml else _BYTES / count)
         size = self.rounding.block_size
         return (
             self.bits
@@ -63,10 +66,10 @@ def _floats(dtype: type) -> Codebook:
     return Codebook(np.unique(codes[np.isfinite(codes)]), codes=256)
 
 
-def _microscaling(elements: Codebook, largest_power: int) -> BlockFormat:
+def _microscaling(elements: Codebook, largest_power: int, as_ggml: bool = False) -> BlockFormat:
     """OCP: the scale is the power of two at or below the block's largest, over the largest power of two of the elements."""
     end = float(np.asarray(elements.levels)[-1])
-    return BlockFormat(elements, 32, "absmax", "e8m0_down", end / 2**largest_power)
+    return BlockFormat(elements, 32, "absmax", "e8m0_down", end / 2**largest_power, as_ggml)
 
 
 def _ggml(elements: Codebook, size: int, scaling: str = "absmax") -> BlockFormat:
@@ -85,7 +88,7 @@ def _all() -> dict[str, StandardFormat]:
 
     add("TQ1_0", _ggml(packed_ternary, 256), 1.6875, 256, True)
     add("TQ2_0", _ggml(ternary, 256), None, 256, True)
-    add("MXFP4", _microscaling(e2m1, 2), None, 32, True)
+    add("MXFP4", _microscaling(e2m1, 2, True), None, 32, True)
     for bits, name in ((4, "Q4"), (5, "Q5")):
         add(f"{name}_0", _ggml(integer(bits), 32, "signmax"), None, 32, True)
         add(f"{name}_1", RangeFormat(bits, 32), None, 32, True)

@@ -96,6 +96,10 @@ def read_moments(path: str | Path | None) -> Iterator[Callable[[str, tuple[int, 
             H = widened(moments.read(name))
             if H.shape != (shape[-1], shape[-1]) or not np.isfinite(H).all():
                 raise ValueError(f"moments of {name!r} must be finite, ({shape[-1]}, {shape[-1]}), got shape {H.shape}")
-            return H.astype(np.float32)
+            if (np.diag(H) < 0).any() or not np.diag(H).any():
+                raise ValueError(
+                    f"moments of {name!r} must have a diagonal >= 0, not all 0, got {np.diag(H).min():.4g}"
+                )
+            return H.astype(np.float64)
 
         yield read

@@ -1,6 +1,7 @@
 """Tensors in formats that are no codebook with a scale: ranges, and floats of sixteen bits."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +13,12 @@ from replicajax.formats._range import RangeFormat
 DTYPES = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 _CHUNK = 2**22
 """Weights worked on at a time."""
+
+
+def within(x: np.ndarray, dtype: Any) -> np.ndarray:
+    """As numbers of a type, of which those out of range are the largest."""
+    most = min(float(ml_dtypes.finfo(dtype).max), float(np.finfo(np.float32).max))
+    return np.clip(x, -most, most).astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,9 @@ class RangeTensor:
         B = self.format.block_size
         codes = self.codes.ravel().astype(np.float32)
         scale, offset = (np.repeat(x.astype(np.float32), B)[: self.size] for x in (self.scales, self.offsets))
-        value = scale * codes + offset if self.format.zero == "minimum" else scale * (codes - offset)
-        return value.astype(self.dtype).reshape(self.shape)
+        with np.errstate(over="ignore"):
+            value = scale * codes + offset if self.format.zero == "minimum" else scale * (codes - offset)
+        return within(value, self.dtype).reshape(self.shape)
 
 
 def quantize_range(flat: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, fmt: RangeFormat) -> RangeTensor:
@@ -69,18 +77,19 @@ def quantize_range(flat: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, fm
         low, high = x.min(1, keepdims=True), x.max(1, keepdims=True)
         if fmt.zero == "integer":
             low, high = np.minimum(low, 0), np.maximum(high, 0)
-        step = (high - low) / top
         with np.errstate(divide="ignore", over="ignore"):
+            step = (high - low) / top
+            step = np.where(np.isinf(step), high / top - low / top, step)
             if fmt.zero == "integer":
-                kept = step.astype(stored)
+                kept = within(step, stored)
                 inverse = np.where(kept == 0, np.float32(0), 1 / kept.astype(np.float32))
                 offset = np.clip(np.round(-low * inverse), 0, top)
                 code = np.clip(np.round(x * inverse) + offset, 0, top)
                 offset = offset.astype(np.uint8)
             else:
-                inverse = np.where(step == 0, np.float32(0), 1 / step)
+                inverse = np.where(step == 0, np.float32(0), np.minimum(1 / step, np.finfo(np.float32).max))
                 code = np.clip(np.trunc((x - low) * inverse + np.float32(0.5)), 0, top)
-                kept, offset = step.astype(stored), low.astype(stored)
+                kept, offset = within(step, stored), within(low, stored)
         codes.append(code.astype(np.uint8).ravel()[:count])
         scales.append(kept.ravel())
         offsets.append(offset.ravel())
@@ -108,11 +117,9 @@ class CastTensor:
         return 16.0
 
     def dequantize(self) -> np.ndarray:
-        return self.values.astype(np.float32).astype(self.dtype)
+        return within(self.values.astype(np.float32), self.dtype)
 
 
 def quantize_cast(array: np.ndarray, fmt: Cast) -> CastTensor:
     """What is out of range goes to the largest of finite numbers."""
-    stored = DTYPES[fmt.dtype]
-    most = float(ml_dtypes.finfo(stored).max)
-    return CastTensor(fmt, array.dtype, np.clip(array.astype(np.float32), -most, most).astype(stored))
+    return CastTensor(fmt, array.dtype, within(array.astype(np.float32), DTYPES[fmt.dtype]))

@@ -157,7 +157,7 @@ def quantize(tensor: Any, fmt: Any, *, outliers: float = 0.0) -> StoredTensor:
         scales, tensor_scale, clamped = np.ones(1, np.float32), 1.0, 0
     else:
         scales, tensor_scale, clamped = stored_scales(flat, fmt, block)
-    if fmt.as_ggml:
+    if fmt.as_ggml and SCALE_FORMATS[fmt.scale_format].rounded == "nearest":
         packed = _encode(flat, fmt, block, _scales(flat, fmt, block).astype(np.float32), np.float32(1))
     else:
         packed = _encode(flat, fmt, block, scales.astype(np.float32), np.float32(tensor_scale))

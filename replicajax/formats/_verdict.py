@@ -62,7 +62,7 @@ class Verdict(NamedTuple):
 def verdict(
     logits: Callable[[Any, Array], Array], model: Any, quantized: Any, inputs: ArrayLike, batch: int = 64
 ) -> Verdict:
-    """Second-order KL of a quantized model with everything that overlaps, and whether second order is enough.
+    """Second-order KL of a quantized model with everything that overlaps, and whether second order is enough; in float64.
 
     Args:
       logits: logits(model, x) for one input x, shape (..., classes), as in `fisher_diagonal`.
@@ -71,9 +71,9 @@ def verdict(
       batch: examples at a time.
 
     Raises:
-      ValueError: fewer than two examples, models of different structure, nothing quantized.
+      ValueError: fewer than two examples, models of different structure, nothing quantized, logits that are no numbers.
     """
-    examples = jnp.asarray(inputs)
+    examples = np.asarray(inputs)
     if examples.ndim == 0 or examples.shape[0] < 2:
         raise ValueError(f"inputs must hold at least two examples, got shape {examples.shape}")
     batch = min(_checks.integer("batch", batch, 1, 2**20), examples.shape[0])
@@ -81,14 +81,29 @@ def verdict(
     others, _ = eqx.partition(quantized, eqx.is_inexact_array)
     if jax.tree.structure(weights) != jax.tree.structure(others):
         raise ValueError("quantized must be a model of the same structure as model")
-    change = jax.tree.map(lambda a, b: b - a, weights, others)
-    if not any(bool(np.any(np.asarray(leaf))) for leaf in jax.tree.leaves(change)):
-        raise ValueError("quantized must differ from model, got the same weights")
-    found = []
-    for start in range(0, len(examples), batch):
-        index = np.minimum(np.arange(start, start + batch), len(examples) - 1)
-        found.append(np.asarray(_each(logits, rest, weights, change, examples[index]))[: len(examples) - start])
-    return _judged(np.concatenate(found))
+    # KL of small errors is a difference that fewer digits do not have.
+    with jax.enable_x64(True):
+        weights, others, examples = jax.tree.map(_wide, (weights, others, examples))
+        change = jax.tree.map(lambda a, b: b - a, weights, others)
+        if not any(bool(np.any(np.asarray(leaf))) for leaf in jax.tree.leaves(change)):
+            raise ValueError("quantized must differ from model, got the same weights")
+        found = []
+        for start in range(0, len(examples), batch):
+            index = np.minimum(np.arange(start, start + batch), len(examples) - 1)
+            each = _each(logits, rest, weights, change, examples[index])
+            found.append(np.asarray(each)[: len(examples) - start])
+    each = np.concatenate(found)
+    if not np.isfinite(each).all():
+        raise ValueError(
+            f"logits must be numbers or -inf, got NaN or inf at {(~np.isfinite(each).all(1)).sum()} inputs"
+        )
+    if not each[:, 0].any() or not each[:, 2].any():
+        raise ValueError("quantized must change the logits, got the same at every input")
+    return _judged(each)
+
+
+def _wide(x: Any) -> Any:
+    return jnp.asarray(x, np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 @eqx.filter_jit
@@ -102,14 +117,15 @@ def _each(logits: Callable, rest: Any, weights: Any, change: Any, inputs: Array)
 
         z, along = jax.linearize(at, weights)
         p, log_p = jax.nn.softmax(z), jax.nn.log_softmax(z)
+        live = p > 0  # a class that is masked stays so
 
         def second(d):
-            dz = along(d)
+            dz = jnp.where(live, along(d), 0.0)
             return 0.5 * ((p * dz**2).sum(-1) - (p * dz).sum(-1) ** 2).sum()
 
         def divergence(t):
             other = at(jax.tree.map(lambda w, d: w + t * d, weights, change))
-            return (p * (log_p - jax.nn.log_softmax(other))).sum()
+            return jnp.where(live, p * (log_p - jax.nn.log_softmax(other)), 0.0).sum()
 
         def alone(k):
             return second(structure.unflatten([leaf * (k == i) for i, leaf in enumerate(leaves)]))

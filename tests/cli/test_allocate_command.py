@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from replicajax import formats
 from replicajax.cli import _app
+from replicajax.cli._allocate import _groups
 
 
 @pytest.fixture
@@ -66,10 +67,24 @@ def test_gguf_ties_and_pins(command, folder):
     assert found["bytes"] <= 60_000
     kinds = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader("q.gguf").tensors}
     assert {name: kinds[name] for name in chosen} == chosen
-    assert (folder / "r.txt").read_text().splitlines()[0].startswith("model\\.")
+    assert (folder / "r.txt").read_text().splitlines()[0].startswith("^model\\.")
     assert {line.partition("=")[2] for line in (folder / "r.txt").read_text().split()} == {
         x.lower() for x in chosen.values()
     }
+
+
+def test_ties_are_of_the_place_that_matches():
+    names = ["blocks.0.q_proj", "blocks.0.k_proj", "layers.1.w1", "layers.1.w3", "layers.3.w1", "layers.3.w3", "v_proj"]
+    assert _groups(names, ["*.{q,k,v}_proj", "*.w{1,3}"]) == [0, 0, 2, 2, 4, 4, 6]
+    assert _groups(["a", "b", "c"], ["{a,b}", "{b,c}"]) == [0, 0, 0]
+
+
+def test_more_and_less_are_of_the_same_request(command, folder):
+    """Pinned tensors stay so: more bits never lose more, fewer never less."""
+    code, out, _ = command("allocate", "w.safetensors", "--bits", "7", "--pin", "*q_proj*=bf16", "--menu", "gguf")
+    assert code == 0
+    less, more = (float(x.split()[2]) for x in out.partition("would do: ")[2].split("that")[0].split(", "))
+    assert more < 1 < less
 
 
 def test_fisher_information_has_a_verdict(command, folder):
@@ -115,6 +130,7 @@ def test_deployable_formats(command, folder):
         ("allocate w.safetensors --menu q9", "menu must be one of gguf, mx, int, all"),
         ("allocate w.safetensors --pin nothing=Q8_0", "matches none of 3 tensors"),
         ("allocate w.safetensors --pin *=Q9", "pinned must map to a format of the menu"),
+        ("allocate w.safetensors --tie zz{a,b}", "--tie zz{a,b} matches none of 3 tensors"),
         ("allocate w.safetensors --tie *", "--tie must name alternatives in braces"),
         ("allocate w.safetensors --menu mx --quantize q.gguf", "needs --menu gguf"),
         ("allocate . --quantize q.gguf", "must hold one *.safetensors.index.json"),

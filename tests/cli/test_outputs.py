@@ -12,7 +12,8 @@ from rich.console import Console
 
 from replicajax import _writing, formats
 from replicajax.cli import _request
-from replicajax.cli._allocate import show
+from replicajax.cli._allocate import request, show
+from replicajax.cli._budget import Budget
 
 BEFORE = b"what was there"
 
@@ -165,7 +166,8 @@ def test_a_file_of_every_kind_of_tensor(command, tmp_path, monkeypatch):
 
     measured = formats.measure_formats(path, formats.menu("all"))
     with (tmp_path / "narrow.txt").open("w") as file:
-        show(measured, formats.choose(measured, 5.0), Console(width=80, file=file))
+        asked = request(measured, Budget(5.0, None), [], [])
+        show(asked, asked.plan(), Console(width=80, file=file))
     lines = (tmp_path / "narrow.txt").read_text().splitlines()
 
     head = next(i for i, line in enumerate(lines) if line.startswith(" tensor") or line.startswith("tensor"))

@@ -105,3 +105,25 @@ def test_bits_saved_against_rounding_what_is_relaxed():
         f"{np.mean(saved):.3f} bits on average, {min(saved):.3f} to {max(saved):.3f}, {np.sum(np.array(saved) > 0.005)} of 50"
     )
     assert np.sum(np.array(saved) > 0.005) >= 45
+
+
+def test_budgets_to_the_last_bit():
+    """In float64, whatever JAX is set to."""
+    assert f.choose_formats([16777217.0, 1.0], [4.0, 8.0], [[1, 0], [1, 0]], 5.0).mean_bits == 4 + 4 / 16777218
+    rng = np.random.default_rng(7)
+    for _ in range(50):
+        counts = np.round(10 ** rng.uniform(6, 9, 4))
+        bits = np.array([4.25, 4.5, 8.5]) + 48 / counts[:, None]
+        scores = rng.exponential(size=(4, 3))
+        rows = np.arange(4)
+        mean = counts @ bits[rows, rng.integers(0, 3, 4)] / counts.sum() * (1 - 3e-9)
+        found = _message(lambda c=counts, b=bits, s=scores, m=mean: f.choose_formats(c, b, s, m))
+        if found is not None:
+            assert counts @ bits[rows, found.choice] <= mean * counts.sum()
+
+
+def _message(call):
+    try:
+        return call()
+    except ValueError:
+        return None

@@ -1,6 +1,7 @@
 """Menus on weight files: what is predicted is what is written, within the budget, readable by those who serve it."""
 
 import json
+import re
 
 import ml_dtypes
 import numpy as np
@@ -85,7 +86,7 @@ def test_gguf_is_read_by_its_reader_bit_for_bit(tmp_path):
     measured = f.measure_formats(tmp_path / "w.safetensors", f.menu("gguf"))
     plan = f.choose(measured, 16.0, pinned={each.name: each.name for each in f.menu("gguf")})
     size = f.quantize_file(tmp_path / "w.safetensors", tmp_path / "q.gguf", plan)
-    assert plan.bytes - 8 < size <= plan.bytes  # a scale of the tensor that MXFP4 has elsewhere
+    assert plan.bytes - 8 <= size <= plan.bytes  # words of TQ1_0 that are not full elsewhere
     found = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "q.gguf").tensors}
     assert set(found) == set(tensors)
     for each in f.menu("gguf"):
@@ -119,6 +120,12 @@ def test_bytes_groups_and_pins(measured):
     assert names["embed.weight"] == "Q8_0"
     with pytest.raises(ValueError, match=r"size must be at least [\d,]+ bytes, the least possible, got 1,000"):
         f.choose(measured, size=1000)
+    need = int(
+        re.search(r"at least ([\d,]+) bytes", str(_message(lambda: f.choose(measured, size=1000))))[1].replace(",", "")
+    )
+    assert f.choose(measured, size=need).bytes <= need
+    with pytest.raises(ValueError, match="pinned must map 'layer.odd.weight' to a format whose blocks fill its rows"):
+        f.choose(measured, 5.0, pinned={"layer.odd.weight": "Q8_0"})
     with pytest.raises(ValueError, match="pinned must map a tensor of the file, got 'none'"):
         f.choose(measured, 5.0, pinned={"none": "Q8_0"})
     with pytest.raises(ValueError, match="pinned must map to a format of the menu, got 'Q9'"):
@@ -199,3 +206,54 @@ def test_moments_count_outputs(file, weights, tmp_path):
         f.measure_formats(file, f.menu("q8_0"), moments=tmp_path / "bad.safetensors")
     with pytest.raises(ValueError, match="either fisher or moments"):
         f.measure_formats(file, f.menu("q8_0"), file, moments=file)
+
+
+def _message(call):
+    try:
+        call()
+    except ValueError as error:
+        return error
+
+
+def test_names_that_would_collide(tmp_path):
+    x = np.random.default_rng(6).normal(size=(8, 256)).astype(np.float32)
+    save_file({"a": x, "a.scales": np.full(64, 5.0), "b": x, "b.offsets": np.arange(3.0)}, tmp_path / "w.safetensors")
+    plan = f.choose(f.measure_formats(tmp_path / "w.safetensors", f.menu("q4_0")), 4.5)
+    with pytest.raises(ValueError, match="tensor 'a' would be stored under 'a.scales', which is another tensor's name"):
+        f.quantize_file(tmp_path / "w.safetensors", tmp_path / "q.safetensors", plan)
+    save_file({"b": x, "b.offsets": np.arange(3.0), "n": np.array(3)}, tmp_path / "w.safetensors")
+    plan = f.choose(f.measure_formats(tmp_path / "w.safetensors", f.menu("q4_0")), 4.5)
+    f.quantize_file(tmp_path / "w.safetensors", tmp_path / "q.safetensors", plan)
+    back = f.dequantize_file(tmp_path / "q.safetensors")
+    np.testing.assert_array_equal(back["b.offsets"], np.arange(3.0))
+    assert back["n"].shape == ()
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e-30, 1e-5, 1e6, 1e18, 1e30, 1e37])
+def test_weights_of_any_size(size, tmp_path):
+    """Nothing is NaN, and formats whose range holds the weights err as they do at size 1."""
+    x = np.random.default_rng(7).normal(size=(16, 256)).astype(np.float32)
+    save_file({"a": (x * np.float32(size)).astype(np.float32)}, tmp_path / "w.safetensors")
+    found = f.measure_formats(tmp_path / "w.safetensors", f.menu("all"))
+    save_file({"a": x}, tmp_path / "w.safetensors")
+    usual = f.measure_formats(tmp_path / "w.safetensors", f.menu("all"))
+    assert np.isfinite(found.error).all()
+    names = [each.name for each in found.formats]
+    for name in ("MXFP4", "NVFP4", "INT4_G64", "INT8_CHANNEL"):
+        at = names.index(name)
+        if size >= 1e-30:
+            np.testing.assert_allclose(found.error[0, at], usual.error[0, at], rtol=0.1)
+    plan = f.choose(found, 16.0, pinned={"a": "MXFP4"})
+    save_file({"a": (x * np.float32(size)).astype(np.float32)}, tmp_path / "w.safetensors")
+    f.quantize_file(tmp_path / "w.safetensors", tmp_path / "q.gguf", plan)
+    (tensor,) = GGUFReader(tmp_path / "q.gguf").tensors
+    theirs = np.asarray(quants.dequantize(tensor.data, tensor.tensor_type)).reshape(x.shape)
+    np.testing.assert_array_equal(theirs, f.quantize(x * np.float32(size), f.standard("MXFP4")).dequantize())
+
+
+def test_errors_of_bfloat16_are_rounded_as_they_will_be(tmp_path):
+    x = np.random.default_rng(8).normal(size=(64, 256)).astype(ml_dtypes.bfloat16)
+    f._files.write_safetensors(tmp_path / "w.safetensors", {"a": f._files.Entry(x.shape, x.dtype, lambda: x)})
+    plan, errors = f.choose(f.measure_formats(tmp_path / "w.safetensors", f.menu("q8_0")), 8.5), {}
+    f.quantize_file(tmp_path / "w.safetensors", tmp_path / "q.safetensors", plan, errors=errors)
+    assert errors["a"] == pytest.approx(plan.error[0], rel=1e-9)

@@ -72,7 +72,29 @@ def test_large_errors_are_told(model):
     assert "outside the quadratic regime" in str(f.verdict(logits, model, louder, INPUTS))
 
 
+def test_small_errors_of_short_floats(model):
+    """Of float32 models too, down to errors of 1e-5: K(1) is a difference of numbers of order one."""
+    short = jax.tree.map(lambda x: x if isinstance(x, str) else jnp.asarray(x, jnp.float32), model)
+    for size in (1e-3, 1e-5):
+        found = f.verdict(logits, short, changed(short, size), INPUTS)
+        assert found.quadratic
+        assert found.measured / found.halved == pytest.approx(4, rel=1e-2)
+
+
+def test_masked_classes(model):
+    def masked(model, x):
+        return logits(model, x).at[0].set(-jnp.inf)
+
+    found = f.verdict(masked, model, changed(model, 1e-3), INPUTS)
+    assert found.quadratic
+    assert found.measured == pytest.approx(found.predicted, rel=1e-2)
+
+
 def test_bad_requests(model):
+    with pytest.raises(ValueError, match="logits must be numbers or -inf"):
+        f.verdict(lambda m, x: jnp.nan * logits(m, x), model, changed(model, 0.1), INPUTS)
+    with pytest.raises(ValueError, match="must change the logits"):
+        f.verdict(lambda m, x: m["out"] @ jnp.ones(12), model, model | {"in": model["in"] + 1}, INPUTS)
     with pytest.raises(ValueError, match="at least two examples"):
         f.verdict(logits, model, changed(model, 0.1), INPUTS[:1])
     with pytest.raises(ValueError, match="must differ from model"):
