@@ -13,7 +13,7 @@ weights, by kappa = E (x − Q) w/E w², and weights that lean on loud or quiet 
 
     mu = −Gᵀ (kappa w) for every row,      v_j += E (x_i − Q(x_i) − kappa_i w_i − k_i (x_i − w_i))² G_ij²,               (4)
 
-E over rows and N(0, v); kappa and k are those of a first sweep.
+E over rows and N(0, v); kappa and k are those of the sweep before.
 """
 
 from typing import Any
@@ -31,8 +31,7 @@ _FOLLOWED = 8, 192
 """One row in so many, up to so many."""
 _SAMPLED = 512
 """Of the other rows, evenly over how far they exceed their range."""
-_THINNED = 4
-"""One row in so many, for a first sweep that finds kappa and k."""
+_SWEEPS = 2
 
 
 @eqx.filter_jit
@@ -68,29 +67,28 @@ def rows_evolution(
 
 def _together(levels: Array, R: Array, w: Array, s: Array, share: Array) -> tuple[tuple[Array, ...], Array, Array]:
     """(4): mean square, inherited and clipped of every column, its gain k, and Gᵀ; no rows have none."""
-    some = jnp.finfo(w.dtype).tiny
+    share = share / jnp.maximum(share.sum(), jnp.finfo(w.dtype).tiny)
 
-    def sweep(rows: slice, kappa: Array, k: Array):
-        of, within, shares = w[:, rows], s[:, rows], share[rows]
-        shares /= jnp.maximum(shares.sum(), some)
+    @jax.checkpoint
+    def step(v, at):
+        i, felt, w, s, mu, kappa, k = at
+        u, var = (w + mu) / s, v[i] / s**2
+        cost, bias = rounding_cost(levels, u, var), s * mean_error(levels, u, var)
+        square, like = s**2 * cost.square, kappa * w + k * mu
+        noise = (square - 2 * (like * bias + k * v[i] * cost.gain) + like**2 + k**2 * v[i]) @ share
+        found = square @ share, v[i] + mu**2 @ share, cost.clipped @ share
+        return v + felt**2 * noise, (found, _follows(bias - k * mu, w, share), cost.gain @ share)
+
+    def sweep(gains, _):
+        kappa, k = gains
         felt = response(R, k)
+        at = jnp.arange(k.size), felt.T, w, s, -felt @ (kappa[:, None] * w), kappa, k
+        found, kappa, k = jax.lax.scan(step, jnp.zeros_like(k), at)[1]
+        return (kappa, k), (found, felt)
 
-        @jax.checkpoint
-        def step(v, at):
-            i, felt, w, s, mu, kappa, k = at
-            u, var = (w + mu) / s, v[i] / s**2
-            cost, bias = rounding_cost(levels, u, var), s * mean_error(levels, u, var)
-            square, like = s**2 * cost.square, kappa * w + k * mu
-            noise = (square - 2 * (like * bias + k * v[i] * cost.gain) + like**2 + k**2 * v[i]) @ shares
-            found = square @ shares, v[i] + mu**2 @ shares, cost.clipped @ shares
-            return v + felt**2 * noise, (found, _follows(bias - k * mu, w, shares), cost.gain @ shares)
-
-        at = jnp.arange(k.size), felt.T, of, within, -felt @ (kappa[:, None] * of), kappa, k
-        return felt, jax.lax.scan(step, jnp.zeros_like(k), at)[1]
-
-    kappa = k = _follows(s * mean_error(levels, w / s, jnp.zeros_like(w)), w, share)
-    _, (_, kappa, k) = sweep(slice(None, None, _THINNED), kappa, k)
-    felt, (found, _, k) = sweep(slice(None), kappa, k)
+    kappa = _follows(s * mean_error(levels, w / s, jnp.zeros_like(w)), w, share)
+    (_, k), of_sweeps = jax.lax.scan(sweep, (kappa, kappa), length=_SWEEPS)
+    found, felt = jax.tree.map(lambda x: x[-1], of_sweeps)
     return found, k, felt
 
 
