@@ -94,8 +94,10 @@ def _freezing(task: GivenData, book: Codebook) -> Float[Array, ""]:
     unit = float((gaps**2).mean()) / 24
     low, high = np.log(_WARM / unit), np.log(_COLD / unit)
     start = low
-    while entropy(start + 1) > 0 and start < high:
+    while entropy(start + 1) > 0:
         start += 1
+        if start >= high:
+            return jnp.asarray(np.exp(start))  # white inputs: weights find their levels one by one
     root: Any = brentq(entropy, start, start + 1, xtol=1e-12)
     return jnp.asarray(np.exp(root))
 

@@ -183,6 +183,19 @@ def test_weights_that_lean_on_loud_inputs():
     assert abs(isotropic / float(np.mean(run)) - 1) > 0.03
 
 
+def test_assumptions_that_fail_are_remarked():
+    """One loud direction that all weights lean on, and one output that has nearly all of the power; and neither."""
+    rng, inputs = np.random.default_rng(4), 64
+    H = np.eye(inputs) + 300.0
+    W = rng.normal(size=(48, inputs)) + 1.0
+    W[0] *= 30
+    found = L.report(W, H, rj.uniform(2, 1.5))
+    said = " ".join(what for _, what in found.remarks)
+    assert "as weights favour loud inputs: rotated is a rough guess" in said
+    assert "of the outputs' power is one output's" in said
+    assert not L.report(rng.normal(size=(48, inputs)), np.eye(inputs), rj.uniform(4, 2.7)).remarks
+
+
 def test_one_bit_needs_the_gain():
     """Errors of few levels follow the weights, and take back some of what came before: 4 % here."""
     rng, book = np.random.default_rng(3), rj.uniform(1, 0.8)

@@ -33,6 +33,12 @@ def test_water(eigenvalues, bits):
     assert L.rate_needed(layer, 1.0) == 0
 
 
+def test_optimum_of_white_inputs_is_rounding():
+    """Nothing freezes: the entropy vanishes from above."""
+    white, book = L.Layer(np.ones(16), rotated=True), rj.uniform(2, 1.5)
+    assert L.optimum_error(white, book) == pytest.approx(float(L.rounding_error(white, book)), rel=1e-7)
+
+
 def test_entropy_coded_rounding_is_that_of_formats():
     """A flat spectrum leaves nothing to feed back."""
     flat = L.Layer(np.ones(16), rotated=True)
