@@ -16,7 +16,7 @@ from rich.text import Text
 from replicajax._writing import whole
 from replicajax.cli._budget import Budget
 from replicajax.cli._request import ProblemError
-from replicajax.cli._show import save
+from replicajax.cli._show import save, unbeaten
 from replicajax.formats import Measured, Plan, choose
 
 _ASIDE = 0.25
@@ -207,11 +207,16 @@ def _named(plan: Plan | Measured) -> tuple[str, str]:
     return ("predicted KL", " nats") if plan.unit == "nats" else (_NAMES[plan.unit], "")
 
 
+def _times(single: Single, total: float) -> str:
+    """What one format loses, of the choice's."""
+    return f"{single.score / total:.3g}" if total > 0 else "1" if single.score == 0 else "inf"
+
+
 def _against(single: Single | None, total: float, unit: str) -> str:
     if single is None:
         return "; no single format fits the budget"
-    times = f"{single.score / total:.3g} times" if total > 0 else "more"
-    return f"; best single format {single.name} {single.score:.4g}{unit} at {single.bits:.4f} bits, {times}"
+    at = f"{single.score:.4g}{unit} at {single.bits:.4f} bits"
+    return f"; best single format {single.name} {at}, {_times(single, total)} times"
 
 
 def _aside(asked: Request, total: float) -> str:
@@ -251,12 +256,9 @@ def show_advice(measured: Measured, advice: "Advice", console: Console) -> None:
     bits, _ = measured.curve()
     for budget in [budget for budget in _BUDGETS if bits[0] <= budget] or [float(bits[-1])]:
         plan, single = choose(measured, budget), best_single(measured, budget)
-        alone = (
-            ("-", "", "")
-            if single is None
-            else (single.name, f"{single.bits:.4g}", f"{single.score / plan.score.sum():.3g}")
-        )
-        table.add_row(f"{plan.mean_bits:.3f}", f"{plan.bytes / 1e6:,.1f}", f"{plan.score.sum():.4g}", *alone)
+        total = plan.score.sum()
+        alone = ("-", "", "") if single is None else (single.name, f"{single.bits:.4g}", _times(single, total))
+        table.add_row(f"{plan.mean_bits:.3f}", f"{plan.bytes / 1e6:,.1f}", f"{total:.4g}", *alone)
     console.print(table)
 
 
@@ -268,26 +270,20 @@ def draw(measured: Measured, plans: Sequence[Plan], path: Path) -> None:
     bits, score = measured.curve()
     some = score > 0
     panel.semilogy(bits[some], score[some], "-", lw=1.5, label="best choice for every budget")
-    least, named = np.inf, -np.inf
-    for each in singles(measured):
-        panel.plot(each.bits, each.score, "s", color="C1", ms=4)
-        if each.score < least and each.bits > named + _APART:  # those that no other beats, as far as there is room
-            panel.annotate(each.name, (each.bits, each.score), (5, 3), textcoords="offset points", fontsize=7)
-            named = each.bits
-        least = min(least, each.score)
-    panel.plot([], [], "s", color="C1", ms=4, label="one format for all tensors")
-    for plan in plans:
-        panel.plot(plan.mean_bits, plan.score.sum(), "o", color="C0", ms=7)
-    if plans:
-        panel.plot([], [], "o", color="C0", ms=7, label="chosen")
-    panel.set(
-        xlabel="bits per weight, scales included",
-        ylabel="predicted KL (nats)" if measured.unit == "nats" else "squared error",
+    alone = singles(measured)
+    panel.plot(
+        [x.bits for x in alone], [x.score for x in alone], "s", color="C1", ms=4, label="one format for all tensors"
     )
+    for x, y, name in unbeaten([(x.bits, x.score, x.name) for x in alone], _APART):
+        panel.annotate(name, (x, y), (5, 3), textcoords="offset points", fontsize=7)
+    if plans:
+        panel.plot([x.mean_bits for x in plans], [x.score.sum() for x in plans], "o", color="C0", ms=7, label="chosen")
+    what, unit = _named(measured)
+    panel.set(xlabel="bits per weight, scales included", ylabel=what + (f" ({unit.strip()})" if unit else ""))
     panel.legend(frameon=False, fontsize=8)
     panel.set_xlim(right=min(bits[-1], 10.0) + 0.5)
     shown = [s for b, s in zip(bits[some], score[some], strict=True) if b <= 10.5]
-    panel.set_ylim(min(shown) / 2, max([*shown, *(e.score for e in singles(measured) if e.bits < 10.5)]) * 2)
+    panel.set_ylim(min(shown) / 2, max([*shown, *(x.score for x in alone if x.bits < 10.5)]) * 2)
     save(figure, path, 160)
 
 
@@ -313,10 +309,10 @@ class Advice(NamedTuple):
 def advise(measured: Measured) -> Advice:
     """The fewest bits at which the whole of the weights is off by so much, and where the next bit buys least."""
     square = float(sum(t.count * t.rms**2 for t in measured.tensors))
-    bits, score = measured.curve()
+    bits, _ = measured.curve()
     plans, lines = [], []
     for goal, what in ((_GOOD, "small"), (_LOSSLESS, "safe")):
-        plan = _cheapest(measured, bits, score, square * goal**2)
+        plan = _cheapest(measured, bits, square * goal**2)
         if plan is None:
             lines.append(f"{what}: no choice of the menu brings the error of the weights below {goal:.0%} of their RMS")
             continue
@@ -324,11 +320,11 @@ def advise(measured: Measured) -> Advice:
         rel = np.sqrt(_squares(plan) / square)
         size = f"{plan.bytes / 1e6:,.1f} MB, {plan.mean_bits:.2f} bits a weight: {_most_used(plan)}"
         gain = ""
-        if single is not None and plan.score.sum() > 0:
-            gain = f"; {single.name} for all would cost {single.score / plan.score.sum():.3g} times as much"
+        if single is not None:
+            gain = f"; {single.name} for all would cost {_times(single, plan.score.sum())} times as much"
         lines.append(f"{what}: {size}; weights are off by {rel:.2g} of their RMS{gain}")
         plans.append(plan)
-    if plans:
+    if plans and plans[0].score.any():
         worst = int(np.argmax(plans[0].score))
         tensor, fmt = plans[0].tensors[worst], plans[0].formats[worst]
         share = plans[0].score[worst] / plans[0].score.sum()
@@ -340,7 +336,7 @@ def _squares(plan: Plan) -> float:
     return float(sum(t.count * (t.rms * e) ** 2 for t, e in zip(plan.tensors, plan.error, strict=True)))
 
 
-def _cheapest(measured: Measured, bits: np.ndarray, score: np.ndarray, most: float) -> Plan | None:
+def _cheapest(measured: Measured, bits: np.ndarray, most: float) -> Plan | None:
     """Of the corners of the curve, by bisection: what is lost falls with the bits."""
     low, high = 0, bits.size - 1
     if _squares(choose(measured, float(bits[high]))) > most:

@@ -25,6 +25,7 @@ from replicajax.cli._progress import Progress
 from replicajax.cli._refusal import refused
 from replicajax.cli._request import (
     PICTURES,
+    WEIGHTS,
     ProblemError,
     axis,
     check,
@@ -75,7 +76,6 @@ Seed = Annotated[int, typer.Option(help="Of the splits and the sampler.", min=0,
 Sweeps = Annotated[int, typer.Option(help="Gibbs sweeps per measurement.", min=1, max=10**9)]
 
 LAWS = ("normal", "laplace", "student-t")
-WEIGHTS = (".safetensors", ".npz")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UsageError: Any = typer.BadParameter.__base__
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from replicajax import formats
-from replicajax.cli._show import save
+from replicajax.cli._show import save, unbeaten
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Symmetric
 
@@ -134,15 +134,9 @@ def draw_formats(what: str, rows: list[Row], lines: dict[str, float], path: Path
         panel.plot(*of_bits, "o-" if joined else "o", ms=4, lw=1, label=name)
     if not joined:
         panel.set_yscale("log")
-        least, last = np.inf, -np.inf
-        for row in sorted(rows, key=lambda row: row.bits):
-            if row.error < least and row.bits > last + _APART:
-                at = row.bits, row.figure_of_merit
-                panel.annotate(
-                    row.name.split(",")[0], at, (0, -11), textcoords="offset points", fontsize=7, ha="center"
-                )
-                last = row.bits
-            least = min(least, row.error)
+        for bits, error, name in unbeaten([(row.bits, row.error, row.name.split(",")[0]) for row in rows], _APART):
+            at = bits, error * 2**bits
+            panel.annotate(name, at, (0, -11), textcoords="offset points", fontsize=7, ha="center")
     for (name, value), style in zip(lines.items(), (":", "--", "-"), strict=False):
         panel.axhline(value, color="0.5", ls=style, lw=1, label=name)
     panel.set(xlabel="bits per weight, scales included", ylabel=r"relative RMS error $\times\ 2^{\mathrm{bits}}$")

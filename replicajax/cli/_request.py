@@ -9,6 +9,7 @@ from typing import Any
 from replicajax._writing import refuse_overwriting
 
 PICTURES = (".png", ".pdf", ".svg")
+WEIGHTS = (".safetensors", ".npz")
 
 
 class ProblemError(Exception):
@@ -143,7 +144,7 @@ def checkpoint(flag: str, path: Path) -> list[Path]:
             return parts(path)
         except (OSError, ValueError) as error:
             raise ProblemError(f"{flag} {error}") from None
-    readable(flag, path, (".safetensors", ".npz"))
+    readable(flag, path, WEIGHTS)
     return [path]
 
 

@@ -368,6 +368,17 @@ def draw(path: Path, found, beta, tried: Sequence[int], best, measured, unit: fl
     save(figure, path, 160)
 
 
+def unbeaten(points: Sequence[tuple[float, float, str]], apart: float) -> list[tuple[float, float, str]]:
+    """Of (bits, loss, name), those that lose less than all of fewer bits, as far apart as names in a picture need."""
+    found, least, last = [], math.inf, -math.inf
+    for bits, loss, name in sorted(points):
+        if loss < least and bits > last + apart:
+            found.append((bits, loss, name))
+            last = bits
+        least = min(least, loss)
+    return found
+
+
 def save(figure, path: Path, dpi: int) -> None:
     with whole(path) as file:
         figure.savefig(file, dpi=dpi, format=path.suffix[1:])

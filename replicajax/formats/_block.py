@@ -25,24 +25,10 @@ from replicajax.formats._elements import padded_size
 from replicajax.formats._maximum import maximum_edges, maximum_nodes
 from replicajax.formats._outliers import WithoutOutliers
 from replicajax.formats._range import RangeFormat, range_error
-from replicajax.formats._rounded_scales import Octave, ScaleFormat, levels_in_reach, octave_of, rounded_scales_error
+from replicajax.formats._rounded_scales import SCALE_FORMATS, Octave, levels_in_reach, octave_of, rounded_scales_error
 from replicajax.formats._sphere import OnSphere
 
 SCALINGS = ("absmax", "signmax", "rms")
-
-
-SCALE_FORMATS: dict[str | None, ScaleFormat] = {
-    None: ScaleFormat(32, 23),
-    "fp32": ScaleFormat(32, 23),
-    "fp16": ScaleFormat(16, 10),
-    "bf16": ScaleFormat(16, 7),
-    "e5m2": ScaleFormat(8, 2),
-    "e4m3": ScaleFormat(8, 3),
-    "e8m0": ScaleFormat(8, 0, "up"),
-    "e8m0_down": ScaleFormat(8, 0, "down"),
-}
-"""None is kept exactly in theory, and in fp32 on actual tensors.  A scale out of the format's range is not theory's case:
-scales are taken relative to one number for the whole tensor (as NVFP4 does), which costs nothing."""
 
 
 @final

@@ -11,9 +11,10 @@ from jaxtyping import Array, Float
 
 from replicajax import _checks
 from replicajax.distributions import Symmetric, as_data
+from replicajax.formats._rounded_scales import SCALE_FORMATS
 
-CASTS = {"bf16": (7, -126), "fp16": (10, -14)}
-"""Bits of their mantissa, and the least exponent that is normal."""
+_LEAST = {"bf16": -126, "fp16": -14}
+"""Exponent of normal numbers."""
 _OCTAVES = 40
 """About the RMS, on either side."""
 
@@ -26,7 +27,7 @@ class Cast(eqx.Module):
 
     def __init__(self, dtype: str):
         """Raises ValueError: another dtype."""
-        self.dtype = _checks.choice("dtype", dtype, tuple(CASTS))
+        self.dtype = _checks.choice("dtype", dtype, tuple(_LEAST))
 
     @property
     def bits(self) -> float:
@@ -38,8 +39,8 @@ class Cast(eqx.Module):
 
 def cast_error(law: Symmetric, fmt: Cast) -> Float[Array, ""]:
     """Rel of iid weights that the format's range holds."""
-    mantissa, least = CASTS[fmt.dtype]
-    return _cast_error(as_data(law), jnp.asarray(float(mantissa)), jnp.asarray(float(least)))
+    mantissa, least = float(SCALE_FORMATS[fmt.dtype].mantissa), float(_LEAST[fmt.dtype])
+    return _cast_error(as_data(law), jnp.asarray(mantissa), jnp.asarray(least))
 
 
 @eqx.filter_jit

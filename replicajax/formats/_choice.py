@@ -95,10 +95,8 @@ def choose_formats(
                 f"pinned must map a tensor below {n.size} to a format below {c.shape[1]}, got {tensor}: {only}"
             )
         c[tensor, np.arange(c.shape[1]) != only] = np.inf
-    labels = np.arange(n.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    if labels.shape != n.shape:
-        raise ValueError(f"groups must have a label for each of {n.size} tensors, got shape {labels.shape}")
-    classes = [_undominated(w[labels == k].sum(0), c[labels == k].sum(0)) for k in range(labels.max() + 1)]
+    labels = labels_of(groups, n.size)
+    classes = _classes(w, c, labels)
     for k, each in enumerate(classes):
         if not each.option.size:
             raise ValueError(
@@ -109,7 +107,7 @@ def choose_formats(
     if not budget >= least:
         raise ValueError(f"mean_bits must be at least {least / n.sum():.6g}, the least possible, got {mean_bits:.6g}")
     chosen, gap = _solved(classes, budget)
-    choice = np.array([each.option[j] for each, j in zip(classes, chosen, strict=True)])[labels]
+    choice = chosen[labels]
     rows = np.arange(n.size)
     return FormatChoice(choice, float(w[rows, choice].sum() / n.sum()), float(c[rows, choice].sum()), gap)
 
@@ -120,9 +118,26 @@ def pareto(
     """(mean bits, score) of the choices at the corners of the relaxed problem, which are optimal at those budgets."""
     n, c = np.asarray(counts, float), np.asarray(scores, float)
     w = n[:, None] * np.broadcast_to(np.asarray(bits, float), c.shape)
-    labels = np.arange(n.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    found = _relaxation([_undominated(w[labels == k].sum(0), c[labels == k].sum(0)) for k in range(labels.max() + 1)])
+    classes = _classes(w, c, labels_of(groups, n.size))
+    found = _follow(classes, *_steps(classes)[:2])
     return found.weight / n.sum(), found.score
+
+
+def labels_of(groups: Sequence[int] | None, count: int) -> np.ndarray:
+    """0, 1, 2, ... of the groups that tensors are in, each its own unless told.
+
+    Raises:
+      ValueError: not a label for each.
+    """
+    if groups is None:
+        return np.arange(count)
+    if np.shape(groups) != (count,):
+        raise ValueError(f"groups must have a label for each of {count} tensors, got shape {np.shape(groups)}")
+    return np.unique(np.asarray(groups), return_inverse=True)[1]
+
+
+def _classes(weight: np.ndarray, score: np.ndarray, labels: np.ndarray) -> list[_Class]:
+    return [_undominated(weight[labels == k].sum(0), score[labels == k].sum(0)) for k in range(labels.max() + 1)]
 
 
 def _undominated(weight: np.ndarray, score: np.ndarray) -> _Class:
@@ -161,11 +176,6 @@ def _steps(classes: Sequence[_Class]) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return weight[order], saved[order], of[order].astype(int)
 
 
-def _relaxation(classes: Sequence[_Class]) -> _Relaxation:
-    weight, saved, _ = _steps(classes)
-    return _follow(classes, weight, saved)
-
-
 def _follow(classes: Sequence[_Class], weight: np.ndarray, saved: np.ndarray) -> _Relaxation:
     """The best moves first; scores are summed from the least, which are of many decades less than the first."""
     first, last = sum(each.weight[0] for each in classes), sum(each.score[-1] for each in classes)
@@ -173,6 +183,7 @@ def _follow(classes: Sequence[_Class], weight: np.ndarray, saved: np.ndarray) ->
 
 
 def _solved(classes: Sequence[_Class], budget: float) -> tuple[np.ndarray, float]:
+    """The option of every class, and the gap."""
     weight, saved, of = _steps(classes)
     whole = _follow(classes, weight, saved)
     bound = float(whole(np.asarray(budget)))
@@ -191,7 +202,7 @@ def _solved(classes: Sequence[_Class], budget: float) -> tuple[np.ndarray, float
     struck = [_within(each, regret[k], best - bound) for each, k in zip(ordered, order, strict=True)]
     again, score, missed = _search(struck, rest, budget, best, _MOST)
     if again is not None:
-        chosen, best = [_place(each, c, j) for each, c, j in zip(ordered, struck, again, strict=True)], score
+        chosen, best = again, score
     gap = 0.0 if missed >= best or best == 0 else (best - missed) / best
     back = np.empty(len(classes), int)
     back[order] = chosen
@@ -203,12 +214,8 @@ def _within(each: _Class, regret: np.ndarray, most: float) -> _Class:
     return _Class(each.weight[kept], each.score[kept], each.option[kept])
 
 
-def _place(each: _Class, struck: _Class, j: int) -> int:
-    return int(np.flatnonzero(each.option == struck.option[j])[0])
-
-
 def _search(classes: Sequence[_Class], rest: Sequence[_Relaxation], budget: float, best: float, most: int):
-    """Choices of less than `best`, their score, and the least relaxation among what was dropped for want of room."""
+    """Options of less than `best` together, their score, and the least relaxation among what was dropped for want of room."""
     weight, score = np.zeros(1), np.zeros(1)
     trail: list[tuple[np.ndarray, np.ndarray]] = []
     missed = np.inf
@@ -221,17 +228,16 @@ def _search(classes: Sequence[_Class], rest: Sequence[_Relaxation], budget: floa
         least = np.minimum.accumulate(c[live])
         live = live[np.append(True, least[1:] < least[:-1])[: live.size]]
         if live.size > most:
-            ranked = live[np.argsort(bound[live], kind="stable")]
-            missed = min(missed, float(bound[ranked[most]]))
-            live = np.sort(ranked[:most])
-            live = live[np.lexsort((c[live], w[live]))]
+            ranked = np.argsort(bound[live], kind="stable")
+            missed = min(missed, float(bound[live[ranked[most]]]))
+            live = live[np.sort(ranked[:most])]
         if not live.size:
             return None, np.inf, missed
         trail.append((live // size, live % size))
         weight, score = w[live], c[live]
     at = int(np.argmin(score))
     found, total = [], float(score[at])
-    for before, option in reversed(trail):
-        found.append(int(option[at]))
+    for each, (before, place) in zip(reversed(classes), reversed(trail), strict=True):
+        found.append(int(each.option[place[at]]))
         at = int(before[at])
     return np.array(found[::-1]), total, missed

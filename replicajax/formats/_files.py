@@ -225,10 +225,8 @@ class Entry(NamedTuple):
     make: Callable[[], np.ndarray]
 
 
-def write_safetensors(
-    path: str | Path, entries: Mapping[str, Entry], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Tensor by tensor, as `whole` does: what was there stays until all is written.
+def write_safetensors(path: str | Path, entries: Mapping[str, Entry], metadata: Mapping[str, str] | None = None) -> int:
+    """Tensor by tensor, as `whole` does: what was there stays until all is written; returns bytes of data.
 
     Raises:
       ValueError, OSError: a dtype the format lacks, a place that cannot be written.
@@ -254,3 +252,4 @@ def write_safetensors(
             if array.shape != tuple(entry.shape) or array.dtype != np.dtype(entry.dtype):
                 raise ValueError(f"tensor {name!r} was announced as {entry.shape} and is {array.shape}")
             file.write(array.reshape(-1).view(np.uint8).data)
+    return offset

@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from replicajax.formats._choice import FormatChoice, choose_formats, pareto
+from replicajax.formats._choice import choose_formats, labels_of, pareto
 from replicajax.formats._files import open_weights
 from replicajax.formats._standard import StandardFormat
 from replicajax.formats._statistics import TensorStatistics, is_matrix, read_fisher, read_moments, statistics, widened
 from replicajax.formats._tensor import quantize
 
-_ROWS = 2**12
 _MOST = 2**22
 """Weights of a tensor that are tried: of larger ones, rows at even distances."""
+_ROWS = 2**12
+"""In float64 at a time."""
 
 
 class Measured(NamedTuple):
@@ -62,13 +63,10 @@ class Measured(NamedTuple):
         score = self.score.copy()
         names, formats = [t.name for t in self.tensors], [each.name for each in self.formats]
         for name, fmt in pins.items():
-            if name not in names or fmt.upper() not in formats:
-                what = (
-                    f"a tensor of the file, got {name!r}"
-                    if name not in names
-                    else f"to a format of the menu, got {fmt!r}"
-                )
-                raise ValueError(f"pinned must map {what}")
+            if name not in names:
+                raise ValueError(f"pinned must map a tensor of the file, got {name!r}")
+            if fmt.upper() not in formats:
+                raise ValueError(f"pinned must map to a format of the menu, got {fmt!r}")
             row, only = names.index(name), formats.index(fmt.upper())
             if not np.isfinite(score[row, only]):
                 raise ValueError(f"pinned must map {name!r} to a format whose blocks fill its rows, got {fmt!r}")
@@ -81,10 +79,7 @@ class Measured(NamedTuple):
         Raises:
           ValueError: a tensor, or a group, that no format fits.
         """
-        labels = (
-            np.arange(len(self.tensors)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-        )
-        least = 0.0
+        labels, least = labels_of(groups, len(self.tensors)), 0.0
         for label in range(labels.max() + 1):
             of = labels == label
             bits = np.where(np.isfinite(self.score[of]), self.bits[of], np.inf).T @ self.counts[of]
@@ -248,10 +243,6 @@ def choose(
         measured.least_bits(groups)
     assert mean_bits is not None
     found = choose_formats(measured.counts, measured.bits, measured.score, mean_bits, groups=groups)
-    return planned(measured, found)
-
-
-def planned(measured: Measured, found: FormatChoice) -> Plan:
     rows = np.arange(len(measured.tensors))
     bits, error, score = (x[rows, found.choice] for x in (measured.bits, measured.error, measured.score))
     formats = [measured.formats[j] for j in found.choice]

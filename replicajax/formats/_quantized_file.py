@@ -13,14 +13,14 @@ from replicajax._writing import refuse_overwriting
 from replicajax.codebooks import Codebook
 from replicajax.formats._block import BlockFormat
 from replicajax.formats._cast import Cast
-from replicajax.formats._files import Entry, open_weights, parts, write_safetensors
+from replicajax.formats._files import Entry, WeightFile, open_weights, parts, write_safetensors
 from replicajax.formats._gguf import write_gguf
 from replicajax.formats._packing import pack, packed_bytes, unpack
 from replicajax.formats._range import RangeFormat
 from replicajax.formats._standard import StandardFormat, standard
 from replicajax.formats._statistics import TensorStatistics, widened
-from replicajax.formats._stored import DTYPES, CastTensor, RangeTensor
-from replicajax.formats._tensor import SCALE_DTYPES, QuantizedTensor, StoredTensor, block_size, quantize
+from replicajax.formats._stored import SCALE_DTYPES, CastTensor, RangeTensor
+from replicajax.formats._tensor import QuantizedTensor, StoredTensor, block_size, quantize
 
 
 class Formats(Protocol):
@@ -54,64 +54,41 @@ def quantize_file(
         that cannot be written.
       ImportError: a .gguf file without the package that writes them.
     """
-    for part in parts(source):
-        refuse_overwriting(target, part)
-    made = _Made(source, plan, progress, {} if errors is None else errors)
-    if Path(target).suffix == ".gguf":
-        return write_gguf(target, made.whole())
-    entries: dict[str, Entry] = {}
-    notes: dict[str, Any] = {}
-    kept = {tensor.name for tensor in plan.kept}
-    for tensor, fmt in made.names():
-        if fmt is None:
-            entries[tensor.name] = Entry(tensor.shape, tensor.dtype, lambda name=tensor.name: made.original(name))
-            continue
-        layout = _layout(fmt, tensor)
-        taken = kept.union(entries).intersection(f"{tensor.name}.{part}" for part in layout)
-        if taken:
-            raise ValueError(
-                f"tensor {tensor.name!r} would be stored under {min(taken)!r}, which is another tensor's name"
-            )
-        for part, (shape, dtype) in layout.items():
-            last = part == next(reversed(layout))  # one tensor at a time in memory
-            entries[f"{tensor.name}.{part}"] = Entry(
-                shape,
-                np.dtype(dtype),
-                lambda tensor=tensor, fmt=fmt, part=part, last=last: _part(made.stored(tensor, fmt, last), part),
-            )
-        dtype = widened(np.zeros(0, tensor.dtype)).dtype.name
-        notes[tensor.name] = {"shape": list(tensor.shape), "dtype": dtype, "parts": list(layout)}
-        if isinstance(fmt, StandardFormat):
-            notes[tensor.name]["format"] = fmt.name
-    write_safetensors(target, entries, {"replicajax": json.dumps(notes)})
-    return sum(int(np.prod(e.shape, dtype=int)) * np.dtype(e.dtype).itemsize for e in entries.values())
+    refuse_overwriting(target, *parts(source))
+    with open_weights(source) as weights:
+        made = _Made(weights, source, plan, progress, {} if errors is None else errors)
+        if Path(target).suffix == ".gguf":
+            return write_gguf(target, made.whole())
+        return write_safetensors(target, *made.parts())
 
 
 class _Made:
     """Tensors of the source in the formats of the plan, each made once, when it is asked for."""
 
-    def __init__(self, source: str | Path, plan: Formats, progress: Callable[[int], None], errors: dict[str, float]):
-        self._source, self._plan, self._progress, self._errors = source, plan, progress, errors
+    def __init__(
+        self,
+        weights: WeightFile,
+        source: str | Path,
+        plan: Formats,
+        progress: Callable[[int], None],
+        errors: dict[str, float],
+    ):
+        self._weights, self._source, self._plan = weights, source, plan
+        self._progress, self._errors = progress, errors
         self._held: dict[str, StoredTensor] = {}
 
     def names(self) -> Iterator[tuple[TensorStatistics, BlockFormat | StandardFormat | None]]:
         """In the order of the file."""
         of_plan = {t.name: (t, self._plan.format(i)) for i, t in enumerate(self._plan.tensors)}
         of_plan |= {t.name: (t, None) for t in self._plan.kept}
-        with open_weights(self._source) as weights:
-            names = weights.names
-        for name in names:
+        for name in self._weights.names:
             if name not in of_plan:
                 raise ValueError(f"plan must be of the file {str(self._source)!r}, got none for tensor {name!r}")
             yield of_plan[name]
 
-    def original(self, name: str) -> np.ndarray:
-        with open_weights(self._source) as weights:
-            return weights.read(name)
-
     def stored(self, tensor: TensorStatistics, fmt: BlockFormat | StandardFormat, last: bool) -> StoredTensor:
         if tensor.name not in self._held:
-            array = widened(self.original(tensor.name))
+            array = widened(self._weights.read(tensor.name))
             found = quantize(array, fmt)
             self._errors[tensor.name] = _relative(found.dequantize(), array)
             self._held[tensor.name] = found
@@ -121,10 +98,39 @@ class _Made:
             self._progress(tensor.count)
         return found
 
+    def parts(self) -> tuple[dict[str, Entry], dict[str, str]]:
+        """What a .safetensors file has of every tensor, and its metadata."""
+        entries: dict[str, Entry] = {}
+        notes: dict[str, Any] = {}
+        kept = {tensor.name for tensor in self._plan.kept}
+        for tensor, fmt in self.names():
+            if fmt is None:
+                entries[tensor.name] = Entry(
+                    tensor.shape, tensor.dtype, lambda name=tensor.name: self._weights.read(name)
+                )
+                continue
+            layout = _layout(fmt, tensor)
+            taken = kept.union(entries).intersection(f"{tensor.name}.{part}" for part in layout)
+            if taken:
+                what = f"tensor {tensor.name!r} would be stored under {min(taken)!r}"
+                raise ValueError(f"{what}, which is another tensor's name")
+            for part, (shape, dtype) in layout.items():
+                last = part == next(reversed(layout))  # one tensor at a time in memory
+                entries[f"{tensor.name}.{part}"] = Entry(
+                    shape,
+                    np.dtype(dtype),
+                    lambda tensor=tensor, fmt=fmt, part=part, last=last: _part(self.stored(tensor, fmt, last), part),
+                )
+            dtype = widened(np.zeros(0, tensor.dtype)).dtype.name
+            notes[tensor.name] = {"shape": list(tensor.shape), "dtype": dtype, "parts": list(layout)}
+            if isinstance(fmt, StandardFormat):
+                notes[tensor.name]["format"] = fmt.name
+        return entries, {"replicajax": json.dumps(notes)}
+
     def whole(self) -> Iterator[tuple[TensorStatistics, str | None, Callable[[], Any]]]:
         for tensor, fmt in self.names():
             if fmt is None:
-                yield tensor, None, lambda name=tensor.name: self.original(name)
+                yield tensor, None, lambda name=tensor.name: self._weights.read(name)
                 continue
             if not isinstance(fmt, StandardFormat) or not fmt.ggml:
                 raise ValueError(f"a .gguf file must be of ggml's formats (menu 'gguf'), got {fmt} for {tensor.name!r}")
@@ -149,10 +155,10 @@ def _layout(fmt: BlockFormat | StandardFormat, tensor: TensorStatistics) -> dict
     """Shapes and types of what is stored."""
     named, fmt = isinstance(fmt, StandardFormat), getattr(fmt, "rounding", fmt)
     if isinstance(fmt, Cast):
-        return {"values": (tensor.shape, DTYPES[fmt.dtype])}
+        return {"values": (tensor.shape, SCALE_DTYPES[fmt.dtype])}
     if isinstance(fmt, RangeFormat):
         blocks = (-(-tensor.count // fmt.block_size),)
-        stored = DTYPES[fmt.scale_format]
+        stored = SCALE_DTYPES[fmt.scale_format]
         codes = (packed_bytes(tensor.count, 2**fmt.element_bits),)
         offsets = (blocks, stored)
         if fmt.zero == "integer":
@@ -204,9 +210,9 @@ def dequantize_to(path: str | Path, target: str | Path, progress: Callable[[int]
             progress(found.size)
             return found
 
-        entries = {name: Entry(*kind, lambda name=name: made(name)) for name, kind in kinds.items()}
-        write_safetensors(target, entries)
-    return sum(int(np.prod(e.shape, dtype=int)) * np.dtype(e.dtype).itemsize for e in entries.values())
+        return write_safetensors(
+            target, {name: Entry(*kind, lambda name=name: made(name)) for name, kind in kinds.items()}
+        )
 
 
 @contextmanager

@@ -21,9 +21,9 @@ from jaxtyping import Array, Float
 from replicajax import _checks
 from replicajax.distributions import Symmetric, as_data, cell_edges, distortion_of_cells
 from replicajax.formats._maximum import maximum_edges, maximum_nodes
+from replicajax.formats._rounded_scales import SCALE_FORMATS
 
-_STORED = {"fp16": 10, "bf16": 7}
-"""Bits of their mantissa."""
+_STORED = ("fp16", "bf16")
 _ZEROS = ("minimum", "integer")
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
 _PANELS = 12
@@ -52,7 +52,7 @@ class RangeFormat(eqx.Module):
         """Raises ValueError, TypeError: what is not as above."""
         self.element_bits = _checks.integer("element_bits", element_bits, 1, 8)
         self.block_size = _checks.integer("block_size", block_size, 8, 2**20)
-        self.scale_format = _checks.choice("scale_format", scale_format, tuple(_STORED))
+        self.scale_format = _checks.choice("scale_format", scale_format, _STORED)
         self.zero = _checks.choice("zero", zero, _ZEROS)
 
     @property
@@ -70,7 +70,8 @@ def range_error(law: Symmetric, fmt: RangeFormat) -> Float[Array, ""]:
     size = jnp.asarray(float(fmt.block_size))
     family = as_data(law, size)
     edges = maximum_edges(family, size)
-    return _range_error(family, size, edges, 2**fmt.element_bits - 1, _STORED[fmt.scale_format], fmt.zero == "integer")
+    steps, mantissa = 2**fmt.element_bits - 1, SCALE_FORMATS[fmt.scale_format].mantissa
+    return _range_error(family, size, edges, steps, mantissa, fmt.zero == "integer")
 
 
 @partial(jax.jit, static_argnums=(3, 4, 5))

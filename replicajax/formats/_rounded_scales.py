@@ -35,6 +35,20 @@ class ScaleFormat(NamedTuple):
     rounded: str = "nearest"
 
 
+SCALE_FORMATS: dict[str | None, ScaleFormat] = {
+    None: ScaleFormat(32, 23),
+    "fp32": ScaleFormat(32, 23),
+    "fp16": ScaleFormat(16, 10),
+    "bf16": ScaleFormat(16, 7),
+    "e5m2": ScaleFormat(8, 2),
+    "e4m3": ScaleFormat(8, 3),
+    "e8m0": ScaleFormat(8, 0, "up"),
+    "e8m0_down": ScaleFormat(8, 0, "down"),
+}
+"""None is kept exactly in theory, and in fp32 on actual tensors.  A scale out of the format's range is not theory's case:
+scales are taken relative to one number for the whole tensor (as NVFP4 does), which costs nothing."""
+
+
 class Octave(NamedTuple):
     """The scales of an octave in units of its low end, and how to get all of their errors from those at `points`: data, so
     that formats with as many scales share a program."""

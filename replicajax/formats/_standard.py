@@ -6,6 +6,7 @@ and are not here.
 Source: ggml-quants.c; OCP Microscaling Formats v1.0; NVFP4 as in Blackwell, its tensor scale a power of two here.
 """
 
+from functools import cache
 from itertools import product
 from typing import final
 
@@ -19,8 +20,9 @@ from replicajax.formats._cast import Cast
 from replicajax.formats._elements import floating_point, integer, nf4
 from replicajax.formats._range import RangeFormat
 
-_BYTES = 16
-"""Bits that the last bytes of codes and zero points may leave empty."""
+_BYTES, _WORD, _SCALE = 16, 64, 32
+"""Bits: of the last bytes of codes and zero points, of the last word of digits, of a number for a row or tensor."""
+_POWERS = tuple(2**k for k in range(1, 17))
 Rounding = BlockFormat | RangeFormat | Cast
 
 
@@ -43,18 +45,13 @@ class StandardFormat(eqx.Module):
 
     def stored_bits(self, shape: tuple[int, ...]) -> float:
         """Per weight of a tensor, with the scales that it or its rows have, and bytes and words that are not full."""
-        count = max(int(np.prod(shape, dtype=int)), 1)
-        if not isinstance(self.rounding, BlockFormat) or self.rounding.as_ggml:
-            words = isinstance(self.rounding, BlockFormat) and self.rounding.codebook.codes & (
-                self.rounding.codebook.codes - 1
-            )
-            return self.bits + (64 / count if words else 0 if self.ggml else _BYTES / count)
-        size = self.rounding.block_size
-        return (
-            self.bits
-            + (_BYTES + 32 + (32 if size is None else 0)) / count
-            + (32 / shape[-1] if size == "channel" else 0.0)
-        )
+        fmt, count = self.rounding, max(int(np.prod(shape, dtype=int)), 1)
+        if not isinstance(fmt, BlockFormat):
+            return self.bits + (0 if self.ggml else _BYTES / count)
+        if fmt.as_ggml:
+            return self.bits + (0 if fmt.codebook.codes in _POWERS else _WORD / count)
+        of_all = _BYTES + _SCALE + (_SCALE if fmt.block_size is None else 0)
+        return self.bits + of_all / count + (_SCALE / shape[-1] if fmt.block_size == "channel" else 0)
 
     def __str__(self) -> str:
         return f"{self.name}, {self.bits:.5g} bits"
@@ -76,7 +73,8 @@ def _ggml(elements: Codebook, size: int, scaling: str = "absmax") -> BlockFormat
     return BlockFormat(elements, size, scaling, "fp16", as_ggml=True)
 
 
-def _all() -> dict[str, StandardFormat]:
+@cache
+def _formats() -> dict[str, StandardFormat]:
     ternary, packed_ternary = (Codebook([-1.0, 0.0, 1.0], codes=codes) for codes in (4, 3))
     bytes_ = Codebook(np.arange(-127, 128.0), codes=256)
     e2m1, e2m3, e3m2 = floating_point(2, 1), floating_point(2, 3), floating_point(3, 2)
@@ -113,15 +111,8 @@ def _all() -> dict[str, StandardFormat]:
     return found
 
 
-_FOUND: dict[str, StandardFormat] = {}
 _PREFIXES = {"mx": ("MX", "NVFP4", "FP8", "BF16"), "int": ("INT", "NF4", "BF16")}
 MENUS = ("gguf", "mx", "int", "all")
-
-
-def _formats() -> dict[str, StandardFormat]:
-    if not _FOUND:
-        _FOUND.update(_all())
-    return _FOUND
 
 
 def standard(name: str) -> StandardFormat:

@@ -10,7 +10,16 @@ from replicajax.formats._cast import Cast
 from replicajax.formats._packing import pack, unpack
 from replicajax.formats._range import RangeFormat
 
-DTYPES = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
+SCALE_DTYPES: dict[str | None, Any] = {
+    None: np.float32,
+    "fp32": np.float32,
+    "fp16": np.float16,
+    "bf16": ml_dtypes.bfloat16,
+    "e5m2": ml_dtypes.float8_e5m2,
+    "e4m3": ml_dtypes.float8_e4m3fn,
+    "e8m0": ml_dtypes.float8_e8m0fnu,
+    "e8m0_down": ml_dtypes.float8_e8m0fnu,
+}
 _CHUNK = 2**22
 """Weights worked on at a time."""
 
@@ -68,7 +77,7 @@ class RangeTensor:
 
 def quantize_range(flat: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, fmt: RangeFormat) -> RangeTensor:
     """Of finite float32; a last block that is shorter has a range of its own."""
-    B, stored, top = fmt.block_size, DTYPES[fmt.scale_format], np.float32(2**fmt.element_bits - 1)
+    B, stored, top = fmt.block_size, SCALE_DTYPES[fmt.scale_format], np.float32(2**fmt.element_bits - 1)
     codes, scales, offsets = [], [], []
     for start in range(0, flat.size, max(1, _CHUNK // B) * B):
         x = flat[start : start + max(1, _CHUNK // B) * B].astype(np.float32)
@@ -122,4 +131,4 @@ class CastTensor:
 
 def quantize_cast(array: np.ndarray, fmt: Cast) -> CastTensor:
     """What is out of range goes to the largest of finite numbers."""
-    return CastTensor(fmt, array.dtype, within(array.astype(np.float32), DTYPES[fmt.dtype]))
+    return CastTensor(fmt, array.dtype, within(array.astype(np.float32), SCALE_DTYPES[fmt.dtype]))

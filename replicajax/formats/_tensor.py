@@ -18,21 +18,11 @@ from replicajax.formats._cast import Cast
 from replicajax.formats._packing import pack, packed_bytes, unpack, whole_chunk
 from replicajax.formats._range import RangeFormat
 from replicajax.formats._standard import StandardFormat
-from replicajax.formats._stored import CastTensor, RangeTensor, quantize_cast, quantize_range
+from replicajax.formats._stored import SCALE_DTYPES, CastTensor, RangeTensor, quantize_cast, quantize_range
 
 _CHUNK, _LARGE = 2**22, 2**18
 """Weights worked on at a time, and from how many on they are worth a program."""
 _LEAST, _MOST = float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max)
-SCALE_DTYPES: dict[str | None, Any] = {
-    None: np.float32,
-    "fp32": np.float32,
-    "fp16": np.float16,
-    "bf16": ml_dtypes.bfloat16,
-    "e5m2": ml_dtypes.float8_e5m2,
-    "e4m3": ml_dtypes.float8_e4m3fn,
-    "e8m0": ml_dtypes.float8_e8m0fnu,
-    "e8m0_down": ml_dtypes.float8_e8m0fnu,
-}
 
 
 @dataclass(frozen=True)

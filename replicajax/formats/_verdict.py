@@ -52,7 +52,7 @@ class Verdict(NamedTuple):
 
     def __str__(self) -> str:
         regime = "quadratic" if self.quadratic else "outside the quadratic regime"
-        fall = self.measured / self.halved if self.halved > 0 else float("nan")
+        fall = self.measured / self.halved
         return (
             f"KL {self.predicted:.4g} nats, {self.low:.4g} to {self.high:.4g}: {regime} (KL falls {fall:.3g}-fold at half the "
             f"perturbation; cross terms {self.cross:+.2g})"
@@ -147,9 +147,7 @@ def _judged(each: np.ndarray) -> Verdict:
     factor = np.exp(_ERRORS * 2**0.5 * max(spread / predicted, float(each[:, 1].std(ddof=1) / measured / count**0.5)))
     apart = np.abs(each[:, 1] - 4 * each[:, 2]).mean() / measured
     quadratic = (
-        apart < _APART
-        and 4 / _FALL < measured / max(halved, 1e-300) < 4 * _FALL
-        and 1 / _FALL < measured / predicted < _FALL
+        apart < _APART and 4 / _FALL < measured / halved < 4 * _FALL and 1 / _FALL < measured / predicted < _FALL
     )
     low, high = max(predicted / factor - beyond, 0.0), predicted * factor + beyond
     return Verdict(

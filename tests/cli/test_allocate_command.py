@@ -120,6 +120,29 @@ def test_deployable_formats(command, folder):
     assert command("formats", "--weights", "w.safetensors")[0] == 2
 
 
+def test_nothing_is_lost(command, folder):
+    """Weights of sixteen bits, kept so: no number divides by the error."""
+    save_file({"a": np.random.default_rng(1).normal(size=(64, 64)).astype(np.float16)}, "half.safetensors")
+    for line in ("allocate half.safetensors --bits 16 --quantize q.safetensors", "recommend half.safetensors"):
+        code, out, err = command(*line.split(), "--menu", "f16")
+        assert (code, err) == (0, "")
+        assert "nan" not in out
+
+
+def test_outputs_are_counted(command, folder):
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(400, 256))
+    save_file({"model.q_proj.weight": X.T @ X / 400}, "moments.safetensors")
+    code, out, _ = command("allocate", "w.safetensors", "--moments", "moments.safetensors", "--figure", "f.png")
+    assert code == 0
+    assert "sum of relative output errors" in out
+    assert "remark" not in out
+    save_file({"other": np.eye(3)}, "moments.safetensors")
+    code, _, err = command("allocate", "w.safetensors", "--moments", "moments.safetensors")
+    assert code == 2
+    assert "got no name in common" in err
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
