@@ -25,7 +25,14 @@ from replicajax.formats._elements import padded_size
 from replicajax.formats._maximum import maximum_edges, maximum_nodes
 from replicajax.formats._outliers import WithoutOutliers
 from replicajax.formats._range import RangeFormat, range_error
-from replicajax.formats._rounded_scales import SCALE_FORMATS, Octave, levels_in_reach, octave_of, rounded_scales_error
+from replicajax.formats._rounded_scales import (
+    SCALE_FORMATS,
+    Octave,
+    levels_in_reach,
+    octave_of,
+    rounded_scales_error,
+    stored_noise,
+)
 from replicajax.formats._sphere import OnSphere
 
 SCALINGS = ("absmax", "signmax", "rms")
@@ -45,7 +52,7 @@ class BlockFormat(eqx.Module):
         "e8m0_down" (rounded down, as the standard of MX formats has it).
       multiplier: of the scale before it is stored, 1 unless chosen otherwise.
       as_ggml: codes are nearest by the scale before it is stored (but for powers of two), and no number multiplies the scales
-        of a tensor; theory takes no notice, which costs 1e-5 of the error with fp16 scales.
+        of a tensor.
     """
 
     codebook: Codebook
@@ -133,7 +140,7 @@ def relative_rms_error(law: Symmetric, fmt: Any, outliers: ArrayLike | None = No
 
     A Codebook is in the units of the law; a BlockFormat scales itself, as do RangeFormat, Cast and what `standard` names.
     Exact up to quadrature: 1e-10 of Rel for codebooks of up to 2^16 levels and blocks of any size >= 1, with exact scales or
-    those of up to 3 mantissa bits; 1e-7 with bf16 or fp16 scales; 1e-5 where codes are chosen before scales are stored.
+    those of up to 3 mantissa bits; 1e-7 with bf16 or fp16 scales; 1e-4 where codes are chosen before scales are stored.
     Differentiable in the law's parameters, levels, block size, multiplier and fraction of outliers.
 
     Args:
@@ -172,7 +179,11 @@ def relative_rms_error(law: Symmetric, fmt: Any, outliers: ArrayLike | None = No
     if octave is not None and not _checks.is_traced((levels, fmt.multiplier)):
         reach = levels_in_reach(_scaled(np.asarray(levels), np.asarray(fmt.multiplier), fmt.scaling), octave)
     edges = maximum_edges(family, size)
-    return _block_error(family, levels, _checks.known(fmt.multiplier), size, edges, octave, fmt.scaling, reach)
+    error = _block_error(family, levels, _checks.known(fmt.multiplier), size, edges, octave, fmt.scaling, reach)
+    if not fmt.as_ggml or how.rounded != "nearest":
+        return error
+    # The scale is off by what storing it takes, and every weight with it.
+    return jnp.sqrt(error**2 + stored_noise(how))
 
 
 def _check_scale(law: Symmetric, fmt: BlockFormat, outliers: Any) -> None:

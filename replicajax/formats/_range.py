@@ -21,14 +21,12 @@ from jaxtyping import Array, Float
 from replicajax import _checks
 from replicajax.distributions import Symmetric, as_data, cell_edges, distortion_of_cells
 from replicajax.formats._maximum import maximum_edges, maximum_nodes
-from replicajax.formats._rounded_scales import SCALE_FORMATS
+from replicajax.formats._rounded_scales import SCALE_FORMATS, stored_noise
 
 _STORED = ("fp16", "bf16")
 _ZEROS = ("minimum", "integer")
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
 _PANELS = 12
-_LOG_UNIFORM = 3 / 8 / np.log(2) / 12
-"""Variance of a number that is rounded to units of 1, over its square, from 1 to 2 and scale-free."""
 
 
 @final
@@ -70,12 +68,12 @@ def range_error(law: Symmetric, fmt: RangeFormat) -> Float[Array, ""]:
     size = jnp.asarray(float(fmt.block_size))
     family = as_data(law, size)
     edges = maximum_edges(family, size)
-    steps, mantissa = 2**fmt.element_bits - 1, SCALE_FORMATS[fmt.scale_format].mantissa
-    return _range_error(family, size, edges, steps, mantissa, fmt.zero == "integer")
+    steps, noise = 2**fmt.element_bits - 1, stored_noise(SCALE_FORMATS[fmt.scale_format])
+    return _range_error(family, size, edges, jnp.asarray(noise), steps, fmt.zero == "integer")
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5))
-def _range_error(law: Symmetric, B: Array, edges: Array, steps: int, mantissa: int, integer: bool) -> Array:
+@partial(jax.jit, static_argnums=(4, 5))
+def _range_error(law: Symmetric, B: Array, edges: Array, noise: Array, steps: int, integer: bool) -> Array:
     M, log_measure = maximum_nodes(B, edges, law.largest)
     log_F = law.magnitude_log_cdf(M)
     of_M = jnp.exp(log_measure + law.log_pdf(M) + (B - 1) * log_F)
@@ -104,5 +102,5 @@ def _range_error(law: Symmetric, B: Array, edges: Array, steps: int, mantissa: i
 
     squares, minima = jax.lax.map(jax.checkpoint(at), (M, log_F))
     square = law.second_moment()
-    stored = 4.0**-mantissa * _LOG_UNIFORM * (square if integer else square + 2 * of_M @ minima)
+    stored = noise * (square if integer else square + 2 * of_M @ minima)
     return jnp.sqrt((of_M @ squares / B + stored) / square)

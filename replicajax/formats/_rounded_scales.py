@@ -49,6 +49,15 @@ SCALE_FORMATS: dict[str | None, ScaleFormat] = {
 scales are taken relative to one number for the whole tensor (as NVFP4 does), which costs nothing."""
 
 
+_LOG_UNIFORM = 3 / 8 / np.log(2) / 12
+"""Variance of a number that is rounded to units of 1, over its square, from 1 to 2 and scale-free."""
+
+
+def stored_noise(how: ScaleFormat) -> float:
+    """Variance over square of a number that is rounded for storage after all that depends on it was chosen."""
+    return 4.0**-how.mantissa * _LOG_UNIFORM
+
+
 class Octave(NamedTuple):
     """The scales of an octave in units of its low end, and how to get all of their errors from those at `points`: data, so
     that formats with as many scales share a program."""

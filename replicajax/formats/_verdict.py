@@ -22,7 +22,7 @@ from replicajax import _checks
 _FALL = 1.25
 """By what factor K(1)/K(½) may differ from 4."""
 _APART = 1 / 3
-"""Part of K(1) that it may be off 4 K(½) input by input, where nothing cancels: at 2 bits .6 and more, at 4 below .3."""
+"""Part of K(1) that it may be off 4 K(½) input by input, where nothing cancels: .57 and more at 2 bits, .31 and less at 4."""
 _ERRORS = 2.5
 """Standard errors of the logarithm either side."""
 

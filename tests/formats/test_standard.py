@@ -74,6 +74,18 @@ def test_floats_of_eight_bits_are_those_of_ml_dtypes(name, dtype, largest):
     np.testing.assert_allclose(np.abs(of_rows.dequantize()).max(1), np.abs(x).max(1), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["Q5_0", "Q8_0"])
+def test_codes_chosen_before_scales_are_stored(name):
+    """What that costs beyond codes that know the stored scale, on the same weights, where all else cancels."""
+    x = np.random.default_rng(6).normal(size=(2**13, 256)).astype(np.float32)
+    before = f.standard(name).rounding
+    assert isinstance(before, f.BlockFormat)
+    after = f.BlockFormat(before.codebook, before.block_size, before.scaling, before.scale_format)
+    lost = [((f.quantize(x, fmt).dequantize() - x).astype(float) ** 2).mean() for fmt in (before, after)]
+    error = [float(f.relative_rms_error(f.Normal(), fmt)) ** 2 for fmt in (before, after)]
+    assert lost[0] - lost[1] == pytest.approx(error[0] - error[1], rel=0.1)
+
+
 def test_scale_of_microscaling_is_that_of_the_standard():
     """OCP 6.3: 2^floor(log2 of the largest) over the largest power of two of the elements, which clips what is above."""
     x = np.zeros((1, 32), np.float32)
