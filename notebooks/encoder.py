@@ -127,6 +127,45 @@ def _embed(encoder: Encoder, tokens: list[list[int]], watch: Watch | None) -> np
     return pooled / np.linalg.norm(pooled, axis=-1, keepdims=True)
 
 
+def padded(encoder: Encoder, sentences: list[str]) -> np.ndarray:
+    """Ids (sentences, tokens), -1 where a sentence has ended."""
+    tokens = [tokenize(encoder, sentence) for sentence in sentences]
+    return np.array([ids + [-1] * (max(map(len, tokens)) - len(ids)) for ids in tokens])
+
+
+def embed(encoder: Encoder, weights: dict[str, Any], ids: Any) -> Any:
+    """The same of one sentence of `padded`, in JAX: a function of the weights with derivatives."""
+    import jax
+    import jax.numpy as jnp
+
+    real, heads, width = ids >= 0, encoder.configuration["num_attention_heads"], encoder.configuration["hidden_size"]
+
+    def linear(name: str, x: Any) -> Any:
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def norm(name: str, x: Any) -> Any:
+        x = x - x.mean(-1, keepdims=True)
+        x = x / jnp.sqrt((x * x).mean(-1, keepdims=True) + encoder.configuration["layer_norm_eps"])
+        return x * weights[f"{name}.LayerNorm.weight"] + weights[f"{name}.LayerNorm.bias"]
+
+    def split(x: Any) -> Any:
+        return x.reshape(len(ids), heads, -1).swapaxes(0, 1)
+
+    x = weights["embeddings.word_embeddings.weight"][jnp.maximum(ids, 0)]
+    x = x + weights["embeddings.position_embeddings.weight"][: len(ids)]
+    x = norm("embeddings", x + weights["embeddings.token_type_embeddings.weight"][0])
+    for layer in range(encoder.configuration["num_hidden_layers"]):
+        prefix = f"encoder.layer.{layer}"
+        q, k, v = (split(linear(f"{prefix}.attention.self.{name}", x)) for name in ("query", "key", "value"))
+        scores = jnp.where(real, q @ k.swapaxes(-1, -2) / np.sqrt(width / heads), -jnp.inf)
+        mixed = (jax.nn.softmax(scores) @ v).swapaxes(0, 1).reshape(len(ids), width)
+        x = norm(f"{prefix}.attention.output", x + linear(f"{prefix}.attention.output.dense", mixed))
+        hidden = jax.nn.gelu(linear(f"{prefix}.intermediate.dense", x), approximate=False)
+        x = norm(f"{prefix}.output", x + linear(f"{prefix}.output.dense", hidden))
+    pooled = (x * real[:, None]).sum(0)
+    return pooled / jnp.sqrt((pooled**2).sum())
+
+
 def _gelu(x: np.ndarray) -> np.ndarray:
     # numpy has no erf: Abramowitz and Stegun 7.1.26 is as exact as float32.
     z = np.abs(x) * np.float32(np.sqrt(0.5))

@@ -1,8 +1,8 @@
 """`replicajax allocate` and `replicajax recommend`: which format for which tensor."""
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatch, translate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,18 +17,49 @@ from replicajax._writing import whole
 from replicajax.cli._budget import Budget
 from replicajax.cli._request import ProblemError
 from replicajax.cli._show import save, unbeaten
-from replicajax.formats import Measured, Plan, choose
+from replicajax.formats import Measured, Plan, StandardFormat, choose, recipe, served
+from replicajax.formats._standard import MENUS
+from replicajax.formats._statistics import read_moments
+from replicajax.formats._tensor import Rounding, rounded_to_nearest
 
 _ASIDE = 0.25
 """Bits by which a budget is varied to show what that buys."""
 _BUDGETS = (2.5, 3.0, 3.5, 4.25, 4.5, 5.0, 6.0, 8.0, 8.5)
-_NAMES = {"squared error": "squared error", "output error": "sum of relative output errors"}
+_NAMES = {
+    "squared error": "squared error",
+    "output error": "sum of relative output errors",
+    "measured": "sum of scores",
+}
 _SECOND_ORDER = 0.1
 """Nats: beyond, no transformer tried was quadratic in the errors of its weights."""
 _APART = 0.3
 """Bits between names in the picture."""
 _GOOD, _LOSSLESS = 0.1, 0.01
 """RMS error over RMS: of what is usually served, and of what is hardly told from the original."""
+
+
+def of_runtime(options: Sequence[StandardFormat], runtime: str, menu: str | None) -> Sequence[StandardFormat]:
+    """What of a menu a runtime has; formats asked for by name must be among it."""
+    try:
+        found = served(options, runtime)
+    except ValueError as error:
+        raise ProblemError(f"--recipe-for: {error}") from None
+    if len(found) < len(options) and (not found or menu not in (None, *MENUS)):
+        lacking = ", ".join(each.name for each in options if each not in found)
+        raise ProblemError(f"--menu must be of formats that {runtime} has, got {lacking}")
+    return found
+
+
+@contextmanager
+def rounding(moments: Path | None) -> Iterator[Rounding]:
+    """To nearest, or GPTQ where the file has moments."""
+    if moments is None:
+        yield rounded_to_nearest
+        return
+    from replicajax.layers import gptq_rounding
+
+    with read_moments(moments) as moment:
+        yield gptq_rounding(moment)
 
 
 class Request(NamedTuple):
@@ -287,14 +318,8 @@ def draw(measured: Measured, plans: Sequence[Plan], path: Path) -> None:
     save(figure, path, 160)
 
 
-def write_recipe(plan: Plan, path: Path) -> None:
-    """Tensor to format: JSON, or (.txt) the tensor-type file of llama-quantize."""
-    of_each = {tensor.name: fmt.name for tensor, fmt in zip(plan.tensors, plan.formats, strict=True)}
-    if path.suffix == ".txt":
-        text = "".join(f"^{re.escape(name)}$={fmt.lower()}\n" for name, fmt in of_each.items())
-    else:
-        record = {"formats": of_each, "kept": [t.name for t in plan.kept], "mean_bits": plan.mean_bits}
-        text = json.dumps(record, indent=1) + "\n"
+def write_recipe(plan: Plan, path: Path, runtime: str) -> None:
+    text = recipe(plan, runtime)
     with whole(path) as file:
         file.write(text.encode())
 

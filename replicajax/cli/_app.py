@@ -559,9 +559,15 @@ def allocate_command(
     tie: Annotated[
         list[str] | None, typer.Option(help="Tensors that must agree, as in '*.{q,k,v}_proj.*' (repeatable).")
     ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="Instead: what you measured, a CSV of tensor, format, score.")
+    ] = None,
+    gptq: Annotated[bool, typer.Option("--gptq", help="Codes by GPTQ (needs --moments), not to nearest.")] = False,
     quantize: Annotated[Path | None, typer.Option(help="Write the weights here (.safetensors or .gguf).")] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="Write tensor and format here (.json; .txt for llama-quantize).")
+    recipe: Annotated[Path | None, typer.Option(help="Write tensor and format here (.json or .txt).")] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option("--recipe-for", help="replicajax, llama, qwix or compressed-tensors (default: .txt is llama)."),
     ] = None,
     figure: Figure = None,
     as_json: AsJson = False,
@@ -569,7 +575,7 @@ def allocate_command(
     """Choose a format for every tensor of a weight file so that the least is lost within a budget."""
     from replicajax.cli._budget import Budget, read_budget, read_pins
 
-    files = informed("weights", weights, fisher, moments)
+    files = informed("weights", weights, fisher, moments, scores, gptq)
     if bits is not None and budget is not None:
         raise ProblemError(f"either --bits or --budget, got {bits:g} and {budget!r}")
     if bits is not None and not 1 <= bits <= 32:
@@ -582,16 +588,24 @@ def allocate_command(
     of_ggml = quantize is not None and quantize.suffix == ".gguf"
     if of_ggml and find_spec("gguf") is None:
         raise ProblemError(f"--quantize {quantize} needs the package gguf: pip install 'replicajax[gguf]'")
+    if recipe is None and runtime is not None:
+        raise ProblemError(f"--recipe-for {runtime} needs --recipe FILE")
+    if runtime is None:
+        runtime = "llama" if recipe is not None and recipe.suffix == ".txt" else "replicajax"
 
     start()
     from replicajax import formats
     from replicajax.cli import _allocate
 
     options = formats.menu(menu or ("gguf" if of_ggml else "all"))
+    options = _allocate.of_runtime(options, runtime, menu)
     if of_ggml and not all(each.ggml for each in options):
         raise ProblemError(f"--quantize {quantize} needs --menu gguf, got {menu}")
-    with Progress("weights read") as progress:
-        measured = formats.measure_formats(weights, options, fisher, progress.advance, moments)
+    with Progress("weights read") as progress, _allocate.rounding(moments if gptq else None) as codes:
+        of_outputs = None if gptq and (fisher is not None or scores is not None) else moments
+        measured = formats.measure_formats(weights, options, fisher, progress.advance, of_outputs, codes)
+    if scores is not None:
+        measured = formats.read_scores(scores, measured)
     asked = _allocate.request(measured, limit, pins, ties)
     plan = asked.plan()
     if not as_json:
@@ -599,12 +613,12 @@ def allocate_command(
     if figure is not None:
         _allocate.draw(measured, [plan], figure)
     if recipe is not None:
-        _allocate.write_recipe(plan, recipe)
+        _allocate.write_recipe(plan, recipe, runtime)
     record, errors = _allocate.as_record(measured, plan, asked) if as_json else {}, {}
     if quantize is not None:
-        with Progress("weights quantized") as progress:
+        with Progress("weights quantized") as progress, _allocate.rounding(moments if gptq else None) as codes:
             progress.stage("weights quantized", sum(t.count for t in plan.tensors))
-            size = formats.quantize_file(weights, quantize, plan, progress.advance, errors)
+            size = formats.quantize_file(weights, quantize, plan, progress.advance, errors, codes)
         record |= {"bytes": size, "actual_error": errors}
         if not as_json:
             before = sum(t.count * t.dtype.itemsize for t in (*plan.tensors, *plan.kept))

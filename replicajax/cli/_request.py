@@ -148,11 +148,25 @@ def checkpoint(flag: str, path: Path) -> list[Path]:
     return [path]
 
 
-def informed(flag: str, weights: Path, fisher: Path | None, moments: Path | None) -> list[Path]:
+def informed(
+    flag: str,
+    weights: Path,
+    fisher: Path | None,
+    moments: Path | None,
+    scores: Path | None = None,
+    gptq: bool = False,
+) -> list[Path]:
     """A checkpoint and what is known beside it; all files that are read."""
-    if fisher is not None and moments is not None:
-        raise ProblemError(f"either --fisher or --moments, got {fisher} and {moments}")
+    known = {"--fisher": fisher, "--moments": None if gptq else moments, "--scores": scores}
+    given = [f"{name} {path}" for name, path in known.items() if path is not None]
+    if len(given) > 1:
+        raise ProblemError(f"one of {', '.join(known)} says what errors cost, got {' and '.join(given)}")
+    if gptq and moments is None:
+        raise ProblemError("--gptq needs --moments, the second moments of layers' inputs")
     found = checkpoint(flag, weights)
+    if scores is not None and not scores.is_file():
+        raise ProblemError(f"--scores {scores} is not a file")
+    found += [] if scores is None else [scores]
     for name, path in (("--fisher", fisher), ("--moments", moments)):
         found += [] if path is None else checkpoint(name, path)
     return found

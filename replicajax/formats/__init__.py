@@ -44,6 +44,9 @@ from replicajax.formats._rate import huffman_lengths as huffman_lengths
 from replicajax.formats._rate import panter_dite as panter_dite
 from replicajax.formats._rate import shannon_lower_bound as shannon_lower_bound
 from replicajax.formats._rate_distortion import rate_distortion as rate_distortion
+from replicajax.formats._recipe import recipe as recipe
+from replicajax.formats._recipe import served as served
+from replicajax.formats._scores import read_scores as read_scores
 from replicajax.formats._standard import StandardFormat as StandardFormat
 from replicajax.formats._standard import menu as menu
 from replicajax.formats._standard import standard as standard

@@ -13,7 +13,7 @@ from replicajax.formats._choice import choose_formats, labels_of, pareto
 from replicajax.formats._files import open_weights
 from replicajax.formats._standard import StandardFormat
 from replicajax.formats._statistics import TensorStatistics, is_matrix, read_fisher, read_moments, statistics, widened
-from replicajax.formats._tensor import quantize
+from replicajax.formats._tensor import Rounding, rounded_to_nearest
 
 _MOST = 2**22
 """Weights of a tensor that are tried: of larger ones, rows at even distances."""
@@ -31,7 +31,7 @@ class Measured(NamedTuple):
       error: (tensors, formats), RMS error over RMS; NaN where rows are no multiple of the format's blocks.
       score: (tensors, formats), squared error, or nats of KL, or sum of the outputs' relative errors; inf there.
       kept: all other tensors.
-      unit: of the score: "squared error", "nats" or "output error".
+      unit: of the score: "squared error", "nats", "output error" or "measured".
     """
 
     tensors: Sequence[TensorStatistics]
@@ -130,6 +130,7 @@ def measure_formats(
     fisher: str | Path | None = None,
     progress: Callable[[int], None] = lambda weights: None,
     moments: str | Path | None = None,
+    rounding: Rounding = rounded_to_nearest,
 ) -> Measured:
     """Quantize every tensor in every format of the menu, and look; memory is bounded by one tensor.
 
@@ -138,6 +139,7 @@ def measure_formats(
     Args:
       fisher: file of the diagonal Fisher information of the same tensors.
       moments: file of E x xᵀ, (inputs, inputs), of layers by the name of their weights, as `layers.write_moments` writes it.
+      rounding: what makes the codes, as `layers.gptq_rounding`.
 
     Raises:
       FileNotFoundError, ValueError: a file that cannot be read; NaN; nothing to quantize; both fisher and moments; a Fisher
@@ -162,7 +164,7 @@ def measure_formats(
                 H = moment(name, stored.shape)
                 matched |= H is not None
                 loss = _of_outputs(array, H) if moments is not None else _of_weights(F)
-                rows.append([_tried(array, loss, each) for each in menu])
+                rows.append([_tried(name, array, loss, each, rounding) for each in menu])
             progress(stored.size)
     if moments is not None and not matched:
         raise ValueError(f"moments {str(moments)!r} must be of weights of {str(path)!r}, got no name in common")
@@ -200,7 +202,9 @@ def _of_outputs(array: np.ndarray, moment: np.ndarray | None) -> _Loss:
     return lambda lost, rows: power(lost) / whole if whole > 0 else np.inf
 
 
-def _tried(array: np.ndarray, loss: _Loss, fmt: StandardFormat) -> tuple[float, float, float]:
+def _tried(
+    name: str, array: np.ndarray, loss: _Loss, fmt: StandardFormat, rounding: Rounding
+) -> tuple[float, float, float]:
     """Bits, Rel and score."""
     flat = array.reshape(-1, array.shape[-1])
     bits = fmt.stored_bits(array.shape)
@@ -209,7 +213,7 @@ def _tried(array: np.ndarray, loss: _Loss, fmt: StandardFormat) -> tuple[float, 
     rows = slice(None, None, -(-flat.size // _MOST))
     some = flat[rows]
     exact = some.astype(np.float64)
-    lost = quantize(some, fmt).dequantize().astype(np.float64) - exact
+    lost = rounding(name, some, fmt).dequantize().astype(np.float64) - exact
     square = float(np.sum(np.square(exact)))
     error = float(np.sqrt(np.sum(np.square(lost)) / square)) if square > 0 else np.nan
     return bits, error, loss(lost, rows) * len(flat) / len(some)

@@ -20,7 +20,7 @@ from replicajax.formats._range import RangeFormat
 from replicajax.formats._standard import StandardFormat, standard
 from replicajax.formats._statistics import TensorStatistics, widened
 from replicajax.formats._stored import SCALE_DTYPES, CastTensor, RangeTensor
-from replicajax.formats._tensor import QuantizedTensor, StoredTensor, block_size, quantize
+from replicajax.formats._tensor import QuantizedTensor, Rounding, StoredTensor, block_size, rounded_to_nearest
 
 
 class Formats(Protocol):
@@ -39,6 +39,7 @@ def quantize_file(
     plan: Formats,
     progress: Callable[[int], None] = lambda weights: None,
     errors: dict[str, float] | None = None,
+    rounding: Rounding = rounded_to_nearest,
 ) -> int:
     """Write every tensor of the plan in its format, and the others as they are; returns bytes of data.
 
@@ -47,7 +48,7 @@ def quantize_file(
     To .gguf, where the plan's formats are ggml's: what its readers read, under the same names.  Memory is bounded by one
     tensor.  Nothing is left behind on failure.
 
-    `errors` is filled with every tensor's actual Rel, RMS error over RMS.
+    `errors` is filled with every tensor's actual Rel, RMS error over RMS; `rounding` makes the codes, as in `measure_formats`.
 
     Raises:
       ValueError, OSError: the source itself as target, a plan of another file, formats that the file's kind lacks, a place
@@ -56,7 +57,7 @@ def quantize_file(
     """
     refuse_overwriting(target, *parts(source))
     with open_weights(source) as weights:
-        made = _Made(weights, source, plan, progress, {} if errors is None else errors)
+        made = _Made(weights, source, plan, progress, {} if errors is None else errors, rounding)
         if Path(target).suffix == ".gguf":
             return write_gguf(target, made.whole())
         return write_safetensors(target, *made.parts())
@@ -72,9 +73,10 @@ class _Made:
         plan: Formats,
         progress: Callable[[int], None],
         errors: dict[str, float],
+        rounding: Rounding,
     ):
         self._weights, self._source, self._plan = weights, source, plan
-        self._progress, self._errors = progress, errors
+        self._progress, self._errors, self._rounding = progress, errors, rounding
         self._held: dict[str, StoredTensor] = {}
 
     def names(self) -> Iterator[tuple[TensorStatistics, BlockFormat | StandardFormat | None]]:
@@ -89,7 +91,7 @@ class _Made:
     def stored(self, tensor: TensorStatistics, fmt: BlockFormat | StandardFormat, last: bool) -> StoredTensor:
         if tensor.name not in self._held:
             array = widened(self._weights.read(tensor.name))
-            found = quantize(array, fmt)
+            found = self._rounding(tensor.name, array, fmt)
             self._errors[tensor.name] = _relative(found.dequantize(), array)
             self._held[tensor.name] = found
         found = self._held[tensor.name]

@@ -1,7 +1,7 @@
 """Actual tensors: packed codes, stored scales, an exact count of bits, and back."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, overload
@@ -88,6 +88,8 @@ class QuantizedTensor:
 
 
 StoredTensor = QuantizedTensor | RangeTensor | CastTensor
+Rounding = Callable[[str, np.ndarray, StandardFormat | BlockFormat], StoredTensor]
+"""What makes codes of a tensor, of which it knows the name too."""
 
 
 @overload
@@ -152,6 +154,10 @@ def quantize(tensor: Any, fmt: Any, *, outliers: float = 0.0) -> StoredTensor:
     else:
         packed = _encode(flat, fmt, block, scales.astype(np.float32), np.float32(tensor_scale))
     return QuantizedTensor(fmt, array.shape, array.dtype, packed, scales, tensor_scale, index, values, clamped)
+
+
+def rounded_to_nearest(name: str, array: np.ndarray, fmt: Any) -> StoredTensor:
+    return quantize(array, fmt)
 
 
 def stored_scales(array: np.ndarray, fmt: BlockFormat, block: int | None = None) -> tuple[np.ndarray, float, int]:

@@ -6,6 +6,8 @@ With d what quantization does to the weights and J the derivative of the logits 
 
 whose diagonal part is ½ sum F d² (theory 4.3); q has all cross terms.  Where second order is all there is, K(1) = 4 K(½).  What
 is beyond is K(1) − q = 2 (K(1) − 4 K(½)) if cubic, and less if of higher order.
+
+Of outputs that are no logits, such as embeddings, the same of K(t) = |f(w + t d) − f(w)|², with q = |J d|².
 """
 
 from collections.abc import Callable
@@ -27,8 +29,11 @@ _ERRORS = 2.5
 """Standard errors of the logarithm either side."""
 
 
+LOSSES = ("divergence", "squares")
+
+
 class Verdict(NamedTuple):
-    """On the errors of one quantized model; all in nats, means over inputs, summed over positions.
+    """On the errors of one quantized model; in nats, or squares of outputs: means over inputs, summed over positions.
 
     Attributes:
       predicted: q; standard_error: of its mean over inputs.
@@ -36,8 +41,9 @@ class Verdict(NamedTuple):
       measured: K(1); halved: K(½).
       quadratic: whether second order holds: K(1) = 4 K(½) and K(1) = q to a factor of 1.25, and K(1) = 4 K(½) to a third of
         it in the mean over inputs of what they are apart.
-      own: (leaves,) q of each array of weights alone, in the order of the model's leaves.
+      own: (leaves,) q of each array of weights alone, in the order of the model's leaves; 0 of those that are the same.
       cross: what their overlap adds.
+      loss: what K is: "divergence" or "squares".
     """
 
     predicted: float
@@ -49,18 +55,25 @@ class Verdict(NamedTuple):
     quadratic: bool
     own: np.ndarray
     cross: float
+    loss: str = "divergence"
 
     def __str__(self) -> str:
         regime = "quadratic" if self.quadratic else "outside the quadratic regime"
         fall = self.measured / self.halved
+        what, unit = ("KL", " nats") if self.loss == "divergence" else ("square", "")
         return (
-            f"KL {self.predicted:.4g} nats, {self.low:.4g} to {self.high:.4g}: {regime} (KL falls {fall:.3g}-fold at half the "
-            f"perturbation; cross terms {self.cross:+.2g})"
+            f"{what} {self.predicted:.4g}{unit}, {self.low:.4g} to {self.high:.4g}: {regime} ({what} falls {fall:.3g}-fold at "
+            f"half the perturbation; cross terms {self.cross:+.2g})"
         )
 
 
 def verdict(
-    logits: Callable[[Any, Array], Array], model: Any, quantized: Any, inputs: ArrayLike, batch: int = 64
+    logits: Callable[[Any, Array], Array],
+    model: Any,
+    quantized: Any,
+    inputs: ArrayLike,
+    batch: int = 64,
+    loss: str = "divergence",
 ) -> Verdict:
     """Second-order KL of a quantized model with everything that overlaps, and whether second order is enough; in float64.
 
@@ -69,6 +82,7 @@ def verdict(
       model, quantized: pytrees of one structure.
       inputs: (examples, ...), at least 2.
       batch: examples at a time.
+      loss: "divergence", or "squares" of the change of outputs that are no logits.
 
     Raises:
       ValueError: fewer than two examples, models of different structure, nothing quantized, logits that are no numbers.
@@ -77,6 +91,7 @@ def verdict(
     if examples.ndim == 0 or examples.shape[0] < 2:
         raise ValueError(f"inputs must hold at least two examples, got shape {examples.shape}")
     batch = min(_checks.integer("batch", batch, 1, 2**20), examples.shape[0])
+    _checks.choice("loss", loss, LOSSES)
     weights, rest = eqx.partition(model, eqx.is_inexact_array)
     others, _ = eqx.partition(quantized, eqx.is_inexact_array)
     if jax.tree.structure(weights) != jax.tree.structure(others):
@@ -85,21 +100,24 @@ def verdict(
     with jax.enable_x64(True):
         weights, others, examples = jax.tree.map(_wide, (weights, others, examples))
         change = jax.tree.map(lambda a, b: b - a, weights, others)
-        if not any(bool(np.any(np.asarray(leaf))) for leaf in jax.tree.leaves(change)):
+        changed = tuple(i for i, leaf in enumerate(jax.tree.leaves(change)) if np.any(np.asarray(leaf)))
+        if not changed:
             raise ValueError("quantized must differ from model, got the same weights")
         found = []
         for start in range(0, len(examples), batch):
             index = np.minimum(np.arange(start, start + batch), len(examples) - 1)
-            each = _each(logits, rest, weights, change, examples[index])
+            each = _each(logits, loss, changed, rest, weights, change, examples[index])
             found.append(np.asarray(each)[: len(examples) - start])
     each = np.concatenate(found)
+    own = np.zeros(len(jax.tree.leaves(change)))
+    own[list(changed)] = each[:, 3:].mean(0)
     if not np.isfinite(each).all():
         raise ValueError(
             f"logits must be numbers or -inf, got NaN or inf at {(~np.isfinite(each).all(1)).sum()} inputs"
         )
     if not each[:, 0].any() or not each[:, 2].any():
         raise ValueError("quantized must change the logits, got the same at every input")
-    return _judged(each)
+    return _judged(each[:, :3], own, loss)
 
 
 def _wide(x: Any) -> Any:
@@ -107,8 +125,10 @@ def _wide(x: Any) -> Any:
 
 
 @eqx.filter_jit
-def _each(logits: Callable, rest: Any, weights: Any, change: Any, inputs: Array) -> Array:
-    """(examples, 3 + leaves): q, K(1), K(½) and q of every leaf."""
+def _each(
+    logits: Callable, loss: str, changed: tuple[int, ...], rest: Any, weights: Any, change: Any, inputs: Array
+) -> Array:
+    """(examples, 3 + changed leaves): q, K(1), K(½) and q of every leaf that has changed."""
     leaves, structure = jax.tree.flatten(change)
 
     def of_one(x):
@@ -120,25 +140,28 @@ def _each(logits: Callable, rest: Any, weights: Any, change: Any, inputs: Array)
         live = p > 0  # a class that is masked stays so
 
         def second(d):
+            if loss == "squares":
+                return (along(d) ** 2).sum()
             dz = jnp.where(live, along(d), 0.0)
             return 0.5 * ((p * dz**2).sum(-1) - (p * dz).sum(-1) ** 2).sum()
 
         def divergence(t):
             other = at(jax.tree.map(lambda w, d: w + t * d, weights, change))
+            if loss == "squares":
+                return ((other - z) ** 2).sum()
             return jnp.where(live, p * (log_p - jax.nn.log_softmax(other)), 0.0).sum()
 
         def alone(k):
             return second(structure.unflatten([leaf * (k == i) for i, leaf in enumerate(leaves)]))
 
-        own = jax.lax.map(alone, jnp.arange(len(leaves)))
+        own = jax.lax.map(alone, jnp.asarray(changed))
         return jnp.concatenate([jnp.stack([second(change), divergence(1.0), divergence(0.5)]), own])
 
     return jax.vmap(of_one)(inputs)
 
 
-def _judged(each: np.ndarray) -> Verdict:
-    predicted, measured, halved = (float(x) for x in each[:, :3].mean(0))
-    own = each[:, 3:].mean(0)
+def _judged(each: np.ndarray, own: np.ndarray, loss: str) -> Verdict:
+    predicted, measured, halved = (float(x) for x in each.mean(0))
     count = len(each)
     spread = float(each[:, 0].std(ddof=1) / count**0.5)
     # A few inputs make most of the mean: its logarithm is nearer to normal.  The other inputs have an error of their own; what
@@ -150,6 +173,5 @@ def _judged(each: np.ndarray) -> Verdict:
         apart < _APART and 4 / _FALL < measured / halved < 4 * _FALL and 1 / _FALL < measured / predicted < _FALL
     )
     low, high = max(predicted / factor - beyond, 0.0), predicted * factor + beyond
-    return Verdict(
-        predicted, spread, float(low), float(high), measured, halved, bool(quadratic), own, predicted - float(own.sum())
-    )
+    cross = predicted - float(own.sum())
+    return Verdict(predicted, spread, float(low), float(high), measured, halved, bool(quadratic), own, cross, loss)

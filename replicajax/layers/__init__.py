@@ -8,6 +8,7 @@ from replicajax.layers._errors import rounding_error as rounding_error
 from replicajax.layers._feedback import Evolution as Evolution
 from replicajax.layers._gptq import gptq as gptq
 from replicajax.layers._gptq import gptq_tensor as gptq_tensor
+from replicajax.layers._gptq_rounding import gptq_rounding as gptq_rounding
 from replicajax.layers._layer import Layer as Layer
 from replicajax.layers._limit import rate_limit as rate_limit
 from replicajax.layers._limit import rate_needed as rate_needed
