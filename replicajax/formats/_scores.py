@@ -41,14 +41,14 @@ def read_scores(path: str | Path, measured: Measured) -> Measured:
             raise ValueError(f"{at} {fmt!r} does not fit the rows of {name!r}")
         found[i, j] = score
     known = np.isfinite(found)
-    missing = [name for name, some in zip(names, known.any(1), strict=True) if not some]
+    missing = [names[i] for i in np.flatnonzero(~known.any(1))]
     if missing:
         raise ValueError(f"scores {str(path)!r} must have every tensor, got none of {', '.join(missing[:4])}")
     with np.errstate(divide="ignore", invalid="ignore"):
         log_cost = np.log(found) - 2 * np.log(measured.error)
     usable = known & np.isfinite(log_cost)  # an error of 0 tells nothing of others
     cost = np.exp(np.where(usable, log_cost, 0).sum(1) / np.maximum(usable.sum(1), 1))
-    untold = [name for name, some in zip(names, usable.any(1), strict=True) if not some]
+    untold = [names[i] for i in np.flatnonzero(~usable.any(1))]
     if untold:
         raise ValueError(f"scores {str(path)!r} must be of formats that lose something, got none for {untold[0]!r}")
     score = np.where(known, found, cost[:, None] * np.square(measured.error))

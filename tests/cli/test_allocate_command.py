@@ -12,7 +12,7 @@ import pytest
 from gguf import GGUFReader
 from safetensors.numpy import load_file, save_file
 
-from replicajax import formats
+from replicajax import formats, layers
 from replicajax.cli import _app
 from replicajax.cli._allocate import _groups
 
@@ -71,6 +71,49 @@ def test_gguf_ties_and_pins(command, folder):
     assert {line.partition("=")[2] for line in (folder / "r.txt").read_text().split()} == {
         x.lower() for x in chosen.values()
     }
+
+
+def test_recipes_scores_and_gptq(command, folder):
+    line = "allocate w.safetensors --bits 5 --recipe r.json --recipe-for"
+    code, _, err = command(*line.split(), "compressed-tensors")
+    assert (code, err) == (0, "")
+    assert "quantization_config" in json.loads((folder / "r.json").read_text())
+    names = ("model.embed.weight", "model.q_proj.weight", "model.k_proj.weight")
+    (folder / "s.csv").write_text("tensor,format,score\n" + "".join(f"{name},Q8_0,{1e-3}\n" for name in names))
+    code, out, _ = command("allocate", "w.safetensors", "--scores", "s.csv", "--menu", "gguf", "--bits", "5", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["unit"] == "measured"
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(256, 300)) * np.linspace(0.1, 3, 256)[:, None]
+    layers.write_moments(folder / "h.safetensors", {name: X @ X.T / 300 for name in names})
+    line = (
+        "allocate w.safetensors --moments h.safetensors --menu int4_g128,q8_0 --bits 5 --quantize q.safetensors --json"
+    )
+    lost = []
+    for more in ([], ["--gptq"]):
+        code, out, _ = command(*line.split(), *more)
+        assert code == 0
+        found = json.loads(out)
+        lost.append(found["divergence"])
+        for row in found["tensors"]:
+            assert found["actual_error"][row["tensor"]] == pytest.approx(row["relative_error"], rel=1e-5)
+    assert lost[1] < 0.9 * lost[0]
+    for line, message in (
+        ("--recipe r.json --recipe-for none", "recipe must be for one of replicajax, llama, qwix, compressed-tensors"),
+        ("--recipe-for qwix", "--recipe-for qwix needs --recipe FILE"),
+        (
+            "--menu q4_0,int4_g128 --recipe r.json --recipe-for qwix",
+            "--menu must be of formats that qwix has, got Q4_0",
+        ),
+        ("--gptq", "--gptq needs --moments"),
+        ("--scores s.csv --moments h.safetensors", "one of --fisher, --moments, --scores says what errors cost"),
+        ("--scores none.csv", "--scores none.csv is not a file"),
+    ):
+        code, _, err = command("allocate", "w.safetensors", *line.split())
+        assert code != 0
+        assert message in " ".join(err.split())
+        assert len(err.strip().splitlines()) == 1
 
 
 def test_ties_are_of_the_place_that_matches():

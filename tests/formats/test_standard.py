@@ -46,6 +46,26 @@ def test_errors_are_those_of_ten_million_weights(name, law):
     assert abs(_z(name, law, 10**7)) < 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("name", ["FP8_E4M3", "FP8_E5M2", "INT8"])
+def test_errors_of_scales_of_rows_and_tensors(name, law):
+    """Ten million weights in rows of 1024; a tensor is one long row."""
+    rows, (known, draw) = f.standard(f"{name}_CHANNEL").rounding, LAWS[law]
+    rng, lost, squares = np.random.default_rng(1), [], []
+    for _ in range(10):
+        x = draw(rng, (2**10, 2**10)).astype(np.float32)
+        found = f.quantize(x, rows).dequantize()
+        if name != "INT8":
+            one = f.quantize(x[:1], f.standard(name)).dequantize()
+            np.testing.assert_array_equal(one, found[:1])
+        lost.append(((found - x).astype(float) ** 2).mean(1))
+        squares.append((x.astype(float) ** 2).mean(1))
+    error = f.relative_rms_error(known, f.BlockFormat(rows.codebook, 1024, "absmax", "fp32"))
+    off = np.concatenate(lost) - float(error) ** 2 * np.concatenate(squares)
+    assert abs(off.mean()) < 3 * off.std() / off.size**0.5
+
+
 @pytest.mark.parametrize("name", OF_GGML)
 def test_codes_are_those_of_ggml(name):
     rng = np.random.default_rng(2)

