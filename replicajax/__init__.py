@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from replicajax import codebooks as codebooks
     from replicajax import distributions as distributions
+    from replicajax import dynamics as dynamics
     from replicajax import formats as formats
     from replicajax import layers as layers
     from replicajax import losses as losses
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 _MODULES = (
     "codebooks",
     "distributions",
+    "dynamics",
     "formats",
     "layers",
     "losses",

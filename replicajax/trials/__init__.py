@@ -32,6 +32,8 @@ from replicajax.trials._sgd import simulate_sgd as simulate_sgd
 from replicajax.trials._split import Split as Split
 from replicajax.trials._split import split as split
 from replicajax.trials._split import training_rows as training_rows
+from replicajax.trials._straight_through import SimulatedTraining as SimulatedTraining
+from replicajax.trials._straight_through import simulate_straight_through as simulate_straight_through
 from replicajax.trials._train import Accuracies as Accuracies
 from replicajax.trials._train import HeldOutErrors as HeldOutErrors
 from replicajax.trials._train import Trained as Trained
