@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from replicajax.replica import solve as solve
     from replicajax.search import allocate_budget as allocate_budget
     from replicajax.search import optimal_bits as optimal_bits
+    from replicajax.search import optimal_codebook as optimal_codebook
     from replicajax.search import optimal_width as optimal_width
+    from replicajax.search import rate_frontier as rate_frontier
     from replicajax.sweep import error_peak as error_peak
     from replicajax.sweep import open_sweep as open_sweep
     from replicajax.sweep import phase_diagram as phase_diagram
@@ -78,7 +80,7 @@ _NAMES = {
         "codebooks": "Codebook codebook power uniform",
         "models": "Classification Features GivenData LinearRegression RowLengths draw",
         "replica": "Solution optimal_ridge ridge_regression solve",
-        "search": "allocate_budget optimal_bits optimal_width",
+        "search": "allocate_budget optimal_bits optimal_codebook optimal_width rate_frontier",
         "sweep": "error_peak open_sweep phase_diagram stability_line",
         "trials": "compare measure_widths",
     }.items()

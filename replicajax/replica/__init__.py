@@ -6,6 +6,7 @@ from replicajax.replica._accuracy import accuracy as accuracy
 from replicajax.replica._accuracy import ridge_accuracy as ridge_accuracy
 from replicajax.replica._batch import AT_ONCE as AT_ONCE
 from replicajax.replica._batch import solve_many as solve_many
+from replicajax.replica._breaking import break_many as break_many
 from replicajax.replica._breaking import broken_solution as broken_solution
 from replicajax.replica._breaking import broken_where_needed as broken_where_needed
 from replicajax.replica._breaking import one_step as one_step

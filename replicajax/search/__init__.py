@@ -12,13 +12,25 @@ from replicajax.search._width import optimal_width as optimal_width
 if TYPE_CHECKING:
     from replicajax.search._budget import Split as Split
     from replicajax.search._budget import allocate_budget as allocate_budget
+    from replicajax.search._codebook import OptimalCodebook as OptimalCodebook
+    from replicajax.search._codebook import RateFrontier as RateFrontier
+    from replicajax.search._codebook import optimal_codebook as optimal_codebook
+    from replicajax.search._codebook import rate_frontier as rate_frontier
     from replicajax.search._cost import TrainingCost as TrainingCost
 
-_BUDGETS = {"Split": "_budget", "allocate_budget": "_budget", "TrainingCost": "_cost"}
+_LATER = {
+    "OptimalCodebook": "_codebook",
+    "RateFrontier": "_codebook",
+    "optimal_codebook": "_codebook",
+    "rate_frontier": "_codebook",
+    "Split": "_budget",
+    "allocate_budget": "_budget",
+    "TrainingCost": "_cost",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Budgets bring all of `scaling` with them, which a search for a width can do without."""
-    if name not in _BUDGETS:
+    """Budgets bring all of `scaling` with them, codebooks scipy's optimizers, which a search for a width can do without."""
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_BUDGETS[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
