@@ -24,14 +24,14 @@ from replicajax.dynamics._straight_through import (
 
 _WIDTHS, _STEPS = (0.5, 0.8, 1.25, 2.0, 3.0), (0.03, 0.1, 0.3, 1.0)
 """Tried first: widths in units of the teacher's largest (or of its deviation), steps in units of 1/E phi_x² and of 10/time."""
-_ROUGH, _FLAT = 1e-4, 1e-7
+_ROUGH, _FLAT = 1e-4, 1e-5
 """Mass misplaced in a step where the first guess is found; largest derivative, in logarithms, of a minimum."""
 
 
 class OptimalTraining(NamedTuple):
     """Attributes:
     bits, width, step: of the best; generalization_error: at the time.
-    gradient: of the logarithm of the error in those of width and step; converged: it vanishes, and the course is resolved.
+    gradient: of the logarithm of the error in those of width and step; converged: it is below 1e-5, and the course resolved.
     course: of the best, up to the time.
     of_bits: generalization_error of every number of bits tried.
     """
@@ -108,7 +108,7 @@ def _of_bits(bits: int, inputs: Codebook | None, time: float, unit: float, setti
         if ends is None:
             grid = [np.log([w * unit, s]) for w in _WIDTHS for s in steps]
             x = min(grid, key=lambda at: np.nan_to_num(objective(at, _ROUGH)[0], nan=np.inf))
-        ends = minimize(objective, x, jac=True, method="BFGS", options={"gtol": _FLAT / 4, "maxiter": 60})
+        ends = minimize(objective, x, jac=True, method="BFGS", options={"gtol": _FLAT / 10, "maxiter": 60})
         x = ends.x
     assert ends is not None
     return float(np.exp(ends.fun)), ends.x, np.asarray(ends.jac)

@@ -44,6 +44,8 @@ _APART = 1e-4
 """Parts of the largest level between points whose slopes are compared."""
 _MERGED, _UNUSED, _IDLE = 1e-4, 1e-7, 1e-10
 """Parts of the largest level between two that are one; usage of a level that is none, and of one the search leaves alone."""
+_FAR = 20.0
+"""Times the largest level in use, where one that is not is put."""
 _SAME = 1e-7
 """Parts of the objective by which two minima differ."""
 
@@ -294,47 +296,58 @@ def _search(inputs: Any, kind: _Kind, starts: tuple[np.ndarray, ...], weight: fl
     if _checks.is_traced(inputs):
         raise TypeError("optimal_codebook searches with numbers: differentiate it outside jax.jit and jax.vmap")
     task, beta = inputs
-    theory, frame = _Theory(task, beta, kind, weight), _frame(kind)
-
-    def levels_of(y: np.ndarray) -> np.ndarray:
-        return np.asarray(_levels_of(y, kind, np), float)
-
-    used = [1.0]
-
-    def objective(y: np.ndarray) -> tuple[float, np.ndarray]:
-        found = theory.at(levels_of(y), frame)
-        used[0] = float(found.usage.min())
-        return found.value, _chained(y, kind) @ found.slope
-
-    def idle(_: np.ndarray) -> None:
-        """A level on its way to infinity need not get there."""
-        if used[0] < _IDLE:
-            raise StopIteration
-
-    ends: list[tuple[float, np.ndarray]] = []
-    for levels in [*starts, *_power_codebooks(task, beta, kind)]:
-        asked = {"gtol": 1e-7, "maxiter": 200}
-        found = minimize(objective, _gaps_of(levels, kind), jac=True, method="BFGS", options=asked, callback=idle)
-        if np.isfinite(found.fun):
-            ends.append((float(found.fun), found.x))
+    theory, ends = _Theory(task, beta, kind, weight), []
+    for start in [*starts, *_power_codebooks(task, beta, kind)]:
+        levels = _descended(start, theory, kind)
+        value = theory.at(levels, np.zeros((kind.count, 0))).value
+        if np.isfinite(value):
+            ends.append((value, levels))
     if not ends:
         nowhere = np.full(kind.count, np.nan)
-        return jnp.asarray(_gaps_of(levels, kind)), _Ends(nowhere, np.nan, 0, 0, False)
-    best, y = min(ends, key=lambda each: each[0])
+        return jnp.asarray(nowhere[1 - kind.count // 2 :]), _Ends(nowhere, np.nan, 0, 0, False)
+    best, levels = min(ends, key=lambda each: each[0])
     lowest = np.array(sorted(value for value, _ in ends))
     minima = 1 + int((np.diff(lowest) > _SAME * abs(best)).sum())
-    y = _polished(y, theory, kind)
-    levels = levels_of(y)
+    frame = _frame(kind)
     gradient = theory.at(levels, np.eye(kind.count))
     found = theory.at(levels, frame / np.linalg.norm(frame, axis=0), second=True)
     assert found.curvature is not None
     curvature = np.linalg.eigvalsh(found.curvature)[0]
     used = levels[found.usage >= _UNUSED]
-    met = int((np.diff(used) < _MERGED * np.abs(used).max()).sum()) if used.size else 0
-    spare = levels.size - used.size + met
+    spare = levels.size - used.size + int((np.diff(used) < _MERGED * np.abs(used).max()).sum())
     flat = np.abs(gradient.slope).max() <= _FLAT * float(np.sqrt(task.signal)) and (curvature > 0 or spare > 0)
     known = _Ends(gradient.slope, curvature, minima, spare, bool(flat))
-    return jnp.asarray(y), jax.tree.map(jnp.asarray, known)
+    return jnp.asarray(_gaps_of(levels, kind)), jax.tree.map(jnp.asarray, known)
+
+
+def _descended(start: np.ndarray, theory: "_Theory", kind: _Kind) -> np.ndarray:
+    """The minimum below some levels; those that fall out of use are put far away, and the others go on alone."""
+    frame, usage = _frame(kind), [np.ones(kind.count)]
+
+    def levels_of(y: np.ndarray) -> np.ndarray:
+        return np.asarray(_levels_of(y, kind, np), float)
+
+    def objective(y: np.ndarray) -> tuple[float, np.ndarray]:
+        found = theory.at(levels_of(y), frame)
+        usage[0] = found.usage
+        return found.value, _chained(y, kind) @ found.slope
+
+    def idle(_: np.ndarray) -> None:
+        if usage[0].min() < _IDLE:
+            raise StopIteration
+
+    asked = {"gtol": 1e-7, "maxiter": 200}
+    y = minimize(objective, _gaps_of(start, kind), jac=True, method="BFGS", options=asked, callback=idle).x
+    levels = levels_of(y)
+    used = theory.at(levels, frame).usage >= _IDLE
+    left = int(used.sum())
+    outer = used[np.argmax(used) : levels.size - np.argmax(used[::-1])].all()  # what is left is one piece
+    if used.all() or left < 2 or not outer:
+        return levels_of(_polished(y, theory, kind))
+    inner = _descended(levels[used], theory, kind._replace(count=left))
+    far = _FAR * np.abs(inner).max()
+    below, above = (int((levels[~used] * sign > 0).sum()) for sign in (-1, 1))
+    return np.concatenate([-far * np.arange(below, 0, -1), inner, far * np.arange(1, above + 1)])
 
 
 def _chained(y: np.ndarray, kind: _Kind) -> np.ndarray:
