@@ -1,4 +1,5 @@
-"""The commands: solve, optimize, amp, predict, phase-diagram, plot, formats, allocate, recommend, dequantize, layer, scaling.
+"""The commands: those of the theory (solve, optimize, codebook, train, amp, predict, phase-diagram, plot), of weight files
+(formats, allocate, recommend, dequantize, layer) and of training budgets (scaling).
 
 Every command has three parts: the request, checked whole in plain Python; `start`, which imports JAX; the answer.
 """
@@ -11,6 +12,7 @@ import sys
 from contextlib import nullcontext
 from importlib.util import find_spec
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -33,6 +35,7 @@ from replicajax.cli._request import (
     choice,
     informed,
     level_list,
+    numbers,
     readable,
     try_writing,
     whole_numbers,
@@ -662,6 +665,129 @@ def recommend_command(
         print_json({"advice": advice.lines, "plans": [_allocate.as_record(measured, plan) for plan in advice.plans]})
         return
     _allocate.show_advice(measured, advice, out)
+    if figure is not None:
+        written("written", figure)
+
+
+@app.command("codebook")
+def codebook_command(
+    data: Data = None,
+    target: Target = None,
+    problem: ProblemFile = None,
+    alpha: Alpha = None,
+    signal: Signal = None,
+    noise: Noise = None,
+    ridge: Ridge = None,
+    loss: Loss = None,
+    beta: Beta = None,
+    count: Annotated[int, typer.Option("--count", help="How many levels.", min=2, max=64)] = 4,
+    rate_weight: Annotated[
+        float, typer.Option(help="What a bit of the coded weights costs, in units of the error.")
+    ] = 0.0,
+    symmetric: Annotated[bool, typer.Option(help="A level -a for every a, or any levels.")] = True,
+    breaking: Annotated[int, typer.Option(help="Steps of replica symmetry breaking.", min=0, max=1)] = 0,
+    figure: Figure = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the levels that minimise generalisation error, every one of them by its gradient."""
+    if not 0 <= rate_weight < math.inf:
+        raise ProblemError(f"--rate-weight must be finite and not negative, got {rate_weight}")
+    if breaking and rate_weight:
+        raise ProblemError(f"--rate-weight must be 0 with --breaking 1, got {rate_weight:g}")
+    writable("--figure", figure, PICTURES, data, problem)
+    named = None if loss is None else read_loss(loss)
+    asked = ask(data, target, problem, named, alpha=alpha, signal=signal, noise=noise, ridge=ridge, beta=beta)
+
+    start()
+    from replicajax import optimal_codebook, optimal_width
+    from replicajax.cli import _learned
+    from replicajax.cli._show import print_json, print_name
+
+    found = pose(asked)
+    heat = asked.get("beta", default_beta(float(found.task.noise)))
+    with Progress("levels"):
+        best = optimal_codebook(
+            found.task, count, heat, symmetric=symmetric, rate_weight=rate_weight, breaking=breaking
+        )
+        even = count in (2, 4, 8, 16)
+        uniform = optimal_width(found.task, count.bit_length() - 1, heat, breaking=breaking) if even else None
+    if figure is not None:
+        _learned.draw_codebook(best, uniform, figure)
+    if as_json:
+        print_json({"problem": found.name, "beta": heat} | _learned.codebook_record(best, uniform))
+    else:
+        print_name(out, found)
+        _learned.show_codebook(best, uniform, rate_weight, out)
+        if figure is not None:
+            written("written", figure)
+    if not best.converged:
+        raise typer.Exit(1)
+
+
+@app.command("train")
+def train_command(
+    bits: Annotated[str, typer.Option(help="Bits of the weights; with --optimal several, as in 1-3.")] = "2",
+    width: Annotated[float | None, typer.Option(help="Largest level (default 2).")] = None,
+    input_bits: Annotated[
+        int | None, typer.Option(help="Bits of the inputs (default: not quantized).", min=1, max=8)
+    ] = None,
+    input_width: Annotated[float, typer.Option(help="Largest level of the inputs.")] = 2.0,
+    step: Annotated[float | None, typer.Option(help="Of stochastic gradient descent (default 0.2).")] = None,
+    noise: Annotated[float, typer.Option(help="Variance of the label noise.")] = 0.0,
+    teacher: Annotated[str, typer.Option(help="Values of the teacher's weights, or normal or laplace.")] = "1",
+    ridge: Annotated[float, typer.Option(help="Weight decay.")] = 0.0,
+    begin: Annotated[float, typer.Option("--start", help="Standard deviation of the weights at first.")] = 1.0,
+    times: Annotated[str, typer.Option(help="Iterations over dimension, increasing.")] = "1,2,5,10,20,50,100",
+    optimal: Annotated[
+        bool, typer.Option("--optimal", help="The width and step of least error at the last time.")
+    ] = False,
+    figure: Figure = None,
+    as_json: AsJson = False,
+) -> None:
+    """Follow training with a straight-through estimator: the error and the law of the weights at every time."""
+    tried = whole_numbers("--bits", bits, 8)
+    for flag, value in (("--width", width), ("--input-width", input_width), ("--step", step), ("--start", begin)):
+        if value is not None and not 0 < value < math.inf:
+            raise ProblemError(f"{flag} must be positive and finite, got {value}")
+    for flag, value in (("--noise", noise), ("--ridge", ridge)):
+        if not 0 <= value < math.inf:
+            raise ProblemError(f"{flag} must be finite and not negative, got {value}")
+    if optimal and (width is not None or step is not None):
+        raise ProblemError("--optimal finds --width and --step: give either it or them")
+    if not optimal and len(tried) > 1:
+        raise ProblemError(f"--bits must be one number without --optimal, got {bits}")
+    at = numbers("--times", times, "increasing numbers above 0", lambda t: 0 < t < math.inf)
+    if any(b <= a for a, b in pairwise(at)):
+        raise ProblemError(f"--times must be increasing, got {times}")
+    values = None if teacher in ("normal", "laplace") else numbers("--teacher", teacher)
+    writable("--figure", figure, PICTURES)
+
+    start()
+    from replicajax import distributions, uniform
+    from replicajax.cli import _learned
+    from replicajax.dynamics import optimal_training, straight_through
+
+    law = (
+        values if values is not None else {"normal": distributions.Normal, "laplace": distributions.Laplace}[teacher]()
+    )
+    inputs = None if input_bits is None else uniform(input_bits, input_width)
+    best, book, pace = None, uniform(tried[0], 2.0 if width is None else width), 0.2 if step is None else step
+    with Progress("training"):
+        if optimal:
+            best = optimal_training(at[-1], tried, inputs, noise, law, ridge=ridge, start=begin)
+            book, pace = uniform(best.bits, best.width), best.step
+        course = straight_through(book, inputs, pace, noise, law, at, ridge=ridge, start=begin)
+    if figure is not None:
+        import numpy as np
+
+        _learned.draw_training(course, np.asarray(book.levels), figure)
+    if as_json:
+        from replicajax.cli._show import print_json
+
+        print_json({"levels": book.levels, "step": pace} | _learned.training_record(course, best))
+        return
+    out.print(f"{book}, step {pace:.6g}", style="bold", markup=False, highlight=False)
+    _learned.show_training(course, best, out)
     if figure is not None:
         written("written", figure)
 

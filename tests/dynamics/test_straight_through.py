@@ -160,6 +160,7 @@ def test_derivatives(course):
     assert float(forward) == pytest.approx(float(slopes[0]), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_law_of_teachers_is_many_values():
     """Normal weights to learn: a sum over evenly spaced values is exact for what is smooth in them."""
     values = np.linspace(-6, 6, 61)

@@ -54,6 +54,7 @@ def test_a_minimum(best):
         assert (up - down) / (2 * h) == pytest.approx(float(best.gradient[k]), abs=1e-7)
 
 
+@pytest.mark.slow
 def test_symmetry_is_found_and_not_assumed(best):
     free = rj.optimal_codebook(TASK, 4, 5.0, symmetric=False, start=np.array([-1.6, -0.2, 0.9, 1.9]))
     assert free.converged
@@ -70,11 +71,12 @@ def test_derivatives_in_the_task():
         jax.jit(last)(2.0)
 
 
+@pytest.mark.slow
 def test_many_rows_make_lloyd_and_max():
     """Weights are known then, and only rounded: levels are Lloyd's, off by 1/alpha."""
     rounding = np.asarray(lloyd_max(Normal(), 2).levels)
     off = []
-    for alpha in (1e3, 1e4):
+    for alpha in (1e2, 1e3, 1e4):
         best = rj.optimal_codebook(rj.LinearRegression(alpha, 1.0, 1e-3), 4, 1e4)
         assert best.converged
         off.append(np.abs(np.asarray(best.levels) - rounding).max())
