@@ -37,8 +37,8 @@ from replicajax.search._width import optimal_width
 _EXPONENTS = (1.0, 0.7, 1.4)
 """Of the power codebooks that the search starts from, at the best width of the uniform one."""
 _SHRUNK = 0.6
-_FLAT = 1e-7
-"""Largest derivative in a level, in units of the teacher, of a minimum."""
+_FLAT, _NEARLY_FLAT = 1e-7, 1e-5
+"""Largest derivative in a level, in units of the teacher, of a minimum; of one where levels are still on their way to meet."""
 _NEWTON = 12
 _APART = 1e-4
 """Parts of the largest level between points whose slopes are compared."""
@@ -60,7 +60,8 @@ class OptimalCodebook(eqx.Module):
       curvature: least eigenvalue of its Hessian in the levels (among symmetric ones, if those were asked for).
       minima: how many different ones the starts ended in.
       spare: levels that are not needed: that have met another, or that no weight uses.
-      converged: the gradient vanishes, the curvature is positive (unless levels are spare) and the saddle point was found.
+      converged: the gradient is below 1e-7 in units of the teacher and the curvature positive (1e-5, and any, where levels are
+        spare), and the saddle point was found.
     """
 
     levels: Float[Array, " levels"]
@@ -315,7 +316,8 @@ def _search(inputs: Any, kind: _Kind, starts: tuple[np.ndarray, ...], weight: fl
     curvature = np.linalg.eigvalsh(found.curvature)[0]
     used = levels[found.usage >= _UNUSED]
     spare = levels.size - used.size + int((np.diff(used) < _MERGED * np.abs(used).max()).sum())
-    flat = np.abs(gradient.slope).max() <= _FLAT * float(np.sqrt(task.signal)) and (curvature > 0 or spare > 0)
+    steepest = np.abs(gradient.slope).max() / float(np.sqrt(task.signal))
+    flat = steepest <= _NEARLY_FLAT if spare else steepest <= _FLAT and curvature > 0
     known = _Ends(gradient.slope, curvature, minima, spare, bool(flat))
     return jnp.asarray(_gaps_of(levels, kind)), jax.tree.map(jnp.asarray, known)
 
