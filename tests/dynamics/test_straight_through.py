@@ -200,7 +200,6 @@ def test_actual_training():
     times = np.array([1.0, 2.0, 4.0])
     for k, settings in enumerate(
         (
-            {"noise": 0.0, "teacher": 1.0},
             {"noise": 0.3, "teacher": (0.5, -1.2), "ridge": 0.2, "start": (0.3, 0.5)},
             {"noise": 0.1, "teacher": (1.0, 2.6), "clip": 1.6, "start": 0.5},
         )

@@ -61,6 +61,7 @@ def test_symmetry_is_found_and_not_assumed(best):
     np.testing.assert_allclose(free.levels, best.levels, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_derivatives_in_the_task():
     def last(alpha):
         return rj.optimal_codebook(rj.LinearRegression(alpha, 1.0, 0.1), 4, 5.0).levels[-1]
@@ -84,6 +85,7 @@ def test_many_rows_make_lloyd_and_max():
     np.testing.assert_allclose(np.divide(off[:-1], off[1:]), 10, rtol=0.15)
 
 
+@pytest.mark.slow
 def test_expensive_bits():
     """Outer levels are given up, and nothing is NaN: what is left does what a codebook of two levels does."""
     two = rj.optimal_width(TASK, 1, 5.0)
