@@ -16,7 +16,7 @@ from rich.text import Text
 from replicajax._writing import whole
 from replicajax.cli._budget import Budget
 from replicajax.cli._request import ProblemError
-from replicajax.cli._show import save, unbeaten
+from replicajax.cli._show import plain, save, unbeaten
 from replicajax.formats import Measured, Plan, StandardFormat, choose, recipe, served
 from replicajax.formats._standard import MENUS
 from replicajax.formats._statistics import read_moments
@@ -203,7 +203,7 @@ def show(asked: Request, plan: Plan, console: Console) -> None:
     what, unit = _named(plan)
     total = plan.score.sum()
     proof = "proven least" if plan.gap == 0 else f"within {plan.gap:.1e} of the least"
-    say = _plain(console)
+    say = plain(console)
     say(
         f"{int(measured.counts.sum()):,} weights in {len(plan.tensors)} tensors, {plan.mean_bits:.4f} bits each on average, "
         f"{plan.bytes / 1e6:,.2f} MB with all that is kept"
@@ -228,10 +228,6 @@ def show(asked: Request, plan: Plan, console: Console) -> None:
             "[bold]remark[/]: without --fisher or --moments every weight counts the same; how much the model's outputs mind "
             "is not known"
         )
-
-
-def _plain(console: Console):
-    return lambda text: console.print(text, markup=False, highlight=False)
 
 
 def _named(plan: Plan | Measured) -> tuple[str, str]:
@@ -271,13 +267,13 @@ def show_actual(plan: Plan, errors: dict[str, float], console: Console) -> None:
     actual = np.array([errors[tensor.name] for tensor in plan.tensors])
     off = np.abs(actual - plan.error) / np.where(plan.error > 0, plan.error, 1.0)
     worst = int(np.argmax(off))
-    _plain(console)(
+    plain(console)(
         f"actual Rel against predicted: {off.mean():.2%} off on average, at most {off[worst]:.2%} ({plan.tensors[worst].name})"
     )
 
 
 def show_advice(measured: Measured, advice: "Advice", console: Console) -> None:
-    say = _plain(console)
+    say = plain(console)
     for line in advice.lines:
         say(line)
     table = Table(title="best choices", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

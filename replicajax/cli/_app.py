@@ -214,7 +214,8 @@ def optimize(
     start()
     import numpy as np
 
-    from replicajax.cli._show import draw, print_json, print_measured, print_theory, report, unquantized
+    from replicajax.cli._show import draw, print_json, print_measured, print_theory, report
+    from replicajax.replica import unquantized
     from replicajax.search import fewest_bits
 
     found = pose(asked, seed)

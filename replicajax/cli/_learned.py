@@ -8,17 +8,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from replicajax.cli._show import save
+from replicajax.cli._show import plain, save
 from replicajax.dynamics import OptimalTraining, StraightThrough
 from replicajax.search import OptimalCodebook, OptimalWidth
 
 
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False)
-
-
 def show_codebook(best: OptimalCodebook, uniform: OptimalWidth | None, weight: float, console: Console) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    say, table = plain(console), Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("codebook", "generalization error", "bits after coding", "levels"):
         table.add_column(heading, justify="left" if heading in ("codebook", "levels") else "right")
     known: list[tuple[str, Any, np.ndarray]] = [("learned", best.solution, np.asarray(best.levels))]
@@ -29,14 +25,14 @@ def show_codebook(best: OptimalCodebook, uniform: OptimalWidth | None, weight: f
         table.add_row(name, f"{solution.generalization_error:.8g}", f"{solution.rate:.4f}", shown)
     console.print(table)
     if weight:
-        _say(console, f"least eg + {weight:g} bits, {float(best.objective):.8g}")
+        say(f"least eg + {weight:g} bits, {float(best.objective):.8g}")
     if int(best.spare):
         used = best.levels.size - int(best.spare)
-        _say(console, f"remark: {int(best.spare)} levels are not needed: a codebook of {used} does as well")
+        say(f"remark: {int(best.spare)} levels are not needed: a codebook of {used} does as well")
     if not best.converged:
-        _say(console, "remark: not converged")
+        say("remark: not converged")
     if not bool(best.solution.stable):
-        _say(console, "remark: replica symmetry is unstable here; its levels and errors are approximate")
+        say("remark: replica symmetry is unstable here; its levels and errors are approximate")
 
 
 def codebook_record(best: OptimalCodebook, uniform: OptimalWidth | None) -> dict[str, Any]:
@@ -72,10 +68,11 @@ def draw_codebook(best: OptimalCodebook, uniform: OptimalWidth | None, path: Pat
 
 
 def show_training(course: StraightThrough, best: OptimalTraining | None, console: Console) -> None:
+    say = plain(console)
     if best is not None:
-        _say(console, str(best))
+        say(str(best))
         if len(best.of_bits) > 1:
-            _say(console, "errors: " + ", ".join(f"{b} bits {e:.6g}" for b, e in best.of_bits.items()))
+            say("errors: " + ", ".join(f"{b} bits {e:.6g}" for b, e in best.of_bits.items()))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("time", justify="right")
     table.add_column("generalization error", justify="right")
@@ -90,11 +87,11 @@ def show_training(course: StraightThrough, best: OptimalTraining | None, console
     console.print(table)
     ends = course.stationary
     if np.isfinite(ends.generalization_error):
-        _say(console, f"training ends at {ends.generalization_error:.6f}")
+        say(f"training ends at {ends.generalization_error:.6f}")
     else:
-        _say(console, "remark: the levels do not hold the weights back: they drift away, and no law is stationary")
+        say("remark: the levels do not hold the weights back: they drift away, and no law is stationary")
     if not bool(course.converged.all()):
-        _say(console, "remark: not resolved at the latest times")
+        say("remark: not resolved at the latest times")
 
 
 def training_record(course: StraightThrough, best: OptimalTraining | None) -> dict[str, Any]:

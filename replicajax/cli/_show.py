@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from replicajax import Classification, GivenData, LinearRegression, optimal_ridge, ridge_regression
+from replicajax import Classification, LinearRegression
 from replicajax._writing import whole
 from replicajax.cli._console import written
 from replicajax.models import Square, Task, Taught
-from replicajax.replica import Unquantized
 
 _GRID = np.geomspace(0.1, 8.0, 81)
 """Widths drawn, in units of the teacher's standard deviation."""
@@ -214,10 +213,9 @@ def print_name(out: Console, found) -> None:
     out.print(found.name, style="bold", markup=False, highlight=False)
 
 
-def unquantized(task: Task) -> Unquantized | None:
-    """The best ridge regression; None where its theory is not that of the task: another loss, rows of unequal length."""
-    known = isinstance(task, GivenData) or (isinstance(task, Taught) and task.in_closed_form and task.rows is None)
-    return ridge_regression(task, optimal_ridge(task)) if known else None
+def plain(console: Console) -> Callable[[str], None]:
+    """Lines as they are."""
+    return lambda text: console.print(text, markup=False, highlight=False)
 
 
 def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheapest, enough) -> None:

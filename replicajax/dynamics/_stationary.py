@@ -49,14 +49,12 @@ class Stationary(NamedTuple):
         return np.where((w >= s.low) & (w <= s.high), s.shares @ each, 0.0)
 
 
-def stationary(setting: Setting, step: float, clipped: bool, near: float) -> Stationary:
+def stationary(setting: Setting, step: float, confined: bool, clipped: bool, near: float) -> Stationary:
     """The solution nearest to `near` among those of the equation."""
     s = Setting(*(np.asarray(x, float) for x in setting))
     s = s if clipped else s._replace(low=-np.inf, high=np.inf)
-    outward = s.kappa1 * s.teacher
-    held = bool(s.ridge > 0 or ((s.kappa2 * s.levels[-1] > outward) & (s.kappa2 * s.levels[0] < outward)).all())
-    if not held and not clipped:
-        return Stationary(np.nan, (), False, s, step)
+    if not confined and not clipped:
+        return Stationary(np.nan, (), confined, s, step)
     # eps is a mean of what the codebook can do, w by w.
     of_levels = s.kappa2 * s.levels**2 - 2 * s.kappa1 * s.levels * s.teacher[:, None]
     low = s.square + s.noise + s.shares @ of_levels.min(1)
@@ -66,7 +64,7 @@ def stationary(setting: Setting, step: float, clipped: bool, near: float) -> Sta
     off = np.array([_error(s, step, eps) + s.noise - eps for eps in tried])
     change = np.flatnonzero(off[:-1] * off[1:] <= 0)
     if not change.size:
-        return Stationary(np.nan, (), held, s, step)
+        return Stationary(np.nan, (), confined, s, step)
     roots, _ = bracketed_roots(
         lambda x, _: np.array([_error(s, step, eps) + s.noise - eps for eps in x]),
         tried[change],
@@ -76,7 +74,7 @@ def stationary(setting: Setting, step: float, clipped: bool, near: float) -> Sta
         1e-13,
     )
     found = np.unique(roots) - s.noise
-    return Stationary(float(found[np.argmin(np.abs(found - near))]), tuple(map(float, found)), held, s, step)
+    return Stationary(float(found[np.argmin(np.abs(found - near))]), tuple(map(float, found)), confined, s, step)
 
 
 def _error(s: Setting, step: float, eps: float) -> float:

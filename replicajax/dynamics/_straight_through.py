@@ -14,12 +14,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.stats import norm
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
-from replicajax.distributions import Distribution, thresholds
+from replicajax.distributions import Distribution, Normal, cell_edges, thresholds
 from replicajax.dynamics._elements import DEGREE
 from replicajax.dynamics._fokker_planck import REFERENCE, Setting, evolve
 from replicajax.dynamics._stationary import Stationary, stationary
@@ -107,7 +106,7 @@ class StraightThrough(eqx.Module):
         """Where this ends, with the last of its steps."""
         setting = jax.tree.map(np.asarray, self._setting)
         near = float(self.generalization_error[-1])
-        return stationary(setting, float(self._last_step), self._clipped, near)
+        return stationary(setting, float(self._last_step), bool(self.confined), self._clipped, near)
 
     @property
     def drop_time(self) -> float:
@@ -254,9 +253,8 @@ def _cast(numbers: Any, dtype: Any) -> Any:
 @jax.jit
 def _input_moments(levels: Array) -> Array:
     """E x phi_x and E phi_x² of a standard normal x."""
-    cuts = thresholds(levels)
-    density, below = jnp.pad(norm.pdf(cuts), 1), jnp.pad(norm.cdf(cuts), 1, constant_values=(0.0, 1.0))
-    return jnp.stack([-jnp.sum(levels * jnp.diff(density)), jnp.sum(levels**2 * jnp.diff(below))])
+    zeroth, first, _ = Normal().cell_moments(cell_edges(levels))
+    return jnp.stack([levels @ first, levels**2 @ zeroth])
 
 
 def _stretches(times: Array, schedule: Sequence[tuple[float, float]]) -> tuple[Any, np.ndarray, np.ndarray | None]:

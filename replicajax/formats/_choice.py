@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from replicajax import _checks
+from replicajax.numerics import falling_hull
 
 _BEAM, _MOST = 2_000, 2_000_000
 """Partial choices kept in the search for a good choice, and in the proof that it is best."""
@@ -148,25 +149,11 @@ def _undominated(weight: np.ndarray, score: np.ndarray) -> _Class:
     return _Class(weight[kept], score[kept], kept)
 
 
-def _hull(each: _Class) -> list[int]:
-    """Of the lower convex hull, from the least bits on."""
-    hull: list[int] = []
-    for j in range(each.weight.size):
-        while len(hull) > 1:
-            (a, b), c = hull[-2:], j
-            before = (each.score[a] - each.score[b]) * (each.weight[c] - each.weight[b])
-            if before > (each.score[b] - each.score[c]) * (each.weight[b] - each.weight[a]):
-                break
-            hull.pop()
-        hull.append(j)
-    return hull
-
-
 def _steps(classes: Sequence[_Class]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bits, savings and class of all moves along hulls, the best first."""
     found = []
     for k, each in enumerate(classes):
-        hull = _hull(each)
+        hull = falling_hull(each.weight, each.score)
         for a, b in zip(hull, hull[1:], strict=False):
             found.append((each.weight[b] - each.weight[a], each.score[a] - each.score[b], k))
     if not found:

@@ -6,6 +6,7 @@ from replicajax.numerics._backend import Backend as Backend
 from replicajax.numerics._backend import backend_of as backend_of
 from replicajax.numerics._bisect import bisect as bisect
 from replicajax.numerics._gamma_nodes import gamma_nodes as gamma_nodes
+from replicajax.numerics._hull import falling_hull as falling_hull
 from replicajax.numerics._implicit import implicit_root as implicit_root
 from replicajax.numerics._implicit import slope_of_root as slope_of_root
 from replicajax.numerics._panels import Tilted as Tilted

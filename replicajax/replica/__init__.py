@@ -14,6 +14,7 @@ from replicajax.replica._pool import Device as Device
 from replicajax.replica._ridge import Unquantized as Unquantized
 from replicajax.replica._ridge import optimal_ridge as optimal_ridge
 from replicajax.replica._ridge import ridge_regression as ridge_regression
+from replicajax.replica._ridge import unquantized as unquantized
 from replicajax.replica._slopes import Direction as Direction
 from replicajax.replica._slopes import Slopes as Slopes
 from replicajax.replica._slopes import slopes_many as slopes_many

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
-from replicajax.models import Deployed, Effective, Features, GivenData, LinearRegression, Task, square_only
+from replicajax.models import Deployed, Effective, Features, GivenData, LinearRegression, Task, Taught, square_only
 from replicajax.numerics import JAX, harmonic_root
 
 
@@ -104,6 +104,12 @@ def optimal_ridge(task: Task) -> Float[Array, ""]:
     if _checks.is_traced((task.noise, task.signal)):
         return task.noise / task.signal
     return jax.device_put(np.asarray(task.noise) / np.asarray(task.signal))
+
+
+def unquantized(task: Task) -> Unquantized | None:
+    """The best ridge regression; None where its theory is not that of the task: another loss, rows of unequal length."""
+    known = isinstance(task, GivenData) or (isinstance(task, Taught) and task.in_closed_form and task.rows is None)
+    return ridge_regression(task, optimal_ridge(task)) if known else None
 
 
 def _least(task: LinearRegression, features: Features) -> Float[Array, ""]:

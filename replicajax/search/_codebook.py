@@ -19,18 +19,17 @@ from scipy.optimize import minimize
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import Task, with_limit
-from replicajax.numerics import implicit_root
+from replicajax.numerics import falling_hull, implicit_root
 from replicajax.replica import (
     Direction,
     Solution,
     break_many,
     broken_solution,
     one_step,
-    optimal_ridge,
-    ridge_regression,
     slopes_many,
     solve,
     solve_many,
+    unquantized,
 )
 from replicajax.search._width import optimal_width
 
@@ -297,19 +296,19 @@ def _search(inputs: Any, kind: _Kind, starts: tuple[np.ndarray, ...], weight: fl
     if _checks.is_traced(inputs):
         raise TypeError("optimal_codebook searches with numbers: differentiate it outside jax.jit and jax.vmap")
     task, beta = inputs
-    theory, ends = _Theory(task, beta, kind, weight), []
-    for start in [*starts, *_power_codebooks(task, beta, kind)]:
+    theory, frame, ends = _Theory(task, beta, kind, weight), _frame(kind), []
+    begun = [*starts, *_power_codebooks(task, beta, kind)]
+    for start in begun:
         levels = _descended(start, theory, kind)
-        value = theory.at(levels, np.zeros((kind.count, 0))).value
+        value = theory.at(levels, frame).value
         if np.isfinite(value):
             ends.append((value, levels))
-    if not ends:
-        nowhere = np.full(kind.count, np.nan)
-        return jnp.asarray(nowhere[1 - kind.count // 2 :]), _Ends(nowhere, np.nan, 0, 0, False)
+    if not ends:  # no theory anywhere: the levels it began with
+        nothing = _Ends(np.full(kind.count, np.nan), np.nan, 0, 0, False)
+        return jnp.asarray(_gaps_of(begun[0], kind)), jax.tree.map(jnp.asarray, nothing)
     best, levels = min(ends, key=lambda each: each[0])
     lowest = np.array(sorted(value for value, _ in ends))
     minima = 1 + int((np.diff(lowest) > _SAME * abs(best)).sum())
-    frame = _frame(kind)
     gradient = theory.at(levels, np.eye(kind.count))
     found = theory.at(levels, frame / np.linalg.norm(frame, axis=0), second=True)
     assert found.curvature is not None
@@ -326,11 +325,8 @@ def _descended(start: np.ndarray, theory: "_Theory", kind: _Kind) -> np.ndarray:
     """The minimum below some levels; those that fall out of use are put far away, and the others go on alone."""
     frame, usage = _frame(kind), [np.ones(kind.count)]
 
-    def levels_of(y: np.ndarray) -> np.ndarray:
-        return np.asarray(_levels_of(y, kind, np), float)
-
     def objective(y: np.ndarray) -> tuple[float, np.ndarray]:
-        found = theory.at(levels_of(y), frame)
+        found = theory.at(_levels_of(y, kind, np), frame)
         usage[0] = found.usage
         return found.value, _chained(y, kind) @ found.slope
 
@@ -340,12 +336,12 @@ def _descended(start: np.ndarray, theory: "_Theory", kind: _Kind) -> np.ndarray:
 
     asked = {"gtol": 1e-7, "maxiter": 200}
     y = minimize(objective, _gaps_of(start, kind), jac=True, method="BFGS", options=asked, callback=idle).x
-    levels = levels_of(y)
+    levels = _levels_of(y, kind, np)
     used = theory.at(levels, frame).usage >= _IDLE
     left = int(used.sum())
     outer = used[np.argmax(used) : levels.size - np.argmax(used[::-1])].all()  # what is left is one piece
     if used.all() or left < 2 or not outer:
-        return levels_of(_polished(y, theory, kind))
+        return _levels_of(_polished(y, theory, kind), kind, np)
     inner = _descended(levels[used], theory, kind._replace(count=left))
     far = _FAR * np.abs(inner).max()
     below, above = (int((levels[~used] * sign > 0).sum()) for sign in (-1, 1))
@@ -354,10 +350,8 @@ def _descended(start: np.ndarray, theory: "_Theory", kind: _Kind) -> np.ndarray:
 
 def _chained(y: np.ndarray, kind: _Kind) -> np.ndarray:
     """(n, n): what is free, differentiated in y, transposed."""
-    if kind.symmetric:
-        return np.triu(np.exp(y)[:, None] * np.ones(y.size))
-    chain = np.triu(np.append(1.0, np.exp(y[1:]))[:, None] * np.ones(y.size))
-    return chain
+    scale = np.exp(y) if kind.symmetric else np.append(1.0, np.exp(y[1:]))
+    return np.triu(np.tile(scale[:, None], y.size))
 
 
 def _polished(y: np.ndarray, theory: _Theory, kind: _Kind) -> np.ndarray:
@@ -365,7 +359,7 @@ def _polished(y: np.ndarray, theory: _Theory, kind: _Kind) -> np.ndarray:
     frame = _frame(kind)
     value = np.inf
     for _ in range(_NEWTON):
-        found = theory.at(np.asarray(_levels_of(y, kind, np), float), frame, second=True)
+        found = theory.at(_levels_of(y, kind, np), frame, second=True)
         if found.curvature is None or not np.isfinite(found.curvature).all():
             return y
         chain = _chained(y, kind)
@@ -430,8 +424,6 @@ def rate_frontier(
     beta: ArrayLike,
     levels: tuple[int, ...] = (2, 3, 4, 6, 8),
     weights: tuple[float, ...] = (0.0, 0.003, 0.01, 0.03, 0.1),
-    *,
-    breaking: int = 0,
 ) -> RateFrontier:
     """eg against bits after coding, over numbers of levels and prices of a bit; prices in units of the signal.
 
@@ -444,13 +436,15 @@ def rate_frontier(
     for count in levels:
         start = None
         for price in sorted(weights):
-            best = optimal_codebook(task, count, beta, rate_weight=price * unit, breaking=breaking, start=start)
+            best = optimal_codebook(task, count, beta, rate_weight=price * unit, start=start)
             start = np.asarray(best.levels) if not int(best.spare) else None
             found.append(best)
             prices.append(price)
     bits = np.array([float(x.rate) for x in found])
     error = np.array([float(x.generalization_error) for x in found])
     fixed = [(np.log2(x.levels.size), e) for x, e, p in zip(found, error, prices, strict=True) if p == 0]
+    ridge, hull = unquantized(task), np.zeros(bits.size, bool)
+    hull[falling_hull(bits, error)] = True
     uniform = [(b, float(optimal_width(task, b, beta).generalization_error)) for b in (1, 2, 3)]
     return RateFrontier(
         np.array([x.levels.size for x in found]),
@@ -459,33 +453,8 @@ def rate_frontier(
         error,
         tuple(np.asarray(x.levels) for x in found),
         np.array([bool(x.converged) for x in found]),
-        _lower_hull(bits, error),
+        hull,
         np.array(uniform),
         np.array(fixed),
-        _unquantized(task),
+        np.nan if ridge is None else float(ridge.generalization_error),
     )
-
-
-def _unquantized(task: Task) -> float:
-    """Of a regression with the square loss; other tasks have no ridge regression to compare with."""
-    if not task.in_closed_form:
-        return np.nan
-    return float(ridge_regression(task, optimal_ridge(task)).generalization_error)
-
-
-def _lower_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Of points, those of falling y on the lower convex hull."""
-    on: list[int] = []
-    for i in np.lexsort((y, x)):
-        if on and (y[i] >= y[on[-1]] or not np.isfinite(y[i])):
-            continue
-        while len(on) > 1:
-            a, b = on[-2:]
-            if (y[b] - y[a]) * (x[i] - x[a]) >= (y[i] - y[a]) * (x[b] - x[a]):
-                on.pop()
-            else:
-                break
-        on.append(int(i))
-    hull = np.zeros(x.size, bool)
-    hull[on] = True
-    return hull

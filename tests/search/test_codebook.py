@@ -99,6 +99,34 @@ def test_expensive_bits():
     assert cheap.rate < rj.optimal_codebook(TASK, 4, 5.0).rate
 
 
+@pytest.mark.slow
+def test_one_step_of_breaking():
+    """At beta = inf: better than the best uniform codebook, and flat in every level by differences of `solve`."""
+    best = rj.optimal_codebook(TASK, 4, np.inf, breaking=1)
+    assert best.converged
+    assert best.solution.breaking == 1
+    assert best.generalization_error < rj.optimal_width(TASK, 2, np.inf, breaking=1).generalization_error
+
+    def at(levels):
+        return float(rj.solve(TASK, rj.codebook(levels), np.inf, breaking=1).generalization_error)
+
+    assert float(best.generalization_error) == pytest.approx(at(best.levels), rel=1e-9)
+    h, levels = 1e-3, np.asarray(best.levels)
+    for k in (2, 3):
+        aside = h * ((np.arange(4) == k) * 1.0 - (np.arange(4) == 3 - k))
+        assert abs(at(levels + aside) - at(levels - aside)) / (2 * h) < 1e-6
+        assert min(at(levels + aside), at(levels - aside)) > at(levels)
+
+
+@pytest.mark.slow
+def test_nothing_found_is_told():
+    """The measure holds together here: one step of breaking has no solution at any codebook."""
+    found = rj.optimal_codebook(TASK, 4, 5.0, breaking=1)
+    assert not found.converged
+    assert np.isnan(found.gradient).all()
+    assert np.isfinite(found.levels).all()
+
+
 def test_bad_requests():
     for change, message in (
         ({"levels": 1}, "levels must be"),
