@@ -2,7 +2,7 @@
 
 import jax
 
-from benchmarks import amp, cold, formats, layers, phase_diagram, saddle, scaling
+from benchmarks import amp, cold, dynamics, formats, layers, phase_diagram, saddle, scaling
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
@@ -12,4 +12,5 @@ if __name__ == "__main__":
     phase_diagram.report()
     formats.report()
     layers.report()
+    dynamics.report()
     scaling.report()

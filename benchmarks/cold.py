@@ -26,6 +26,7 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp
 import numpy as np
 import replicajax as rj
+from scipy.optimize import LinearConstraint
 f, s = rj.formats, rj.scaling
 task, book = rj.LinearRegression(2.0, 1.0, 0.1), rj.uniform(2, 1.5)
 rows = np.random.default_rng(0).normal(size=(200, 50)) / 50**0.5, np.arange(200.0) % 7 / 2 - 1.5
@@ -37,6 +38,7 @@ jax.monitoring.register_event_duration_secs_listener(
 )
 def eg(width):
     return rj.solve(task, rj.uniform(2, width), 5.0).generalization_error
+even = LinearConstraint([[1.0, -2.0, 1.0, 0.0]], 0.0, 0.0)
 axes = {"alpha": np.linspace(0.3, 4, 32), "width": np.linspace(0.5, 4, 32)}
 def measure(call):
     compiled.clear()
@@ -87,6 +89,14 @@ CALLS = {
     "layer: optimum_error": "L.optimum_error(L.Layer(np.diag(H), rotated=True), book)",
     "layer: entropy_coded_error": "L.entropy_coded_error(L.Layer(np.diag(H), rotated=True), 3.0)",
     "layer: optimal_scale, weights": "L.optimal_scale(L.Layer(H, weights=W), book)",
+    "layer: optimal_codebook, 4 levels": "rj.optimal_codebook(L.Layer(H), 4).levels",
+    "optimal_codebook, 4 levels": "rj.optimal_codebook(task, 4, 5.0)",
+    "  evenly spaced": "rj.optimal_codebook(task, 4, 5.0, constraints=even)",
+    "rate_frontier, 2 to 4 levels": "rj.rate_frontier(task, 5.0, levels=(2, 3, 4), weights=(0.0, 0.03)).bits",
+    "straight_through": "rj.dynamics.straight_through(book, book, 0.2, times=[10.0, 100.0]).generalization_error",
+    "  its gradient in the step": "jax.grad(lambda s: rj.dynamics.straight_through(book, book, s, times=[10.0])"
+    ".generalization_error[0])(0.2)",
+    "  best width and step": "rj.dynamics.optimal_training(10.0, 2).course.generalization_error",
     "layer: gptq": "L.gptq(W, H, book)",
 }
 AGAIN = {
@@ -94,6 +104,8 @@ AGAIN = {
     "phase_diagram, 32 x 32": "rj.phase_diagram(task, 2, 7.0, axes=axes)",
     "error of NF4 in blocks": "f.relative_rms_error(f.Laplace(), f.BlockFormat(f.integer(3), 32, 'absmax', 'bf16'))",
     "state_evolution": "rj.state_evolution(task, rj.uniform(3, 2.0), 9.0)",
+    "optimal_codebook, 4 levels": "rj.optimal_codebook(rj.LinearRegression(1.5, 1.0, 0.2), 4, 7.0)",
+    "straight_through": "rj.dynamics.straight_through(rj.uniform(2, 1.5), book, 0.1, times=[5.0, 60.0]).generalization_error",
 }
 """Another number of bits, temperature or law: nothing more is compiled."""
 

@@ -37,7 +37,9 @@ def rounding_cost(levels: Float[Array, " levels"], u: Float[Array, "..."], v: Fl
     """Of x ~ N(u, v), v >= 0."""
     cuts, gaps = thresholds(levels), jnp.diff(levels)
     s = jnp.sqrt(jnp.maximum(v, SHARPEST))
-    z = jnp.abs(u[..., None] - cuts) / s[..., None]
+    beyond = u[..., None] - cuts
+    # Not abs: of u on a threshold it has another derivative than Q, which has chosen a side.
+    z = jnp.where(beyond > 0, beyond, -beyond) / s[..., None]
     saved = (gaps * (density(z) - z * ndtr(-z))).sum(-1)
     square = v + (u - levels[jnp.searchsorted(cuts, u)]) ** 2 - 2 * s * saved
     high, low = (u - levels[-1] - gaps[-1] / 2) / s, (levels[0] - gaps[0] / 2 - u) / s

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
-_CACHED = 512
+CACHED = 512
 """Fields of a block that keeps its working set in a core's cache."""
 _RESIDENT = 2**19
 """The same for an accelerator, which wants many at once."""
@@ -46,7 +46,7 @@ class Pool:
     def sizes(self, points: int) -> tuple[int, int]:
         """Of a block and of a batch, for so many points; few different ones, since each is a program."""
         if self.on_cpu:
-            block = max(1, _CACHED // self.fields)
+            block = max(1, CACHED // self.fields)
             return block, len(self.devices) * block * max(1, _BATCH // block)
         resident, each = _LAUNCHED, -(-points // len(self.devices)) * self.fields
         while resident < min(each, _RESIDENT):

@@ -13,16 +13,18 @@ if TYPE_CHECKING:
     from replicajax.search._budget import Split as Split
     from replicajax.search._budget import allocate_budget as allocate_budget
     from replicajax.search._codebook import OptimalCodebook as OptimalCodebook
-    from replicajax.search._codebook import RateFrontier as RateFrontier
     from replicajax.search._codebook import optimal_codebook as optimal_codebook
-    from replicajax.search._codebook import rate_frontier as rate_frontier
     from replicajax.search._cost import TrainingCost as TrainingCost
+    from replicajax.search._frontier import RateFrontier as RateFrontier
+    from replicajax.search._frontier import rate_frontier as rate_frontier
+    from replicajax.search._layer_codebook import LayerCodebook as LayerCodebook
 
 _LATER = {
     "OptimalCodebook": "_codebook",
-    "RateFrontier": "_codebook",
+    "LayerCodebook": "_layer_codebook",
+    "RateFrontier": "_frontier",
     "optimal_codebook": "_codebook",
-    "rate_frontier": "_codebook",
+    "rate_frontier": "_frontier",
     "Split": "_budget",
     "allocate_budget": "_budget",
     "TrainingCost": "_cost",

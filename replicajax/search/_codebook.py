@@ -2,24 +2,23 @@
 
     minimise  eg(levels) + weight · rate(levels),        rate = −sum_k P_k log2 P_k of the levels' usage          (theory 12)
 
-Levels are what gaps of any size > 0 make of them, so that none changes places with another: BFGS and then Newton in the
-logarithms of the gaps, from several starts, of which the lowest end wins.  Two levels that meet, or one that no weight
-uses, are a minimum at infinity: the answer says so, and that a smaller codebook does as well.
+Two levels that meet, or one that no weight uses, are a minimum at infinity: the answer says so, and that a smaller codebook
+does as well.  The search itself is `_levels`.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
-from scipy.optimize import minimize
+from scipy.optimize import LinearConstraint
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import Task, with_limit
-from replicajax.numerics import falling_hull, implicit_root
+from replicajax.numerics import implicit_root
 from replicajax.replica import (
     Direction,
     Solution,
@@ -29,24 +28,20 @@ from replicajax.replica import (
     slopes_many,
     solve,
     solve_many,
-    unquantized,
 )
+from replicajax.search._levels import At, Ends, Shape, condition, least, shape_of, started
 from replicajax.search._width import optimal_width
+
+if TYPE_CHECKING:
+    from replicajax.formats import BlockFormat
+    from replicajax.layers import Layer
+    from replicajax.search._layer_codebook import LayerCodebook
 
 _EXPONENTS = (1.0, 0.7, 1.4)
 """Of the power codebooks that the search starts from, at the best width of the uniform one."""
 _SHRUNK = 0.6
-_FLAT, _NEARLY_FLAT = 1e-7, 1e-5
-"""Largest derivative in a level, in units of the teacher, of a minimum; of one where levels are still on their way to meet."""
-_NEWTON = 12
 _APART = 1e-4
 """Parts of the largest level between points whose slopes are compared."""
-_MERGED, _UNUSED, _IDLE = 1e-4, 1e-7, 1e-10
-"""Parts of the largest level between two that are one; usage of a level that is none, and of one the search leaves alone."""
-_FAR = 20.0
-"""Times the largest level in use, where one that is not is put."""
-_SAME = 1e-7
-"""Parts of the objective by which two minima differ."""
 
 
 class OptimalCodebook(eqx.Module):
@@ -55,12 +50,12 @@ class OptimalCodebook(eqx.Module):
     Attributes:
       levels: (K,), in the units of the weights.
       generalization_error, rate (bits), solution: there; objective: eg + weight · rate.
-      gradient: (K,) of the objective in every level.
-      curvature: least eigenvalue of its Hessian in the levels (among symmetric ones, if those were asked for).
+      gradient: (K,) of the objective in every level; not 0 where constraints bind.
+      curvature: least eigenvalue of its Hessian in the directions that symmetry and constraints leave; infinite if none.
       minima: how many different ones the starts ended in.
       spare: levels that are not needed: that have met another, or that no weight uses.
-      converged: the gradient is below 1e-7 in units of the teacher and the curvature positive (1e-5, and any, where levels are
-        spare), and the saddle point was found.
+      converged: the gradient along what is free is below 1e-7 in units of the teacher (8e-6 in float32) and the curvature
+        positive (1e-5, and any, where levels are spare), constraints hold, and the saddle point was found.
     """
 
     levels: Float[Array, " levels"]
@@ -88,6 +83,7 @@ class OptimalCodebook(eqx.Module):
         )
 
 
+@overload
 def optimal_codebook(
     task: Task,
     levels: int,
@@ -97,25 +93,75 @@ def optimal_codebook(
     rate_weight: ArrayLike = 0.0,
     breaking: int = 0,
     start: ArrayLike | None = None,
-) -> OptimalCodebook:
-    """Levels that minimise eg + rate_weight · rate.
+    constraints: LinearConstraint | Sequence[LinearConstraint] = (),
+) -> OptimalCodebook: ...
+
+
+@overload
+def optimal_codebook(
+    task: "Layer",
+    levels: int,
+    *,
+    symmetric: bool = True,
+    start: ArrayLike | None = None,
+    constraints: LinearConstraint | Sequence[LinearConstraint] = (),
+    algorithm: str = "gptq",
+    fmt: "BlockFormat | None" = None,
+    damping: ArrayLike = 0.01,
+    order: str = "natural",
+) -> "LayerCodebook": ...
+
+
+def optimal_codebook(
+    task: "Task | Layer",
+    levels: int,
+    beta: ArrayLike | None = None,
+    *,
+    symmetric: bool = True,
+    rate_weight: ArrayLike = 0.0,
+    breaking: int = 0,
+    start: ArrayLike | None = None,
+    constraints: LinearConstraint | Sequence[LinearConstraint] = (),
+    **of_layer: Any,
+) -> "OptimalCodebook | LayerCodebook":
+    """Levels that minimise eg + rate_weight · rate; of a layer, the relative error of its outputs.
 
     Args:
-      task: the learning problem.
+      task: the learning problem, or a layer to be quantized.
       levels: how many, 2 to 64.
-      beta: inverse temperature, > 0; `jnp.inf` is empirical risk minimisation.
+      beta: inverse temperature, > 0; `jnp.inf` is empirical risk minimisation.  None for a layer.
       symmetric: only codebooks with a level −a for every a.
-      rate_weight: what a bit of the coded weights costs, in units of eg, >= 0.
+      rate_weight: what a bit of the coded weights costs, in units of eg, >= 0.  0 for a layer.
       breaking: 0, or 1: one step of replica symmetry breaking, for the square loss.
       start: (levels,) increasing, to start from besides.
+      constraints: `scipy.optimize.LinearConstraint(A, lb, ub)`, or several: lb <= A @ levels <= ub.
+
+    Of a layer alone:
+      algorithm: for which levels are best: "rounding", "gptq", or "optimum", the best codeword whatever finds it.
+      fmt: blocks and scales that the levels are used in; unless given, they are in units of the RMS of each row.  Where the
+        largest of a block has the largest level, that level is 1 (−1 with "signmax").
+      damping, order: as in `layers.gptq_error`.
 
     Raises:
-      TypeError, ValueError: bad arguments; inside `jit` or `vmap`.  Finding nothing raises nothing: see `converged`.
+      TypeError, ValueError: bad arguments, constraints that leave no codebook; inside `jit` or `vmap`; weights of a layer that
+        are rounded one by one (their error jumps: give the layer their law).  Finding nothing raises nothing: see `converged`.
     """
+    count = _checks.integer("levels", levels, 2, 64)
+    if not isinstance(task, Task):
+        from replicajax.layers import Layer
+        from replicajax.search._layer_codebook import layer_codebook
+
+        if isinstance(task, Layer):
+            if beta is not None or breaking or not np.array_equal(rate_weight, 0.0):
+                raise ValueError("beta, rate_weight and breaking are of learning tasks, not of a layer: leave them out")
+            return layer_codebook(task, count, symmetric, start, constraints, **of_layer)
     _checks.instance("task", task, Task, "LinearRegression(alpha=2.0)")
+    if of_layer:
+        raise TypeError(f"{', '.join(of_layer)}: only of a layer, got a {type(task).__name__}")
+    if beta is None:
+        raise TypeError("beta must be given: a positive number, or jnp.inf")
     beta = _checks.positive("beta", beta, infinite=True)
     with_limit(task, beta)
-    count = _checks.integer("levels", levels, 2, 64)
     if _checks.is_traced(rate_weight):
         raise TypeError("rate_weight must be a number that is known: the search has no derivative in it")
     _checks.nonnegative("rate_weight", rate_weight)
@@ -125,21 +171,20 @@ def optimal_codebook(
         raise ValueError(
             f"breaking must be 0 or 1 (what it is may not change from codebook to codebook), got {breaking!r}"
         )
-    kind = _Kind(count, bool(symmetric), breaking, None if _checks.is_traced(beta) else bool(np.isinf(beta)))
-    starts = () if start is None else (_started(start, kind),)
     if breaking and weight:
         raise ValueError(f"rate_weight must be 0 with breaking=1, got {weight:g}")
-    search = eqx.Partial(_search, kind=kind, starts=starts, weight=weight)
-    condition = eqx.Partial(_condition, kind=kind, weight=weight)
-    y, ends = implicit_root(search, condition, (task, beta))
-    book = Codebook(_levels_of(y, kind))
-    solution = _solution(task, book, beta, kind)
-    objective = solution.generalization_error + weight * solution.rate
+    shape = shape_of(count, bool(symmetric), constraints)
+    starts = () if start is None else (started(start, shape),)
+    kind = _Kind(breaking, None if _checks.is_traced(beta) else bool(np.isinf(beta)))
+    search = eqx.Partial(_search, kind=kind, shape=shape, starts=starts, weight=weight)
+    solved_by = eqx.Partial(_condition, kind=kind, weight=weight)
+    found, ends = implicit_root(search, solved_by, (task, beta))
+    solution = _solution(task, Codebook(found), beta, kind)
     return OptimalCodebook(
-        levels=book.levels,
+        levels=found,
         generalization_error=solution.generalization_error,
         rate=solution.rate,
-        objective=objective,
+        objective=solution.generalization_error + weight * solution.rate,
         gradient=ends.gradient,
         curvature=ends.curvature,
         minima=ends.minima,
@@ -152,37 +197,8 @@ def optimal_codebook(
 class _Kind(NamedTuple):
     """What programs differ in."""
 
-    count: int
-    symmetric: bool
     breaking: int
     cold: bool | None
-
-
-def _levels_of(y: Any, kind: _Kind, xp: Any = jnp) -> Any:
-    """From logarithms of gaps (of a symmetric one, from 0 on), and the lowest level of one that is not."""
-    if not kind.symmetric:
-        return y[0] + xp.concatenate([xp.zeros(1, y.dtype), xp.cumsum(xp.exp(y[1:]))])
-    half = xp.cumsum(xp.exp(y))
-    return xp.concatenate([-half[::-1], xp.zeros(kind.count % 2, y.dtype), half])
-
-
-def _gaps_of(levels: np.ndarray, kind: _Kind) -> np.ndarray:
-    """The inverse."""
-    if not kind.symmetric:
-        return np.concatenate([levels[:1], np.log(np.diff(levels))])
-    half = levels[(kind.count + 1) // 2 :]
-    return np.log(np.diff(half, prepend=0.0))
-
-
-def _started(start: ArrayLike, kind: _Kind) -> np.ndarray:
-    levels = np.asarray(Codebook(_checks.finite("start", start)).levels, float)
-    if levels.size != kind.count:
-        raise ValueError(f"start must have {kind.count} levels, got {levels.size}")
-    if kind.symmetric:
-        levels = (levels - levels[::-1]) / 2
-        if (np.diff(levels) <= 0).any():
-            raise ValueError("start must have levels of both signs where the codebook is symmetric")
-    return levels
 
 
 def _solution(task: Task, book: Codebook, beta: Any, kind: _Kind) -> Solution:
@@ -192,75 +208,66 @@ def _solution(task: Task, book: Codebook, beta: Any, kind: _Kind) -> Solution:
     return solve(task, book, np.inf if kind.cold else beta)
 
 
-class _Ends(NamedTuple):
-    """What is known of the end of a search; carries no derivative."""
-
-    gradient: Any
-    curvature: Any
-    minima: Any
-    spare: Any
-    flat: Any
-
-
-def _condition(y: Array, ends: _Ends, inputs: Any, kind: _Kind, weight: float) -> Array:
+def _condition(levels: Array, ends: Ends, inputs: Any, kind: _Kind, weight: float) -> Array:
     """What the optimum solves; compiled where it is differentiated."""
     task, beta = inputs
 
-    def objective(y: Array) -> Array:
-        found = _solution(task, Codebook(_levels_of(y, kind)), beta, kind)
+    def objective(levels: Array) -> Array:
+        found = _solution(task, Codebook(levels), beta, kind)
         return found.generalization_error + weight * found.rate
 
-    return jax.grad(objective)(y)
+    return condition(levels, ends, jax.grad(objective)(levels))
 
 
-class _At(NamedTuple):
-    """The objective at some levels, and its derivatives along some directions."""
-
-    value: float
-    slope: np.ndarray
-    curvature: np.ndarray | None
-    usage: np.ndarray
+def _search(
+    inputs: Any, kind: _Kind, shape: Shape, starts: tuple[np.ndarray, ...], weight: float
+) -> tuple[Array, Ends]:
+    if _checks.is_traced(inputs):
+        raise TypeError("optimal_codebook searches with numbers: differentiate it outside jax.jit and jax.vmap")
+    task, beta = inputs
+    return least(_Theory(task, beta, kind, weight), [*starts, *_power_codebooks(task, beta, shape.count)], shape)
 
 
 class _Theory:
-    """The objective of one search, from batches of points and the derivatives at the saddle points that were found."""
+    """The objective of one search, from batches of points and the derivatives at the saddle points that were found; second
+    derivatives are differences of the first, which costs no other program."""
 
     def __init__(self, task: Task, beta: Any, kind: _Kind, weight: float):
-        self._task, self._beta = jax.tree.map(np.asarray, (task, beta))
+        # Of one precision, whatever the task was made in.
+        self._task, self._beta = jax.tree.map(
+            lambda x: np.asarray(x, jax.dtypes.canonicalize_dtype(float)), (task, beta)
+        )
         self._kind, self._weight = kind, weight
+        self.unit = float(self._task.signal)
+        self.length = self.unit**0.5
 
-    def at(self, levels: np.ndarray, directions: np.ndarray, second: bool = False) -> _At:
-        """`directions` (K, n) of levels."""
-        if self._kind.breaking:
-            return self._broken_at(levels, directions, second)
-        found = solve_many(*self._points(levels[None]))
-        value = float(found.generalization_error[0] + self._weight * found.rate[0])
-        if not (found.converged[0] and np.isfinite(value)):
-            return _At(np.inf, np.zeros(directions.shape[1]), None, np.zeros(levels.size))
-        slope, curvature = self._slopes(found, directions.T, None), None
-        if second:
-            n = directions.shape[1]
-            rows, columns = np.triu_indices(n)
-            curvature = np.zeros((n, n))
-            each = self._slopes(found, directions.T[rows], directions.T[columns])
-            curvature[rows, columns] = curvature[columns, rows] = each
-        return _At(value, slope, curvature, np.asarray(found.usage[0])[: levels.size])
-
-    def _broken_at(self, levels: np.ndarray, directions: np.ndarray, second: bool) -> _At:
-        """One step of breaking; second derivatives are differences of the first."""
+    def at(self, levels: np.ndarray, directions: np.ndarray, second: bool = False) -> At:
         n, h = directions.shape[1], _APART * np.abs(levels).max()
         aside = h * directions.T
         points = levels + np.concatenate([0 * aside[:1], aside, -aside]) if second else levels[None]
-        problem = self._points(points)
-        towards = {i: self._towards(np.broadcast_to(directions[:, i], points.shape)) for i in range(n)}
-        found, moved = break_many(*problem, towards)
-        slopes = np.stack([np.asarray(moved[i]) for i in range(n)], -1)
+        found, slopes = (self._broken if self._kind.breaking else self._symmetric)(points, directions)
         value = float(found.generalization_error[0])
+        if self._weight:
+            value += self._weight * float(found.rate[0])
         if not (found.converged[0] and np.isfinite(value)):
-            return _At(np.inf, np.zeros(n), None, np.zeros(levels.size))
+            return At(np.inf, np.zeros(n), None, np.zeros(levels.size))
         curvature = (slopes[1 : n + 1] - slopes[n + 1 :]) / (2 * h) if second else None
         curvature = None if curvature is None else (curvature + curvature.T) / 2
-        return _At(value, slopes[0], curvature, np.asarray(found.usage[0])[: levels.size])
+        return At(value, slopes[0], curvature, np.asarray(found.usage[0])[: levels.size])
+
+    def _symmetric(self, points: np.ndarray, directions: np.ndarray) -> tuple[Solution, np.ndarray]:
+        found, n = solve_many(*self._points(points)), directions.shape[1]
+        many = jax.tree.map(lambda x: np.repeat(np.asarray(x), n, 0), found)
+        along = self._towards(np.tile(directions.T, (len(points), 1)))
+        slopes = np.asarray(slopes_many(many, along, few=True))
+        if self._weight:
+            slopes = slopes + self._weight * np.asarray(slopes_many(many, along, of="rate", few=True))
+        return found, slopes.reshape(len(points), n)
+
+    def _broken(self, points: np.ndarray, directions: np.ndarray) -> tuple[Any, np.ndarray]:
+        towards = [self._towards(np.broadcast_to(each, points.shape)) for each in directions.T]
+        found, slopes = break_many(*self._points(points), dict(enumerate(towards)))
+        return found, np.stack([np.asarray(slopes[i]) for i in range(len(towards))], -1)
 
     def _points(self, levels: np.ndarray) -> tuple[Task, Codebook, np.ndarray]:
         many = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], len(levels), 0), (self._task, self._beta))
@@ -273,188 +280,12 @@ class _Theory:
     def _book(self, levels: np.ndarray) -> Codebook:
         return eqx.tree_at(lambda book: book.levels, Codebook(np.arange(levels.shape[-1], dtype=float)), levels)
 
-    def _slopes(self, found: Solution, first: np.ndarray, second: np.ndarray | None) -> np.ndarray:
-        many = jax.tree.map(lambda x: np.repeat(np.asarray(x), len(first), 0), found)
-        along = self._towards(first), None if second is None else self._towards(second)
-        total = np.asarray(slopes_many(many, *along))
-        if self._weight:
-            total = total + self._weight * np.asarray(slopes_many(many, *along, of="rate"))
-        return total
 
-
-def _frame(kind: _Kind) -> np.ndarray:
-    """(K, n): levels as sums of what is free: all of them, or the positive ones."""
-    if not kind.symmetric:
-        return np.eye(kind.count)
-    half = kind.count // 2
-    frame = np.zeros((kind.count, half))
-    frame[kind.count - half + np.arange(half), np.arange(half)] = 1
-    return frame - frame[::-1]
-
-
-def _search(inputs: Any, kind: _Kind, starts: tuple[np.ndarray, ...], weight: float) -> tuple[Array, _Ends]:
-    if _checks.is_traced(inputs):
-        raise TypeError("optimal_codebook searches with numbers: differentiate it outside jax.jit and jax.vmap")
-    task, beta = inputs
-    theory, frame, ends = _Theory(task, beta, kind, weight), _frame(kind), []
-    begun = [*starts, *_power_codebooks(task, beta, kind)]
-    for start in begun:
-        levels = _descended(start, theory, kind)
-        value = theory.at(levels, frame).value
-        if np.isfinite(value):
-            ends.append((value, levels))
-    if not ends:  # no theory anywhere: the levels it began with
-        nothing = _Ends(np.full(kind.count, np.nan), np.nan, 0, 0, False)
-        return jnp.asarray(_gaps_of(begun[0], kind)), jax.tree.map(jnp.asarray, nothing)
-    best, levels = min(ends, key=lambda each: each[0])
-    lowest = np.array(sorted(value for value, _ in ends))
-    minima = 1 + int((np.diff(lowest) > _SAME * abs(best)).sum())
-    gradient = theory.at(levels, np.eye(kind.count))
-    found = theory.at(levels, frame / np.linalg.norm(frame, axis=0), second=True)
-    assert found.curvature is not None
-    curvature = np.linalg.eigvalsh(found.curvature)[0]
-    used = levels[found.usage >= _UNUSED]
-    spare = levels.size - used.size + int((np.diff(used) < _MERGED * np.abs(used).max()).sum())
-    steepest = np.abs(gradient.slope).max() / float(np.sqrt(task.signal))
-    flat = steepest <= _NEARLY_FLAT if spare else steepest <= _FLAT and curvature > 0
-    known = _Ends(gradient.slope, curvature, minima, spare, bool(flat))
-    return jnp.asarray(_gaps_of(levels, kind)), jax.tree.map(jnp.asarray, known)
-
-
-def _descended(start: np.ndarray, theory: "_Theory", kind: _Kind) -> np.ndarray:
-    """The minimum below some levels; those that fall out of use are put far away, and the others go on alone."""
-    frame, usage = _frame(kind), [np.ones(kind.count)]
-
-    def objective(y: np.ndarray) -> tuple[float, np.ndarray]:
-        found = theory.at(_levels_of(y, kind, np), frame)
-        usage[0] = found.usage
-        return found.value, _chained(y, kind) @ found.slope
-
-    def idle(_: np.ndarray) -> None:
-        if usage[0].min() < _IDLE:
-            raise StopIteration
-
-    asked = {"gtol": 1e-7, "maxiter": 200}
-    y = minimize(objective, _gaps_of(start, kind), jac=True, method="BFGS", options=asked, callback=idle).x
-    levels = _levels_of(y, kind, np)
-    used = theory.at(levels, frame).usage >= _IDLE
-    left = int(used.sum())
-    outer = used[np.argmax(used) : levels.size - np.argmax(used[::-1])].all()  # what is left is one piece
-    if used.all() or left < 2 or not outer:
-        return _levels_of(_polished(y, theory, kind), kind, np)
-    inner = _descended(levels[used], theory, kind._replace(count=left))
-    far = _FAR * np.abs(inner).max()
-    below, above = (int((levels[~used] * sign > 0).sum()) for sign in (-1, 1))
-    return np.concatenate([-far * np.arange(below, 0, -1), inner, far * np.arange(1, above + 1)])
-
-
-def _chained(y: np.ndarray, kind: _Kind) -> np.ndarray:
-    """(n, n): what is free, differentiated in y, transposed."""
-    scale = np.exp(y) if kind.symmetric else np.append(1.0, np.exp(y[1:]))
-    return np.triu(np.tile(scale[:, None], y.size))
-
-
-def _polished(y: np.ndarray, theory: _Theory, kind: _Kind) -> np.ndarray:
-    """Newton's method where the Hessian is positive: BFGS leaves half of the digits."""
-    frame = _frame(kind)
-    value = np.inf
-    for _ in range(_NEWTON):
-        found = theory.at(_levels_of(y, kind, np), frame, second=True)
-        if found.curvature is None or not np.isfinite(found.curvature).all():
-            return y
-        chain = _chained(y, kind)
-        slope = chain @ found.slope
-        bend = slope.copy()
-        if not kind.symmetric:
-            bend[0] = 0.0  # the lowest level is no logarithm
-        curvature = chain @ found.curvature @ chain.T + np.diag(bend)
-        if np.linalg.eigvalsh(curvature)[0] <= 0 or found.value > value + 1e-12 * abs(found.value):
-            return y
-        step, value = np.linalg.solve(curvature, slope), found.value
-        if np.abs(step).max() > 0.1:
-            return y
-        y = y - step
-        if np.abs(step).max() < 1e-11:
-            return y
-    return y
-
-
-def _power_codebooks(task: Task, beta: Any, kind: _Kind) -> list[np.ndarray]:
+def _power_codebooks(task: Task, beta: Any, count: int) -> list[np.ndarray]:
     """At the best width of a uniform one of as many bits or more, and narrower."""
-    bits = max(int(np.ceil(np.log2(kind.count))), 1)
+    bits = max(int(np.ceil(np.log2(count))), 1)
     found = optimal_width(task, bits, beta)
     width = float(found.width) if found.converged else float(np.sqrt(task.signal))
-    grid = np.linspace(-1, 1, kind.count)
+    grid = np.linspace(-1, 1, count)
     shapes = [width * np.sign(grid) * np.abs(grid) ** p for p in _EXPONENTS]
     return [*shapes, _SHRUNK * shapes[0]]
-
-
-class RateFrontier(NamedTuple):
-    """Attributes, one entry a learned codebook:
-    levels: K; weight: price of a bit; bits: after coding; generalization_error.
-    codebooks: the levels; converged.
-    hull: whether it lies on the lower convex hull of (bits, error): no mixture of others does better.
-    uniform: (bits, error) of uniform codebooks at their best width, bits of fixed length.
-    fixed: (bits, error) of codebooks learned at no price, bits log2 K of fixed length.
-    unquantized: error of ridge regression of the best ridge; NaN where the task has none.
-    """
-
-    levels: np.ndarray
-    weight: np.ndarray
-    bits: np.ndarray
-    generalization_error: np.ndarray
-    codebooks: tuple[np.ndarray, ...]
-    converged: np.ndarray
-    hull: np.ndarray
-    uniform: np.ndarray
-    fixed: np.ndarray
-    unquantized: float
-
-    def __str__(self) -> str:
-        lines = ["bits after coding   error      levels   price of a bit"]
-        for i in np.flatnonzero(self.hull):
-            lines.append(
-                f"{self.bits[i]:17.4f}   {self.generalization_error[i]:.6f}{self.levels[i]:9d}   {self.weight[i]:.3g}"
-            )
-        return "\n".join(lines)
-
-
-def rate_frontier(
-    task: Task,
-    beta: ArrayLike,
-    levels: tuple[int, ...] = (2, 3, 4, 6, 8),
-    weights: tuple[float, ...] = (0.0, 0.003, 0.01, 0.03, 0.1),
-) -> RateFrontier:
-    """eg against bits after coding, over numbers of levels and prices of a bit; prices in units of the signal.
-
-    A codebook with levels to spare stands for the smaller one it has become.
-
-    Raises:
-      TypeError, ValueError: as `optimal_codebook` does.
-    """
-    unit, found, prices = float(task.signal), [], []
-    for count in levels:
-        start = None
-        for price in sorted(weights):
-            best = optimal_codebook(task, count, beta, rate_weight=price * unit, start=start)
-            start = np.asarray(best.levels) if not int(best.spare) else None
-            found.append(best)
-            prices.append(price)
-    bits = np.array([float(x.rate) for x in found])
-    error = np.array([float(x.generalization_error) for x in found])
-    fixed = [(np.log2(x.levels.size), e) for x, e, p in zip(found, error, prices, strict=True) if p == 0]
-    ridge, hull = unquantized(task), np.zeros(bits.size, bool)
-    hull[falling_hull(bits, error)] = True
-    uniform = [(b, float(optimal_width(task, b, beta).generalization_error)) for b in (1, 2, 3)]
-    return RateFrontier(
-        np.array([x.levels.size for x in found]),
-        np.array(prices),
-        bits,
-        error,
-        tuple(np.asarray(x.levels) for x in found),
-        np.array([bool(x.converged) for x in found]),
-        hull,
-        np.array(uniform),
-        np.array(fixed),
-        np.nan if ridge is None else float(ridge.generalization_error),
-    )

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import LinearConstraint, minimize
 
 import replicajax as rj
 from replicajax.formats import Laplace, Normal, huffman_lengths, lloyd_max
@@ -137,11 +137,80 @@ def test_bad_requests():
         ({"start": [1.0, 0.0, 2.0, 3.0]}, "levels must be strictly increasing"),
         ({"start": [0.0, 1.0]}, "start must have 4 levels, got 2"),
         ({"start": [1.0, 2.0, np.nan, 4.0]}, "start must"),
+        ({"constraints": LinearConstraint(np.eye(3), 0, 1)}, "A of 4 columns"),
+        ({"constraints": LinearConstraint(np.eye(4), 2, 1)}, "increasing levels, and they leave none"),
+        ({"constraints": LinearConstraint(np.eye(4)[0], 1, 2)}, "increasing levels, and they leave none"),
+        ({"constraints": LinearConstraint([[0, 0, -1, 1]], 0, 0)}, "increasing levels, and they leave none"),
     ):
         with pytest.raises(ValueError, match=message):
             rj.optimal_codebook(**({"task": TASK, "levels": 4, "beta": 5.0} | change))  # pyright: ignore
+    with pytest.raises(TypeError, match="constraints must be scipy.optimize.LinearConstraint"):
+        rj.optimal_codebook(TASK, 4, 5.0, constraints="tight")  # pyright: ignore
     with pytest.raises(TypeError, match="task must be"):
         rj.optimal_codebook(1.0, 4, 5.0)  # pyright: ignore
+
+
+def test_constraints(best):
+    """Even levels are the uniform codebook; a bound that does not bind changes nothing; one that does is met."""
+    even = LinearConstraint([[1.0, -2.0, 1.0, 0.0]], 0.0, 0.0)
+    found, uniform = rj.optimal_codebook(TASK, 4, 5.0, constraints=even), rj.optimal_width(TASK, 2, 5.0)
+    assert found.converged
+    np.testing.assert_allclose(found.levels, float(uniform.width) * np.linspace(-1, 1, 4), atol=1e-8)
+    assert float(found.generalization_error) == pytest.approx(float(uniform.generalization_error), rel=1e-12)
+    wide = rj.optimal_codebook(TASK, 4, 5.0, constraints=LinearConstraint(np.eye(4), -3.0, 3.0))
+    assert wide.converged
+    np.testing.assert_allclose(wide.levels, best.levels, atol=1e-8)
+    outer = LinearConstraint(np.eye(4)[3], -np.inf, 1.5)
+    narrow = rj.optimal_codebook(TASK, 4, 5.0, constraints=[outer])
+    assert narrow.converged
+    assert float(narrow.levels[3]) == pytest.approx(1.5, abs=1e-10)
+    assert narrow.gradient[3] < -1e-3  # further out would be better
+    inner = minimize(
+        lambda h: error(TASK, [-1.5, -h[0], h[0], 1.5], 5.0), [0.4], method="Nelder-Mead", options={"xatol": 1e-9}
+    )
+    assert float(narrow.levels[2]) == pytest.approx(inner.x[0], abs=1e-6)
+    # All of them held: nothing is free.
+    held = rj.optimal_codebook(TASK, 4, 5.0, constraints=LinearConstraint(np.eye(4)[2:], [0.5, 1.5], [0.5, 1.5]))
+    assert held.converged
+    np.testing.assert_allclose(held.levels, [-1.5, -0.5, 0.5, 1.5], atol=1e-10)
+    # One level is 0, whatever the others are.
+    zero = rj.optimal_codebook(TASK, 4, 5.0, symmetric=False, constraints=LinearConstraint(np.eye(4)[1], 0.0, 0.0))
+    assert zero.converged
+    assert abs(float(zero.levels[1])) < 1e-10
+    assert zero.generalization_error > best.generalization_error
+
+
+@pytest.mark.slow
+def test_derivatives_within_constraints():
+    outer = LinearConstraint(np.eye(4)[3], -np.inf, 1.5)
+
+    def inner(alpha):
+        return rj.optimal_codebook(rj.LinearRegression(alpha, 1.0, 0.1), 4, 5.0, constraints=outer).levels[2]
+
+    slope, h = jax.grad(inner)(2.0), 1e-4
+    assert float(slope) == pytest.approx(float(inner(2 + h) - inner(2 - h)) / (2 * h), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_units(best):
+    """A teacher of another size has other units, and nothing else."""
+    for unit in (1e-6, 1e6):
+        other = rj.optimal_codebook(rj.LinearRegression(2.0, unit, 0.1 * unit), 4, 5.0 / unit)
+        assert other.converged
+        np.testing.assert_allclose(np.asarray(other.levels) / unit**0.5, best.levels, rtol=1e-8)
+
+
+@pytest.mark.slow
+def test_single_precision(best):
+    """JAX's default; and a task made in it, asked in double precision."""
+    with jax.enable_x64(False):
+        task = rj.LinearRegression(2.0, 1.0, 0.1)
+        single = rj.optimal_codebook(task, 4, 5.0)
+        assert single.converged
+        np.testing.assert_allclose(single.levels, best.levels, atol=1e-5)
+    mixed = rj.optimal_codebook(task, 4, 5.0)
+    assert mixed.converged
+    np.testing.assert_allclose(mixed.levels, best.levels, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -165,8 +234,9 @@ def test_no_codebook_is_better(task, count, beta):
         return error(task, np.concatenate([-h[::-1], middle, h]), beta)
 
     start = np.asarray(best.levels)[-half:] * np.linspace(0.9, 1.1, half)
-    for _ in range(4):  # its simplex collapses too soon with four levels
-        found = minimize(of, start, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15, "maxiter": 2000})
+    asked = {"xatol": 1e-8, "fatol": 1e-13, "maxiter": 1000}
+    for _ in range(3):  # its simplex collapses too soon with four levels
+        found = minimize(of, start, method="Nelder-Mead", options=asked)
         start = found.x
     np.testing.assert_allclose(np.asarray(best.levels)[-half:], found.x, atol=1e-6)
 
@@ -196,30 +266,39 @@ def _amp_errors(task, book, beta):
 
 
 @pytest.mark.slow
-def test_the_frontier():
-    """Its points by Gibbs sampling: error, entropy of the usage, and the length of an actual Huffman code."""
-    found = rj.rate_frontier(TASK, 5.0, levels=(2, 3, 4), weights=(0.0, 0.01, 0.05))
+@pytest.mark.parametrize(("task", "beta"), [(TASK, 5.0), (rj.LinearRegression(4.0, 1.0, 0.3), 3.0), (LAPLACE, 5.0)])
+def test_the_frontier(task, beta):
+    """Its points by Gibbs sampling: error, entropy of the weights to be stored, and the length of an actual Huffman code."""
+    found = rj.rate_frontier(task, beta, levels=(2, 3, 4), weights=(0.0, 0.01, 0.05))
     assert found.converged.all()
     assert found.hull.any()
     order = np.argsort(found.bits[found.hull])
     assert (np.diff(found.generalization_error[found.hull][order]) < 0).all()
     assert (found.generalization_error > found.unquantized).all()
+    drawn = [rj.draw(task, 400, jax.random.key(seed)) for seed in range(32)]
     for i in np.flatnonzero(found.hull):
-        book, errors, rates, lengths = rj.codebook(found.codebooks[i]), [], [], []
-        for seed in range(12):
-            X, y, w = rj.draw(TASK, 400, jax.random.key(seed))
-            sample = rj.gibbs(X, y, book, 5.0, sweeps=2000, key=jax.random.key(100 + seed))
-            errors.append(np.mean((np.asarray(sample.weights) - np.asarray(w)) ** 2))
-            # The last state of a chain is a set of weights to store.
-            stored = np.asarray(sample.final)
-            codes = np.abs(stored[..., None] - np.asarray(book.levels)).argmin(-1)
-            usage = np.bincount(codes.ravel(), minlength=len(book)) / codes.size
-            some = usage[usage > 0]
-            rates.append(-np.sum(some * np.log2(some)))
-            lengths.append(usage @ np.asarray(huffman_lengths(usage)))
-        for name, drawn, expected in (("error", errors, found.generalization_error[i]), ("bits", rates, found.bits[i])):
-            mean, spread = np.mean(drawn), np.std(drawn, ddof=1) / len(drawn) ** 0.5
-            print(f"{len(book)} levels, {name}: {mean:.4f} ± {spread:.4f}, predicted {expected:.4f}")
-            assert abs(mean - expected) < 3 * spread + 2 / 400
-        assert (np.array(rates) <= np.array(lengths) + 1e-12).all()
-        assert (np.array(lengths) < np.array(rates) + 1).all()
+        book, errors, usages = rj.codebook(found.codebooks[i]), [], []
+        for seed, (X, y, w) in enumerate(drawn):
+            sample = rj.gibbs(X, y, book, beta, sweeps=1500, key=jax.random.key(100 + seed))
+            assert sample.mixed
+            # Of two chains, whose own noise is independent: the square of one's mean has it in.
+            off = np.asarray(sample.chain_weights) - np.asarray(w)
+            pairs = off @ off.T / w.size
+            errors.append(pairs[~np.eye(len(off), dtype=bool)].mean())
+            # The last state of a chain is a set of weights to store; all are stored by one code.
+            codes = np.abs(np.asarray(sample.final)[..., None] - np.asarray(book.levels)).argmin(-1)
+            usages.append(np.bincount(codes.ravel(), minlength=len(book)) / codes.size)
+        whole = len(usages) * rate(np.mean(usages, 0))
+        each = [whole - (len(usages) - 1) * rate(np.mean(np.delete(usages, k, 0), 0)) for k in range(len(usages))]
+        for name, seen, expected in (("error", errors, found.generalization_error[i]), ("bits", each, found.bits[i])):
+            mean, spread = np.mean(seen), np.std(seen, ddof=1) / len(seen) ** 0.5
+            print(f"{len(book)} levels, {name}: {mean:.5f} ± {spread:.5f}, predicted {expected:.5f}")
+            assert abs(mean - expected) < 3 * spread
+        usage = np.mean(usages, 0)
+        length = usage @ np.asarray(huffman_lengths(usage))
+        assert rate(usage) <= length + 1e-12 < rate(usage) + 1
+
+
+def rate(usage):
+    some = usage[usage > 0]
+    return -np.sum(some * np.log2(some))
