@@ -62,7 +62,8 @@ class StraightThrough(eqx.Module):
 
     Attributes:
       times: (times,); generalization_error: (times,) E (w*·x − phi_w·phi_x)²/d, without the noise.
-      converged: (times,) whether the solver got there, with a line long enough.
+      converged: (times,) whether the solver got there, with a line long enough for weights that are held back; elements far out
+        are long, and the density of those that drift away is as coarse as they are.
       steps: of the solver.
       confined: whether the outermost levels hold the weights back (else they drift away, and nothing is stationary).
     """
@@ -313,8 +314,10 @@ def solved(n: Numbers, fixed: Fixed, tolerance: Any, refine: int) -> _Found:
     steps = n.step * n.factors
     course, g = evolve(setting, fixed.ends, steps, tolerance, _STEPS, refine)
     # Next to an end nothing may be, unless weights are kept from going on.
+    # Those that drift away have the same level there, and do not come back.
     at_ends = jnp.abs(course.density[:, :, [0, -1]]).max(-1) * g.lengths[jnp.array([0, -1])]
-    short = (at_ends.max((1, 2)) > _LOST) & jnp.isinf(fixed.clip)
+    inward = jnp.stack([kappa1 * n.teacher - kappa2 * n.levels[0], kappa2 * n.levels[-1] - kappa1 * n.teacher], -1) > 0
+    short = (jnp.where(inward | (n.ridge > 0), at_ends, 0).max((1, 2)) > _LOST) & jnp.isinf(fixed.clip)
     return _Found(
         course.error, course.density, ~course.failed & ~short, course.steps[-1], confined, g.edges, setting, steps[-1]
     )

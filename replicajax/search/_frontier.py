@@ -35,7 +35,8 @@ class RateFrontier(NamedTuple):
 
     def __str__(self) -> str:
         lines = ["bits after coding   error      levels   price of a bit"]
-        for i in np.flatnonzero(self.hull):
+        on = np.flatnonzero(self.hull)
+        for i in on[np.argsort(self.bits[on])]:
             lines.append(
                 f"{self.bits[i]:17.4f}   {self.generalization_error[i]:.6f}{self.levels[i]:9d}   {self.weight[i]:.3g}"
             )

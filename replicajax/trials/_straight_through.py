@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Distribution, thresholds
+from replicajax.dynamics._straight_through import prepared
 
 
 class SimulatedTraining(NamedTuple):
@@ -50,10 +51,10 @@ def simulate_straight_through(
     Raises:
       TypeError, ValueError: as there.
     """
-    _checks.instance("weights", weights, Codebook, "uniform(bits=2, width=2.0)")
+    prepared(weights, inputs, step, noise, teacher, times, ridge, start, clip, ())  # refuses what the theory does
     dimension = _checks.integer("dimension", dimension, 2, 2**24)
     runs = _checks.integer("runs", runs, 2, 2**16)
-    at = np.asarray(_checks.nonnegative("times", times))
+    at = np.asarray(times, float)
     counts = np.diff(np.round(at * dimension).astype(int), prepend=0)
     of_teacher, of_start, of_steps = jax.random.split(key, 3)
     if isinstance(teacher, Distribution):
