@@ -21,6 +21,7 @@ from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Normal, Symmetric, as_data, cell_edges, distortion, distortion_of_cells, thresholds
 from replicajax.formats._cast import Cast, cast_error
+from replicajax.formats._double import double_noise
 from replicajax.formats._elements import padded_size
 from replicajax.formats._maximum import maximum_edges, maximum_nodes
 from replicajax.formats._outliers import WithoutOutliers
@@ -48,8 +49,9 @@ class BlockFormat(eqx.Module):
         of a tensor, "channel" for all those of a row (the last axis).
       scaling: "absmax": largest magnitude of the block to the nearer end of the codebook.  "signmax": the number of
         largest magnitude, sign included, to the end further out.  "rms": the codebook is in units of the block's RMS.
-      scale_format: None (exact), "fp32", "fp16", "bf16", "e5m2", "e4m3" (to nearest), "e8m0" (power of two, rounded up) or
-        "e8m0_down" (rounded down, as the standard of MX formats has it).
+      scale_format: None (exact), "fp32", "fp16", "bf16", "e5m2", "e4m3" (to nearest), "e8m0" (power of two, rounded up),
+        "e8m0_down" (rounded down, as the standard of MX formats has it) or "double" (8 bits and a unit for 256, as QLoRA has
+        it; with "absmax" only, codes being chosen before the scale is stored).
       multiplier: of the scale before it is stored, 1 unless chosen otherwise.
       as_ggml: codes are nearest by the scale before it is stored (but for powers of two), and no number multiplies the scales
         of a tensor.
@@ -79,6 +81,8 @@ class BlockFormat(eqx.Module):
             names = ", ".join(str(name) for name in SCALE_FORMATS)
             raise ValueError(f"scale_format must be one of {names}, got {scale_format!r}")
         self.scale_format = scale_format
+        if scale_format == "double" and (scaling != "absmax" or block_size is None or isinstance(block_size, str)):
+            raise ValueError(f"scale_format 'double' must be of blocks with scaling 'absmax', got {scaling!r}")
         self.multiplier = _checks.scalar("multiplier", multiplier)
         self.as_ggml = bool(as_ggml)
         if block_size is not None and block_size != "channel":
@@ -101,7 +105,7 @@ class BlockFormat(eqx.Module):
         return self.codebook.bits
 
     @property
-    def scale_bits(self) -> int:
+    def scale_bits(self) -> float:
         return SCALE_FORMATS[self.scale_format].bits
 
     @property
@@ -180,6 +184,10 @@ def relative_rms_error(law: Symmetric, fmt: Any, outliers: ArrayLike | None = No
         reach = levels_in_reach(_scaled(np.asarray(levels), np.asarray(fmt.multiplier), fmt.scaling), octave)
     edges = maximum_edges(family, size)
     error = _block_error(family, levels, _checks.known(fmt.multiplier), size, edges, octave, fmt.scaling, reach)
+    if how.rounded == "double":
+        assert size is not None
+        scaled = _scaled(jnp.asarray(levels), _checks.known(fmt.multiplier), fmt.scaling)
+        return jnp.sqrt(error**2 + double_noise(family, size, scaled, edges) / family.second_moment())
     if not fmt.as_ggml or how.rounded != "nearest":
         return error
     # The scale is off by what storing it takes, and every weight with it.

@@ -67,6 +67,7 @@ def blocks_of(tensor: QuantizedTensor | RangeTensor | CastTensor) -> np.ndarray:
     if isinstance(tensor, CastTensor):
         return _bytes(tensor.values)
     codes = tensor.codes.reshape(tensor.scales.size, -1)
+    assert isinstance(tensor.scales, np.ndarray)
     scales = _bytes(tensor.scales).reshape(codes.shape[0], -1)
     if isinstance(tensor, RangeTensor):
         head = np.concatenate([scales, _bytes(tensor.offsets).reshape(scales.shape)], 1)

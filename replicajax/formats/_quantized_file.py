@@ -13,6 +13,7 @@ from replicajax._writing import refuse_overwriting
 from replicajax.codebooks import Codebook
 from replicajax.formats._block import BlockFormat
 from replicajax.formats._cast import Cast
+from replicajax.formats._double import TOGETHER, DoubleScales
 from replicajax.formats._files import Entry, WeightFile, open_weights, parts, write_safetensors
 from replicajax.formats._gguf import write_gguf
 from replicajax.formats._packing import pack, packed_bytes, unpack
@@ -44,9 +45,9 @@ def quantize_file(
     """Write every tensor of the plan in its format, and the others as they are; returns bytes of data.
 
     To .safetensors, for a tensor "w": "w.codes" (bytes, in C order), "w.scales" and, as the format has them, "w.levels",
-    "w.offsets", "w.tensor_scale"; the rest is in the file's metadata under "replicajax", and `dequantize_file` reads it back.
-    To .gguf, where the plan's formats are ggml's: what its readers read, under the same names.  Memory is bounded by one
-    tensor.  Nothing is left behind on failure.
+    "w.offsets", "w.tensor_scale", "w.scale_mean", "w.scale_units"; the rest is in the file's metadata under "replicajax", and
+    `dequantize_file` reads it back.  To .gguf, where the plan's formats are ggml's: what its readers read, under the same
+    names.  Memory is bounded by one tensor.  Nothing is left behind on failure.
 
     `errors` is filled with every tensor's actual Rel, RMS error over RMS; `rounding` makes the codes, as in `measure_formats`.
 
@@ -172,6 +173,9 @@ def _layout(fmt: BlockFormat | StandardFormat, tensor: TensorStatistics) -> dict
     if named and not fmt.as_ggml:
         found["tensor_scale"] = ((1,), np.float32)
     codes = (packed_bytes(tensor.count, fmt.codebook.codes),)
+    if fmt.scale_format == "double":
+        found.pop("tensor_scale", None)
+        found |= {"scale_mean": ((1,), np.float32), "scale_units": ((-(-blocks[0] // TOGETHER),), np.float32)}
     return found | {"scales": (blocks, SCALE_DTYPES[fmt.scale_format]), "codes": (codes, np.uint8)}
 
 
@@ -182,6 +186,9 @@ def _part(stored: StoredTensor, part: str) -> np.ndarray:
     if part == "levels":
         assert isinstance(stored, QuantizedTensor)
         return np.asarray(stored.format.codebook.levels, np.float64)
+    if isinstance(stored, QuantizedTensor) and isinstance(stored.scales, DoubleScales):
+        scales = stored.scales
+        return {"scales": scales.codes, "scale_units": scales.units, "scale_mean": np.full(1, scales.mean)}[part]
     found = getattr(stored, part)
     if part == "offsets" and isinstance(stored, RangeTensor) and stored.format.zero == "integer":
         return pack(found, 2**stored.format.element_bits)
@@ -265,4 +272,7 @@ def _restored(
         float(held["tensor_scale"][0]) if "tensor_scale" in held else 1.0,
         (np.zeros(0, np.uint32), np.zeros(0, dtype)),
     )
-    return QuantizedTensor(fmt, shape, dtype, held["codes"], held["scales"], unit, *none)
+    scales = held["scales"]
+    if "scale_units" in held:
+        scales = DoubleScales(scales, held["scale_units"], held["scale_mean"][0])
+    return QuantizedTensor(fmt, shape, dtype, held["codes"], scales, unit, *none)

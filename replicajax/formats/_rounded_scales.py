@@ -28,9 +28,10 @@ _BELOW, _ABOVE = 14, 90
 
 
 class ScaleFormat(NamedTuple):
-    """How a scale is stored: a float of `mantissa` bits, rounded to "nearest", or "up" or "down" to a power of two."""
+    """How a scale is stored: a float of `mantissa` bits, rounded to "nearest", or "up" or "down" to a power of two; or
+    "double", by a code of its own (`_double`)."""
 
-    bits: int
+    bits: float
     mantissa: int
     rounded: str = "nearest"
 
@@ -44,6 +45,7 @@ SCALE_FORMATS: dict[str | None, ScaleFormat] = {
     "e4m3": ScaleFormat(8, 3),
     "e8m0": ScaleFormat(8, 0, "up"),
     "e8m0_down": ScaleFormat(8, 0, "down"),
+    "double": ScaleFormat(8 + 32 / 256, 23, "double"),
 }
 """None is kept exactly in theory, and in fp32 on actual tensors.  A scale out of the format's range is not theory's case:
 scales are taken relative to one number for the whole tensor (as NVFP4 does), which costs nothing."""

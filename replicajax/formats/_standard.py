@@ -50,7 +50,7 @@ class StandardFormat(eqx.Module):
             return self.bits + (0 if self.ggml else _BYTES / count)
         if fmt.as_ggml:
             return self.bits + (0 if fmt.codebook.codes in _POWERS else _WORD / count)
-        of_all = _BYTES + _SCALE + (_SCALE if fmt.block_size is None else 0)
+        of_all = _BYTES + _SCALE + (_SCALE if fmt.block_size is None or fmt.scale_format == "double" else 0)
         return self.bits + of_all / count + (_SCALE / shape[-1] if fmt.block_size == "channel" else 0)
 
     def __str__(self) -> str:
@@ -98,6 +98,7 @@ def _formats() -> dict[str, StandardFormat]:
     add("MXINT8", _microscaling(bytes_, 6), None, 32)
     add("NVFP4", BlockFormat(e2m1, 16, "absmax", "e4m3"), None, 16)
     add("NF4", BlockFormat(nf4(), 64, "absmax", "bf16"), None, 64)
+    add("NF4_DQ", BlockFormat(nf4(), 64, "absmax", "double"), None, 64)
     for bits, size in product((2, 3, 4, 8), (32, 64, 128)):
         add(f"INT{bits}_G{size}", BlockFormat(integer(bits), size, "absmax", "fp16"), None, size)
         if bits < 8:
@@ -117,7 +118,8 @@ MENUS = ("gguf", "mx", "int", "all")
 
 def standard(name: str) -> StandardFormat:
     """A deployable format: "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0", "MXFP4", "MXFP6_E2M3", "NVFP4", "NF4",
-    "INT4_G128", "INT4_G128_ZERO" (zero points), "INT8_CHANNEL", "FP8_E4M3", "BF16" and others; whatever the case.
+    "NF4_DQ" (its scales quantized), "INT4_G128", "INT4_G128_ZERO" (zero points), "INT8_CHANNEL", "FP8_E4M3", "BF16" and others;
+    whatever the case.
 
     Raises:
       ValueError: another name; the message has all of them.

@@ -19,6 +19,7 @@ SCALE_DTYPES: dict[str | None, Any] = {
     "e4m3": ml_dtypes.float8_e4m3fn,
     "e8m0": ml_dtypes.float8_e8m0fnu,
     "e8m0_down": ml_dtypes.float8_e8m0fnu,
+    "double": np.uint8,
 }
 _CHUNK = 2**22
 """Weights worked on at a time."""

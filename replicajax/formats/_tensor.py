@@ -15,6 +15,7 @@ from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.formats._block import SCALE_FORMATS, BlockFormat
 from replicajax.formats._cast import Cast
+from replicajax.formats._double import DoubleScales, doubled
 from replicajax.formats._packing import pack, packed_bytes, unpack, whole_chunk
 from replicajax.formats._range import RangeFormat
 from replicajax.formats._standard import StandardFormat
@@ -33,7 +34,8 @@ class QuantizedTensor:
       format: the BlockFormat (of a bare codebook, one with a scale of 1).
       shape, dtype: of the original.
       packed: bytes of the codes, in C order.
-      scales: one per block, in the scale format; `tensor_scale`, a power of two, multiplies all of them.
+      scales: one per block, in the scale format (`DoubleScales` of "double"); `tensor_scale`, a power of two, multiplies all
+        of them.
       clamped: blocks whose scale lies out of the scale format's range even so: stored as the nearest number that the format
         has, which makes those too small for it zeros.
       outlier_index, outlier_value: flat positions and exact values of the weights kept as they were.
@@ -43,7 +45,7 @@ class QuantizedTensor:
     shape: tuple[int, ...]
     dtype: np.dtype
     packed: np.ndarray
-    scales: np.ndarray
+    scales: np.ndarray | DoubleScales
     tensor_scale: float
     outlier_index: np.ndarray
     outlier_value: np.ndarray
@@ -149,7 +151,8 @@ def quantize(tensor: Any, fmt: Any, *, outliers: float = 0.0) -> StoredTensor:
         scales, tensor_scale, clamped = np.ones(1, np.float32), 1.0, 0
     else:
         scales, tensor_scale, clamped = stored_scales(flat, fmt, block)
-    if fmt.as_ggml and SCALE_FORMATS[fmt.scale_format].rounded == "nearest":
+    how = SCALE_FORMATS[fmt.scale_format].rounded
+    if how == "double" or (fmt.as_ggml and how == "nearest"):
         packed = _encode(flat, fmt, block, _scales(flat, fmt, block).astype(np.float32), np.float32(1))
     else:
         packed = _encode(flat, fmt, block, scales.astype(np.float32), np.float32(tensor_scale))
@@ -160,14 +163,21 @@ def rounded_to_nearest(name: str, array: np.ndarray, fmt: Any) -> StoredTensor:
     return quantize(array, fmt)
 
 
-def stored_scales(array: np.ndarray, fmt: BlockFormat, block: int | None = None) -> tuple[np.ndarray, float, int]:
+def stored_scales(
+    array: np.ndarray, fmt: BlockFormat, block: int | None = None
+) -> tuple[np.ndarray | DoubleScales, float, int]:
     """Of every block in C order: as stored, the power of two that multiplies all of them, and how many are clamped."""
     block = block_size(fmt, array.shape) if block is None else block
     return _store_scales(_scales(array.reshape(-1), fmt, block), fmt.scale_format, fmt.as_ggml)
 
 
 def packed_tensor(
-    fmt: BlockFormat, dtype: np.dtype, codes: np.ndarray, scales: np.ndarray, tensor_scale: float, clamped: int
+    fmt: BlockFormat,
+    dtype: np.dtype,
+    codes: np.ndarray,
+    scales: np.ndarray | DoubleScales,
+    tensor_scale: float,
+    clamped: int,
 ) -> QuantizedTensor:
     """Of codes that someone else has chosen for these scales."""
     levels = fmt.codebook.codes
@@ -262,9 +272,13 @@ def root_mean_square(blocks: np.ndarray) -> np.ndarray:
     return np.sqrt(sum(np.square(piece).sum(1) for piece in pieces) / max(blocks.shape[1], 1))
 
 
-def _store_scales(factor: np.ndarray, scale_format: str | None, alone: bool) -> tuple[np.ndarray, float, int]:
+def _store_scales(
+    factor: np.ndarray, scale_format: str | None, alone: bool
+) -> tuple[np.ndarray | DoubleScales, float, int]:
     """In the scale format, the power of two that brings them into its range (1 if `alone`), and how many are out even so."""
     dtype, how = SCALE_DTYPES[scale_format], SCALE_FORMATS[scale_format]
+    if how.rounded == "double":
+        return doubled(factor), 1.0, 0
     size = np.abs(factor)
     finite = ml_dtypes.finfo(dtype)
     least, most, largest = float(finite.smallest_subnormal), float(finite.max), size.max(initial=0.0)

@@ -12,6 +12,7 @@ from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.distributions import thresholds
 from replicajax.formats import BlockFormat, QuantizedTensor
+from replicajax.formats._double import DoubleScales
 from replicajax.formats._tensor import packed_tensor, stored_scales
 from replicajax.layers._feedback import ORDERS, feedback, needs_damping
 from replicajax.layers._layer import Layer, in_floats
@@ -77,7 +78,7 @@ def _request(W, H, fmt, order, rotate, seed) -> tuple[Array, Array, BlockFormat,
     return rotation.turned(W), rotation.conjugated(layer.moment), fmt, rotation
 
 
-def _spread(W: Array, fmt: BlockFormat) -> tuple[Array, tuple[np.ndarray, float, int]]:
+def _spread(W: Array, fmt: BlockFormat) -> tuple[Array, tuple[np.ndarray | DoubleScales, float, int]]:
     """To every weight its scale as it is stored; and what is stored."""
     block, stored = block_of(fmt, W.shape), stored_scales(np.asarray(W), fmt)
     scales, unit, _ = stored

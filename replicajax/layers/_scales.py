@@ -44,7 +44,8 @@ def weight_scales(W: Float[Array, "outputs inputs"], fmt: BlockFormat) -> Float[
     Raises:
       ValueError: blocks that do not fill rows.
     """
-    how = None if fmt.scale_format is None else SCALE_FORMATS[fmt.scale_format]
+    # Scales that are quantized together are some permille off: taken for exact.
+    how = None if fmt.scale_format in (None, "double") else SCALE_FORMATS[fmt.scale_format]
     return _weight_scales(W, fmt.multiplier / fmt.end, block_of(fmt, W.shape), fmt.scaling, how)
 
 

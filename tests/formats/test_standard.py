@@ -160,3 +160,43 @@ def test_menus_and_names():
         f.menu("ggfu")
     with pytest.raises(ValueError, match="outliers must be 0 for 4 bits, blocks of 32, fp16 scales and minima"):
         f.quantize(np.ones((2, 32)), f.standard("Q4_1"), outliers=0.1)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_what_quantized_scales_cost(law):
+    """The loss by it alone, far below what 10^7 weights lose in all: same codes, scales as stored less scales."""
+    known, draw = LAWS[law]
+    x = draw(np.random.default_rng(3), (2**13, 256)).astype(np.float32)
+    plain = f.BlockFormat(f.nf4(), 64)
+    exact, stored = f.quantize(x, plain), f.quantize(x, f.standard("NF4_DQ"))
+    np.testing.assert_array_equal(exact.codes, stored.codes)
+    lost = [((each.dequantize().astype(float) - x) ** 2).mean(1) for each in (exact, stored)]
+    more, expected = lost[1] - lost[0], float(f.relative_rms_error(known, f.standard("NF4_DQ")) ** 2)
+    expected -= float(f.relative_rms_error(known, plain) ** 2)
+    assert abs(more.mean() - expected) < 3 * more.std() / more.size**0.5
+    assert more.mean() > 10 * more.std() / more.size**0.5
+
+
+def test_quantized_scales_as_bitsandbytes_has_them():
+    """Its map, of 256 numbers, spelled out; the unit is the largest deviation from the mean of all scales."""
+    from replicajax.formats._double import DYNAMIC, DoubleScales
+
+    ends = [10.0**-decade * np.linspace(0.1, 1, 2 ** (6 - decade) + 1) for decade in range(7)]
+    middles = np.concatenate([(e[:-1] + e[1:]) / 2 for e in ends])
+    np.testing.assert_allclose(DYNAMIC, np.sort([*middles, *-middles, 0.0, 1.0]), rtol=1e-15)
+    assert DYNAMIC.size == 256
+    x = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32)
+    found = f.quantize(x, f.standard("NF4_DQ"))
+    assert isinstance(found.scales, DoubleScales)
+    assert found.bits == 4 * x.size + 8 * 300 + 2 * 32 + 32
+    assert found.bits / x.size <= f.standard("NF4_DQ").stored_bits(x.shape)
+    scales = np.abs(x).max(1)
+    off = scales - scales.mean()
+    for part in (slice(0, 256), slice(256, 300)):
+        unit = np.abs(off[part]).max()
+        nearest = DYNAMIC[np.abs(off[part, None] / unit - DYNAMIC).argmin(1)]
+        np.testing.assert_allclose(found.scales.astype(np.float64)[part], scales.mean() + unit * nearest, rtol=1e-5)
+    zeros = f.quantize(np.zeros((4, 64), np.float32), f.standard("NF4_DQ"))
+    assert not zeros.dequantize().any()
+    with pytest.raises(ValueError, match="'double' must be of blocks with scaling 'absmax'"):
+        f.BlockFormat(f.nf4(), None, "absmax", "double")
