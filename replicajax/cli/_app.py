@@ -479,7 +479,7 @@ def formats_command(
     bits: Annotated[str, typer.Option(help="Element bits, as in 2-5 or 3,4.")] = "3-5",
     block_size: Annotated[int, typer.Option(help="Weights that share a scale.", min=1)] = 64,
     format: Annotated[
-        str | None, typer.Option(help="Instead: deployable ones, as in mxfp4,nvfp4,q4_0, or gguf, mx, int, all.")
+        str | None, typer.Option(help="Instead: deployable ones, as in mxfp4,nvfp4,q4_0, or gguf, mx, int, all, sparse.")
     ] = None,
     weights: Annotated[
         Path | None,
@@ -543,7 +543,7 @@ Moments = Annotated[
     Path | None, typer.Option(help="Instead: second moments of layers' inputs, by the names of their weights.")
 ]
 Menu = Annotated[
-    str | None, typer.Option(help="Formats to choose from: gguf, mx, int, all, or names with commas (default all).")
+    str | None, typer.Option(help="Formats to choose from: gguf, mx, int, all, sparse, or names with commas (default all).")
 ]
 
 
@@ -606,7 +606,7 @@ def allocate_command(
     if of_ggml and not all(each.ggml for each in options):
         raise ProblemError(f"--quantize {quantize} needs --menu gguf, got {menu}")
     with Progress("weights read") as progress, _allocate.rounding(moments if gptq else None) as codes:
-        of_outputs = None if gptq and (fisher is not None or scores is not None) else moments
+        of_outputs = None if scores is not None else moments
         measured = formats.measure_formats(weights, options, fisher, progress.advance, of_outputs, codes)
     if scores is not None:
         measured = formats.read_scores(scores, measured)

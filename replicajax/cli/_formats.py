@@ -76,7 +76,8 @@ def compare_standard(law: Symmetric, menu: Sequence[formats.StandardFormat]) -> 
         ):
             size = _TENSOR if rounding.block_size is None else _ROW
             rounding, name = formats.BlockFormat(rounding.codebook, size, rounding.scaling), f"{name}, {size} weights"
-        rows.append(Row(_family(fmt), name, fmt.bits, float(formats.relative_rms_error(law, rounding))))
+        error = formats.relative_rms_error(law, rounding, fmt.outliers or None)
+        rows.append(Row(_family(fmt), name, fmt.bits, float(error)))
     return sorted(rows, key=lambda row: row.bits)
 
 

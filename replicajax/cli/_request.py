@@ -157,10 +157,10 @@ def informed(
     gptq: bool = False,
 ) -> list[Path]:
     """A checkpoint and what is known beside it; all files that are read."""
-    known = {"--fisher": fisher, "--moments": None if gptq else moments, "--scores": scores}
+    known = {"--fisher": fisher, "--moments": None if gptq else moments}
     given = [f"{name} {path}" for name, path in known.items() if path is not None]
-    if len(given) > 1:
-        raise ProblemError(f"one of {', '.join(known)} says what errors cost, got {' and '.join(given)}")
+    if scores is not None and given:
+        raise ProblemError(f"--scores says what errors cost by itself, got {' and '.join(given)} too")
     if gptq and moments is None:
         raise ProblemError("--gptq needs --moments, the second moments of layers' inputs")
     found = checkpoint(flag, weights)

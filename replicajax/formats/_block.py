@@ -149,7 +149,7 @@ def relative_rms_error(law: Symmetric, fmt: Any, outliers: ArrayLike | None = No
 
     Args:
       outliers: fraction of the weights, largest in magnitude, that is kept exactly as `quantize` does it; every one costs
-        its position and value beyond the format's bits.
+        its position and value beyond the format's bits.  None: as many as the format keeps.
 
     Raises:
       TypeError, ValueError: not a law or format; a format whose scale is not determined by the law (absmax of a tensor or
@@ -158,6 +158,7 @@ def relative_rms_error(law: Symmetric, fmt: Any, outliers: ArrayLike | None = No
     Source: theory 4.1, 4.2; [F].
     """
     _checks.instance("law", law, Symmetric, "formats.Normal()")
+    outliers = getattr(fmt, "outliers", None) or None if outliers is None else outliers
     fmt = getattr(fmt, "rounding", fmt)
     if isinstance(fmt, RangeFormat | Cast):
         if outliers is not None:

@@ -137,16 +137,19 @@ def measure_formats(
     `progress` is called with the number of weights of each tensor when it is done.
 
     Args:
-      fisher: file of the diagonal Fisher information of the same tensors.
-      moments: file of E x xᵀ, (inputs, inputs), of layers by the name of their weights, as `layers.write_moments` writes it.
+      fisher: file of the diagonal Fisher information of the same tensors: scores are nats.
+      moments: file of E x xᵀ, (inputs, inputs), of layers by the name of their weights, as `layers.write_moments` writes it:
+        scores are relative errors of outputs; with `fisher` besides, nats by the Fisher information of outputs, A_r of row r:
+
+            KL = sum_r A_r ΔW_r H ΔW_rᵀ / 2,      A_r = sum_j F_rj / tr H,                                  (theory 10)
+
+        which knows that errors of a row add up; of tensors without moments, by F alone.
       rounding: what makes the codes, as `layers.gptq_rounding`.
 
     Raises:
-      FileNotFoundError, ValueError: a file that cannot be read; NaN; nothing to quantize; both fisher and moments; a Fisher
-        file without one of the tensors, with another shape, or with negative entries; moments of another size.
+      FileNotFoundError, ValueError: a file that cannot be read; NaN; nothing to quantize; a Fisher file
+        without one of the tensors, with another shape, or with negative entries; moments of another size.
     """
-    if fisher is not None and moments is not None:
-        raise ValueError("either fisher or moments must be given, got both")
     if not menu:
         raise ValueError("menu must name at least one format, got none")
     tensors, kept, rows, matched = [], [], [], False
@@ -163,7 +166,10 @@ def measure_formats(
                 tensors.append(found)
                 H = moment(name, stored.shape)
                 matched |= H is not None
-                loss = _of_outputs(array, H) if moments is not None else _of_weights(F)
+                if F is None:
+                    loss = _of_outputs(array, H) if moments is not None else _of_weights(None)
+                else:
+                    loss = _of_weights(F) if H is None else _of_informed_outputs(F, H)
                 rows.append([_tried(name, array, loss, each, rounding) for each in menu])
             progress(stored.size)
     if moments is not None and not matched:
@@ -171,7 +177,7 @@ def measure_formats(
     if not tensors:
         raise ValueError("no tensor to quantize: none is floating, of two axes or more, and not all zeros")
     bits, error, score = np.moveaxis(np.array(rows), -1, 0)
-    unit = "output error" if moments is not None else "squared error" if fisher is None else "nats"
+    unit = "nats" if fisher is not None else "squared error" if moments is None else "output error"
     return Measured(tensors, tuple(menu), bits, error, score, kept, unit)
 
 
@@ -200,6 +206,19 @@ def _of_outputs(array: np.ndarray, moment: np.ndarray | None) -> _Loss:
 
     whole = sum(power(flat[i : i + _ROWS].astype(np.float64)) for i in range(0, len(flat), _ROWS))
     return lambda lost, rows: power(lost) / whole if whole > 0 else np.inf
+
+
+def _of_informed_outputs(fisher: Any, moment: np.ndarray) -> _Loss:
+    total = float(np.trace(moment))
+
+    def loss(lost: np.ndarray, rows: slice) -> float:
+        if np.size(fisher) == 1:
+            A = np.full(len(lost), float(np.ravel(fisher)[0]) * lost.shape[1])
+        else:
+            A = fisher.reshape(-1, fisher.shape[-1])[rows].astype(np.float64).sum(1)
+        return float(A @ np.sum((lost @ moment) * lost, axis=1) / total / 2)
+
+    return loss
 
 
 def _tried(

@@ -45,9 +45,9 @@ def quantize_file(
     """Write every tensor of the plan in its format, and the others as they are; returns bytes of data.
 
     To .safetensors, for a tensor "w": "w.codes" (bytes, in C order), "w.scales" and, as the format has them, "w.levels",
-    "w.offsets", "w.tensor_scale", "w.scale_mean", "w.scale_units"; the rest is in the file's metadata under "replicajax", and
-    `dequantize_file` reads it back.  To .gguf, where the plan's formats are ggml's: what its readers read, under the same
-    names.  Memory is bounded by one tensor.  Nothing is left behind on failure.
+    "w.offsets", "w.tensor_scale", "w.scale_mean", "w.scale_units", "w.outlier_index", "w.outlier_value" (float32); the rest is
+    in the file's metadata under "replicajax", and `dequantize_file` reads it back.  To .gguf, where the plan's formats are
+    ggml's: what its readers read, under the same names.  Memory is bounded by one tensor.  Nothing is left behind on failure.
 
     `errors` is filled with every tensor's actual Rel, RMS error over RMS; `rounding` makes the codes, as in `measure_formats`.
 
@@ -156,7 +156,8 @@ def _relative(found: np.ndarray, array: np.ndarray) -> float:
 
 def _layout(fmt: BlockFormat | StandardFormat, tensor: TensorStatistics) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Shapes and types of what is stored."""
-    named, fmt = isinstance(fmt, StandardFormat), getattr(fmt, "rounding", fmt)
+    named, kept = isinstance(fmt, StandardFormat), round(getattr(fmt, "outliers", 0.0) * tensor.count)
+    fmt = getattr(fmt, "rounding", fmt)
     if isinstance(fmt, Cast):
         return {"values": (tensor.shape, SCALE_DTYPES[fmt.dtype])}
     if isinstance(fmt, RangeFormat):
@@ -176,6 +177,8 @@ def _layout(fmt: BlockFormat | StandardFormat, tensor: TensorStatistics) -> dict
     if fmt.scale_format == "double":
         found.pop("tensor_scale", None)
         found |= {"scale_mean": ((1,), np.float32), "scale_units": ((-(-blocks[0] // TOGETHER),), np.float32)}
+    if kept:
+        found |= {"outlier_index": ((kept,), np.uint32), "outlier_value": ((kept,), np.float32)}
     return found | {"scales": (blocks, SCALE_DTYPES[fmt.scale_format]), "codes": (codes, np.uint8)}
 
 
@@ -186,10 +189,12 @@ def _part(stored: StoredTensor, part: str) -> np.ndarray:
     if part == "levels":
         assert isinstance(stored, QuantizedTensor)
         return np.asarray(stored.format.codebook.levels, np.float64)
-    if isinstance(stored, QuantizedTensor) and isinstance(stored.scales, DoubleScales):
+    if part.startswith("scale") and isinstance(stored, QuantizedTensor) and isinstance(stored.scales, DoubleScales):
         scales = stored.scales
         return {"scales": scales.codes, "scale_units": scales.units, "scale_mean": np.full(1, scales.mean)}[part]
     found = getattr(stored, part)
+    if part == "outlier_value":
+        return found.astype(np.float32)
     if part == "offsets" and isinstance(stored, RangeTensor) and stored.format.zero == "integer":
         return pack(found, 2**stored.format.element_bits)
     return np.full(1, found, np.float32) if part == "tensor_scale" else found
@@ -268,11 +273,12 @@ def _restored(
         if fmt.zero == "integer":
             offsets = unpack(offsets, held["scales"].size, 2**fmt.element_bits)
         return RangeTensor(fmt, shape, dtype, held["codes"], held["scales"], offsets)
-    unit, none = (
-        float(held["tensor_scale"][0]) if "tensor_scale" in held else 1.0,
-        (np.zeros(0, np.uint32), np.zeros(0, dtype)),
+    unit = float(held["tensor_scale"][0]) if "tensor_scale" in held else 1.0
+    index, value = (
+        held.get("outlier_index", np.zeros(0, np.uint32)),
+        held.get("outlier_value", np.zeros(0)).astype(dtype),
     )
     scales = held["scales"]
     if "scale_units" in held:
         scales = DoubleScales(scales, held["scale_units"], held["scale_mean"][0])
-    return QuantizedTensor(fmt, shape, dtype, held["codes"], scales, unit, *none)
+    return QuantizedTensor(fmt, shape, dtype, held["codes"], scales, unit, index, value)

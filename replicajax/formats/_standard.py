@@ -22,6 +22,8 @@ from replicajax.formats._range import RangeFormat
 
 _BYTES, _WORD, _SCALE = 16, 64, 32
 """Bits: of the last bytes of codes and zero points, of the last word of digits, of a number for a row or tensor."""
+OUTLIER, _SPARSE = 64, 0.005
+"""Bits of a weight that is kept, and the fraction of them in the formats that keep some."""
 _POWERS = tuple(2**k for k in range(1, 17))
 Rounding = BlockFormat | RangeFormat | Cast
 
@@ -35,6 +37,7 @@ class StandardFormat(eqx.Module):
       bits: per weight, as runtimes store it.
       block: weights that a row must be a multiple of.
       ggml: whether files of GGUF have it, under the same name.
+      outliers: fraction of the weights, the largest, kept exactly: 64 bits each for its place and value.
     """
 
     name: str = eqx.field(static=True)
@@ -42,6 +45,7 @@ class StandardFormat(eqx.Module):
     bits: float = eqx.field(static=True)
     block: int = eqx.field(static=True)
     ggml: bool = eqx.field(static=True)
+    outliers: float = eqx.field(static=True, default=0.0)
 
     def stored_bits(self, shape: tuple[int, ...]) -> float:
         """Per weight of a tensor, with the scales that it or its rows have, and bytes and words that are not full."""
@@ -50,8 +54,10 @@ class StandardFormat(eqx.Module):
             return self.bits + (0 if self.ggml else _BYTES / count)
         if fmt.as_ggml:
             return self.bits + (0 if fmt.codebook.codes in _POWERS else _WORD / count)
-        of_all = _BYTES + _SCALE + (_SCALE if fmt.block_size is None or fmt.scale_format == "double" else 0)
-        return self.bits + of_all / count + (_SCALE / shape[-1] if fmt.block_size == "channel" else 0)
+        scales = 2 if fmt.block_size is None or fmt.scale_format == "double" else 1
+        of_all = _BYTES + OUTLIER * round(self.outliers * count) + _SCALE * scales
+        whole = self.bits - OUTLIER * self.outliers  # the number of outliers is a whole one
+        return whole + of_all / count + (_SCALE / shape[-1] if fmt.block_size == "channel" else 0)
 
     def __str__(self) -> str:
         return f"{self.name}, {self.bits:.5g} bits"
@@ -103,6 +109,10 @@ def _formats() -> dict[str, StandardFormat]:
         add(f"INT{bits}_G{size}", BlockFormat(integer(bits), size, "absmax", "fp16"), None, size)
         if bits < 8:
             add(f"INT{bits}_G{size}_ZERO", RangeFormat(bits, size, "fp16", "integer"), None, size)
+    for name in ("INT2_G128", "INT3_G128", "INT4_G128", "NF4"):
+        dense = found[name]
+        more = dense.bits + OUTLIER * _SPARSE
+        found[f"{name}_SPARSE"] = StandardFormat(f"{name}_SPARSE", dense.rounding, more, dense.block, False, _SPARSE)
     add("INT8_CHANNEL", BlockFormat(integer(8), "channel", "absmax", "fp32"))
     for name, elements in (("E4M3", e4m3), ("E5M2", e5m2)):
         add(f"FP8_{name}", BlockFormat(elements, None, "absmax", "fp32"))
@@ -113,13 +123,13 @@ def _formats() -> dict[str, StandardFormat]:
 
 
 _PREFIXES = {"mx": ("MX", "NVFP4", "FP8", "BF16"), "int": ("INT", "NF4", "BF16")}
-MENUS = ("gguf", "mx", "int", "all")
+MENUS = ("gguf", "mx", "int", "all", "sparse")
 
 
 def standard(name: str) -> StandardFormat:
     """A deployable format: "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0", "MXFP4", "MXFP6_E2M3", "NVFP4", "NF4",
-    "NF4_DQ" (its scales quantized), "INT4_G128", "INT4_G128_ZERO" (zero points), "INT8_CHANNEL", "FP8_E4M3", "BF16" and others;
-    whatever the case.
+    "NF4_DQ" (its scales quantized), "NF4_SPARSE" (its largest 0.5 % kept), "INT4_G128", "INT4_G128_ZERO" (zero points),
+    "INT8_CHANNEL", "FP8_E4M3", "BF16" and others; whatever the case.
 
     Raises:
       ValueError: another name; the message has all of them.
@@ -131,18 +141,21 @@ def standard(name: str) -> StandardFormat:
 
 
 def menu(names: str) -> tuple[StandardFormat, ...]:
-    """Formats of a "gguf" file, "mx" (microscaling, NVFP4, FP8), "int" (groups, NF4), "all", or names with commas between.
+    """Formats of a "gguf" file, "mx" (microscaling, NVFP4, FP8), "int" (groups, NF4), "all" of these; "sparse" ("int", and
+    formats that keep their largest weights, which no runtime here serves); or names with commas between.
 
     Raises:
       ValueError: a name that is neither.
     """
     formats = _formats().values()
     if names == "all":
-        return tuple(formats)
+        return tuple(each for each in formats if not each.outliers)
     if names == "gguf":
         return tuple(each for each in formats if each.ggml)
+    if names == "sparse":
+        return tuple(each for each in formats if each.name.startswith(_PREFIXES["int"]))
     if names in _PREFIXES:
-        return tuple(each for each in formats if each.name.startswith(_PREFIXES[names]))
+        return tuple(each for each in formats if each.name.startswith(_PREFIXES[names]) and not each.outliers)
     try:
         return tuple({each.name: each for each in (standard(name.strip()) for name in names.split(","))}.values())
     except ValueError as error:

@@ -95,21 +95,21 @@ Rounding = Callable[[str, np.ndarray, StandardFormat | BlockFormat], StoredTenso
 
 
 @overload
-def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float = 0.0) -> QuantizedTensor: ...
+def quantize(tensor: Any, fmt: Codebook | BlockFormat, *, outliers: float | None = None) -> QuantizedTensor: ...
 @overload
-def quantize(tensor: Any, fmt: RangeFormat, *, outliers: float = 0.0) -> RangeTensor: ...
+def quantize(tensor: Any, fmt: RangeFormat, *, outliers: float | None = None) -> RangeTensor: ...
 @overload
-def quantize(tensor: Any, fmt: Cast, *, outliers: float = 0.0) -> CastTensor: ...
+def quantize(tensor: Any, fmt: Cast, *, outliers: float | None = None) -> CastTensor: ...
 @overload
-def quantize(tensor: Any, fmt: StandardFormat, *, outliers: float = 0.0) -> StoredTensor: ...
-def quantize(tensor: Any, fmt: Any, *, outliers: float = 0.0) -> StoredTensor:
+def quantize(tensor: Any, fmt: StandardFormat, *, outliers: float | None = None) -> StoredTensor: ...
+def quantize(tensor: Any, fmt: Any, *, outliers: float | None = None) -> StoredTensor:
     """Every weight to its nearest level, block by block in C order; the last block may be shorter.
 
     Args:
       tensor: any shape; float16, bfloat16, float32 or float64 (computed in float32, whose range it must not leave).
       fmt: a BlockFormat, RangeFormat, Cast or what `standard` names, or a Codebook in the units of the tensor.
       outliers: this fraction of the weights, the largest in magnitude, is kept exactly (value and 32-bit position), of formats
-        with a codebook.
+        with a codebook.  None: as many as the format keeps.
 
     Raises:
       TypeError, ValueError: not floating, NaN or infinite weights, weights that are all too large or too small for float32,
@@ -118,6 +118,7 @@ def quantize(tensor: Any, fmt: Any, *, outliers: float = 0.0) -> StoredTensor:
     array = np.asarray(tensor)
     if not is_floating(array):
         raise TypeError(f"tensor must hold floating-point numbers, got dtype {array.dtype}")
+    share: float = getattr(fmt, "outliers", 0.0) if outliers is None else outliers
     fmt = getattr(fmt, "rounding", fmt)
     other = isinstance(fmt, RangeFormat | Cast)
     unscaled = False
@@ -125,7 +126,7 @@ def quantize(tensor: Any, fmt: Any, *, outliers: float = 0.0) -> StoredTensor:
         fmt, unscaled = BlockFormat(fmt, None, "rms"), True
     elif not other:
         _checks.instance("fmt", fmt, BlockFormat, "formats.BlockFormat(formats.nf4(), 64)")
-    _checks.fraction("outliers", outliers)
+    _checks.fraction("outliers", share)
     flat = array.reshape(-1)
     largest = max((_magnitude(flat[i : i + _CHUNK]) for i in range(0, flat.size, _CHUNK)), default=0.0)
     if not np.isfinite(largest):
@@ -133,13 +134,13 @@ def quantize(tensor: Any, fmt: Any, *, outliers: float = 0.0) -> StoredTensor:
     if largest > _MOST or 0 < largest < _LEAST:
         raise ValueError(f"tensor must fit float32, got weights of magnitude up to {largest:.6g}")
     if other:
-        if outliers:
-            raise ValueError(f"outliers must be 0 for {fmt}, got {outliers!r}")
+        if share:
+            raise ValueError(f"outliers must be 0 for {fmt}, got {share!r}")
         if isinstance(fmt, Cast):
             return quantize_cast(array, fmt)
         return quantize_range(flat, array.shape, array.dtype, fmt)
     index = np.zeros(0, np.uint32)
-    kept = int(round(outliers * flat.size))
+    kept = int(round(share * flat.size))
     if kept:
         index = np.sort(np.argpartition(np.abs(flat.astype(np.float32)), -kept)[-kept:]).astype(np.uint32)
         flat = flat.copy()

@@ -15,7 +15,8 @@ def gptq_rounding(
 ) -> Callable[[str, np.ndarray, Any], StoredTensor]:
     """For `formats.measure_formats(rounding=)` and `formats.quantize_file(rounding=)`.
 
-    Matrices whose inputs have a second moment, in formats of codebooks, get codes from GPTQ; all others are rounded to nearest.
+    Matrices whose inputs have a second moment, in formats of codebooks that keep no outliers, get codes from GPTQ; all others
+    are rounded to nearest.
 
     Args:
       moments: (inputs, inputs) by the name of a layer's weights: a mapping, or called with a name and shape (None if unknown).
@@ -25,7 +26,8 @@ def gptq_rounding(
 
     def rounding(name: str, array: np.ndarray, fmt: Any) -> StoredTensor:
         rule = getattr(fmt, "rounding", fmt)
-        H = read(name, array.shape) if array.ndim == 2 and isinstance(rule, BlockFormat) else None
+        known = array.ndim == 2 and isinstance(rule, BlockFormat) and not getattr(fmt, "outliers", 0)
+        H = read(name, array.shape) if known else None
         return quantize(array, fmt) if H is None else gptq_tensor(array, H, rule, damping, order)
 
     return rounding

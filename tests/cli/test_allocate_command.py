@@ -107,7 +107,7 @@ def test_recipes_scores_and_gptq(command, folder):
             "--menu must be of formats that qwix has, got Q4_0",
         ),
         ("--gptq", "--gptq needs --moments"),
-        ("--scores s.csv --moments h.safetensors", "one of --fisher, --moments, --scores says what errors cost"),
+        ("--scores s.csv --moments h.safetensors", "--scores says what errors cost by itself, got --moments"),
         ("--scores none.csv", "--scores none.csv is not a file"),
     ):
         code, _, err = command("allocate", "w.safetensors", *line.split())
@@ -193,7 +193,7 @@ def test_outputs_are_counted(command, folder):
         ("allocate w.safetensors --budget 1KB", "size must be at least"),
         ("allocate w.safetensors --bits 1.5", "mean_bits must be at least"),
         ("allocate w.safetensors --bits 4 --budget 4bits", "either --bits or --budget"),
-        ("allocate w.safetensors --menu q9", "menu must be one of gguf, mx, int, all"),
+        ("allocate w.safetensors --menu q9", "menu must be one of gguf, mx, int, all, sparse"),
         ("allocate w.safetensors --pin nothing=Q8_0", "matches none of 3 tensors"),
         ("allocate w.safetensors --pin *=Q9", "pinned must map to a format of the menu"),
         ("allocate w.safetensors --tie zz{a,b}", "--tie zz{a,b} matches none of 3 tensors"),

@@ -68,9 +68,11 @@ def test_what_is_written_is_what_was_predicted(measured, file, weights, tmp_path
 
 def test_every_format_comes_back_from_a_file(tmp_path):
     rng = np.random.default_rng(1)
-    tensors = {each.name: rng.standard_t(5, size=(8, 512)).astype(np.float32) for each in f.menu("all")}
+    formats = {each.name: each for each in (*f.menu("all"), *f.menu("sparse"))}
+    tensors = {name: rng.standard_t(5, size=(8, 512)).astype(np.float32) for name in formats}
     save_file(tensors, tmp_path / "w.safetensors")
-    plan = f.choose(f.measure_formats(tmp_path / "w.safetensors", f.menu("all")), 16.0, pinned={x: x for x in tensors})
+    measured = f.measure_formats(tmp_path / "w.safetensors", tuple(formats.values()))
+    plan = f.choose(measured, 16.0, pinned={x: x for x in tensors})
     assert [fmt.name for fmt in plan.formats] == [t.name for t in plan.tensors]
     assert f.quantize_file(tmp_path / "w.safetensors", tmp_path / "q.safetensors", plan) <= plan.bytes
     back = f.dequantize_file(tmp_path / "q.safetensors")
@@ -204,8 +206,29 @@ def test_moments_count_outputs(file, weights, tmp_path):
         ValueError, match=r"moments of 'layer.q.weight' must be finite, \(512, 512\), got shape \(3, 3\)"
     ):
         f.measure_formats(file, f.menu("q8_0"), moments=tmp_path / "bad.safetensors")
-    with pytest.raises(ValueError, match="either fisher or moments"):
-        f.measure_formats(file, f.menu("q8_0"), file, moments=file)
+
+
+def test_information_of_outputs(tmp_path):
+    """Of outputs with Gaussian noise the divergence is known: errors of a row add up, which F alone does not see."""
+    rng = np.random.default_rng(5)
+    inputs = rng.normal(size=(5000, 64)) @ (rng.normal(size=(64, 64)) / 8 + 0.5)
+    W, noise = rng.normal(size=(24, 64)).astype(np.float32), rng.uniform(0.5, 2, size=24)
+    H = inputs.T @ inputs / len(inputs)
+    F = np.diag(H) / noise[:, None]
+    save_file({"a": W}, tmp_path / "w.safetensors")
+    save_file({"a": F}, tmp_path / "f.safetensors")
+    save_file({"a": H}, tmp_path / "h.safetensors")
+    menu = f.menu("q4_0,q8_0")
+    both = f.measure_formats(
+        tmp_path / "w.safetensors", menu, tmp_path / "f.safetensors", moments=tmp_path / "h.safetensors"
+    )
+    alone = f.measure_formats(tmp_path / "w.safetensors", menu, tmp_path / "f.safetensors")
+    assert both.unit == alone.unit == "nats"
+    for j, fmt in enumerate(menu):
+        lost = (f.quantize(W, fmt).dequantize().astype(float) - W) @ inputs.T
+        divergence = np.sum((lost**2).mean(1) / noise) / 2
+        assert both.score[0, j] == pytest.approx(divergence, rel=1e-5)
+        assert abs(alone.score[0, j] / divergence - 1) > 0.02
 
 
 def _message(call):

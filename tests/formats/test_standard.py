@@ -41,7 +41,9 @@ def test_errors_are_those_of_drawn_weights(name, law):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("name", [x.name for x in f.menu("all") if not x.name.startswith(SHARED)])
+@pytest.mark.parametrize(
+    "name", [*(x.name for x in f.menu("all") if not x.name.startswith(SHARED)), "NF4_SPARSE", "INT3_G128_SPARSE"]
+)
 def test_errors_are_those_of_ten_million_weights(name, law):
     assert abs(_z(name, law, 10**7)) < 3
 
@@ -156,7 +158,7 @@ def test_menus_and_names():
     assert [x.name for x in f.menu("q4_0, nf4")] == ["Q4_0", "NF4"]
     with pytest.raises(ValueError, match="format must be one of TQ1_0, .*, got 'Q9'"):
         f.standard("Q9")
-    with pytest.raises(ValueError, match="menu must be one of gguf, mx, int, all, or names of formats"):
+    with pytest.raises(ValueError, match="menu must be one of gguf, mx, int, all, sparse, or names of formats"):
         f.menu("ggfu")
     with pytest.raises(ValueError, match="outliers must be 0 for 4 bits, blocks of 32, fp16 scales and minima"):
         f.quantize(np.ones((2, 32)), f.standard("Q4_1"), outliers=0.1)
