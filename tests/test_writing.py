@@ -83,3 +83,34 @@ def test_aliases_are_the_same_file(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="would overwrite"):
             refuse_overwriting(alias, None, path)
     refuse_overwriting(tmp_path / "other", path)
+
+
+def test_gone_on_with(target, tmp_path):
+    """What was written before a kill is there for who writes the same; an error of any other kind leaves nothing."""
+    program = (
+        "import os, signal; from replicajax._writing import whole\n"
+        f"with whole({str(target)!r}, 'k') as file:\n    file.write(b'half'); file.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL
+    assert [x.name for x in tmp_path.glob(".*.part")] == [".answer.bin.k.part"]
+    with pytest.raises(KeyboardInterrupt), whole(target, "k") as file:  # noqa: PT012
+        file.seek(0)
+        assert file.read() == b"half"
+        file.write(b" more")
+        with whole(target, "k") as other:  # while the first one has it
+            assert other.seek(0, os.SEEK_END) == 0
+            other.write(b"another's")
+        assert target.read_bytes() == b"another's"
+        raise KeyboardInterrupt
+    with whole(target, "k") as file:
+        file.seek(0)
+        assert file.read() == b"half more"
+    assert target.read_bytes() == b"half more"
+    with whole(target, "k") as file:
+        assert file.seek(0, os.SEEK_END) == 0
+        file.write(b"new")
+    with pytest.raises(ValueError, match="bad"), whole(target, "k") as file:  # noqa: PT012
+        file.write(b"half")
+        raise ValueError("bad")
+    assert target.read_bytes() == b"new"

@@ -18,6 +18,7 @@ from replicajax.cli._budget import Budget
 from replicajax.cli._request import ProblemError
 from replicajax.cli._show import plain, save, unbeaten
 from replicajax.formats import Measured, Plan, StandardFormat, choose, recipe, served
+from replicajax.formats._quantized_file import stamps
 from replicajax.formats._standard import MENUS
 from replicajax.formats._statistics import read_moments
 from replicajax.formats._tensor import Rounding, rounded_to_nearest
@@ -60,6 +61,11 @@ def rounding(moments: Path | None) -> Iterator[Rounding]:
 
     with read_moments(moments) as moment:
         yield gptq_rounding(moment)
+
+
+def made_by(moments: Path | None) -> str:
+    """What codes depend on besides the weights and their formats."""
+    return "nearest" if moments is None else f"gptq {stamps(moments)}"
 
 
 class Request(NamedTuple):

@@ -479,7 +479,8 @@ def formats_command(
     bits: Annotated[str, typer.Option(help="Element bits, as in 2-5 or 3,4.")] = "3-5",
     block_size: Annotated[int, typer.Option(help="Weights that share a scale.", min=1)] = 64,
     format: Annotated[
-        str | None, typer.Option(help="Instead: deployable ones, as in mxfp4,nvfp4,q4_0, or gguf, mx, int, all, sparse.")
+        str | None,
+        typer.Option(help="Instead: deployable ones, as in mxfp4,nvfp4,q4_0, or gguf, mx, int, all, sparse."),
     ] = None,
     weights: Annotated[
         Path | None,
@@ -543,7 +544,8 @@ Moments = Annotated[
     Path | None, typer.Option(help="Instead: second moments of layers' inputs, by the names of their weights.")
 ]
 Menu = Annotated[
-    str | None, typer.Option(help="Formats to choose from: gguf, mx, int, all, sparse, or names with commas (default all).")
+    str | None,
+    typer.Option(help="Formats to choose from: gguf, mx, int, all, sparse, or names with commas (default all)."),
 ]
 
 
@@ -622,7 +624,8 @@ def allocate_command(
     if quantize is not None:
         with Progress("weights quantized") as progress, _allocate.rounding(moments if gptq else None) as codes:
             progress.stage("weights quantized", sum(t.count for t in plan.tensors))
-            size = formats.quantize_file(weights, quantize, plan, progress.advance, errors, codes)
+            made = _allocate.made_by(moments if gptq else None)
+            size = formats.quantize_file(weights, quantize, plan, progress.advance, errors, codes, made)
         record |= {"bytes": size, "actual_error": errors}
         if not as_json:
             before = sum(t.count * t.dtype.itemsize for t in (*plan.tensors, *plan.kept))

@@ -1,17 +1,20 @@
 """Weight files, one tensor at a time: .safetensors, in shards too, and .npz in, .safetensors out, whole or not at all."""
 
+import hashlib
 import json
+import os
 import reprlib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-from replicajax._writing import whole
+from replicajax._writing import KEY, whole
 
 _NAMES = {
     "F64": np.float64,
@@ -225,8 +228,40 @@ class Entry(NamedTuple):
     make: Callable[[], np.ndarray]
 
 
-def write_safetensors(path: str | Path, entries: Mapping[str, Entry], metadata: Mapping[str, str] | None = None) -> int:
+Reader = Callable[[str], np.ndarray]
+
+
+def _there(file: BinaryIO, head: bytes, header: Mapping[str, Any]) -> Collection[str]:
+    """Tensors that the file has from before; what follows them is cut off."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    same = size >= len(head) and file.read(len(head)) == head
+    ends = {name: len(head) + each["data_offsets"][1] for name, each in header.items() if name != "__metadata__"}
+    found = {name for name, end in ends.items() if same and end <= size}
+    file.truncate(max((ends[name] for name in found), default=0))
+    file.seek(0, os.SEEK_END)
+    return found
+
+
+def _read_from(file: BinaryIO, head: int, header: Mapping[str, Any], name: str) -> np.ndarray:
+    kind, (start, stop) = header[name], header[name]["data_offsets"]
+    file.seek(head + start)
+    found = np.frombuffer(file.read(stop - start), _NAMES[kind["dtype"]]).reshape(kind["shape"])
+    file.seek(0, os.SEEK_END)
+    return found
+
+
+def write_safetensors(
+    path: str | Path,
+    entries: Mapping[str, Entry],
+    metadata: Mapping[str, str] | None = None,
+    source: str | None = None,
+    resumed: Callable[[Collection[str], Reader], None] = lambda names, read: None,
+) -> int:
     """Tensor by tensor, as `whole` does: what was there stays until all is written; returns bytes of data.
+
+    With a `source`, all that the tensors are made of besides shapes and metadata, it goes on where an earlier process was cut
+    off; `resumed` is then told which tensors are there, with a function that reads them.
 
     Raises:
       ValueError, OSError: a dtype the format lacks, a place that cannot be written.
@@ -245,9 +280,17 @@ def write_safetensors(path: str | Path, entries: Mapping[str, Entry], metadata: 
         offset = stop
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with whole(path) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+    head = len(text).to_bytes(8, "little") + text
+    key = None if source is None else hashlib.sha256(head + source.encode()).hexdigest()[:KEY]
+    with whole(path, key) as file:
+        there = _there(file, head, header) if source is not None else ()
+        if there:
+            resumed(there, partial(_read_from, file, len(head), header))
+        else:
+            file.write(head)
         for name, entry in entries.items():
+            if name in there:
+                continue
             array = np.asarray(entry.make(), order="C")
             if array.shape != tuple(entry.shape) or array.dtype != np.dtype(entry.dtype):
                 raise ValueError(f"tensor {name!r} was announced as {entry.shape} and is {array.shape}")

@@ -1,7 +1,7 @@
 """The file of codes that a plan makes of a weight file, and back: safetensors of this package, or GGUF."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +41,7 @@ def quantize_file(
     progress: Callable[[int], None] = lambda weights: None,
     errors: dict[str, float] | None = None,
     rounding: Rounding = rounded_to_nearest,
+    resume: str | None = None,
 ) -> int:
     """Write every tensor of the plan in its format, and the others as they are; returns bytes of data.
 
@@ -50,6 +51,8 @@ def quantize_file(
     ggml's: what its readers read, under the same names.  Memory is bounded by one tensor.  Nothing is left behind on failure.
 
     `errors` is filled with every tensor's actual Rel, RMS error over RMS; `rounding` makes the codes, as in `measure_formats`.
+    With `resume`, a word for whatever else the codes depend on, a .safetensors file goes on where a process that was killed or
+    interrupted left it, if the source has not changed since; that is then what is left behind on such failure.
 
     Raises:
       ValueError, OSError: the source itself as target, a plan of another file, formats that the file's kind lacks, a place
@@ -61,7 +64,15 @@ def quantize_file(
         made = _Made(weights, source, plan, progress, {} if errors is None else errors, rounding)
         if Path(target).suffix == ".gguf":
             return write_gguf(target, made.whole())
-        return write_safetensors(target, *made.parts())
+        made_of = None if resume is None else f"{resume} {stamps(source)}"
+        return write_safetensors(target, *made.parts(), made_of, made.resumed)
+
+
+def stamps(source: str | Path) -> str:
+    """By which it is told that a file has changed."""
+    return " ".join(
+        f"{part.resolve()} {part.stat().st_size} {part.stat().st_mtime_ns}" for part in map(Path, parts(source))
+    )
 
 
 class _Made:
@@ -129,6 +140,20 @@ class _Made:
             if isinstance(fmt, StandardFormat):
                 notes[tensor.name]["format"] = fmt.name
         return entries, {"replicajax": json.dumps(notes)}
+
+    def resumed(self, names: Collection[str], read: Callable[[str], np.ndarray]) -> None:
+        """Errors and progress of tensors that are written already."""
+        for tensor, fmt in self.names():
+            if fmt is None:
+                continue
+            layout = _layout(fmt, tensor)
+            if all(f"{tensor.name}.{part}" in names for part in layout):
+                array = widened(self._weights.read(tensor.name))
+                held = {part: read(f"{tensor.name}.{part}") for part in layout}
+                name = fmt.name if isinstance(fmt, StandardFormat) else None
+                found = _restored(name, tensor.shape, array.dtype, held)
+                self._errors[tensor.name] = _relative(found.dequantize(), array)
+                self._progress(tensor.count)
 
     def whole(self) -> Iterator[tuple[TensorStatistics, str | None, Callable[[], Any]]]:
         for tensor, fmt in self.names():

@@ -80,6 +80,53 @@ def test_every_format_comes_back_from_a_file(tmp_path):
         np.testing.assert_array_equal(back[name], f.quantize(x, f.standard(name)).dequantize(), err_msg=name)
 
 
+@pytest.mark.parametrize("after", [0, 3, 6])
+def test_a_file_that_was_cut_off_is_gone_on_with(tmp_path, after):
+    """Only what was not written is made again, and the file is the same; another source is begun anew."""
+    rng, source = np.random.default_rng(3), tmp_path / "w.safetensors"
+    names = ("NF4_DQ", "NF4_SPARSE", "Q4_1", "INT4_G64_ZERO", "BF16", "MXFP4", "FP8_E4M3")
+    tensors = {name: rng.normal(size=(8, 256)).astype(np.float32) for name in names}
+    save_file(tensors | {"bias": np.ones(3, np.float32)}, source)
+    plan = f.choose(f.measure_formats(source, f.menu(",".join(names))), 16.0, pinned={x: x for x in tensors})
+    f.quantize_file(source, tmp_path / "whole.safetensors", plan)
+    made, target = [], tmp_path / "q.safetensors"
+
+    def rounding(name, array, fmt):
+        if len(made) == after:
+            raise KeyboardInterrupt
+        made.append(name)
+        return f.quantize(array, fmt)
+
+    with pytest.raises(KeyboardInterrupt):
+        f.quantize_file(source, target, plan, rounding=rounding, resume="nearest")
+    assert not target.exists()
+    assert len(list(tmp_path.glob(".q.*.part"))) == 1
+    again, errors, weights = [], {}, []
+
+    def rest(name, array, fmt):
+        again.append(name)
+        return f.quantize(array, fmt)
+
+    f.quantize_file(source, target, plan, weights.append, errors, rest, resume="nearest")
+    assert sorted([*made, *again]) == sorted(names)
+    assert target.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert sum(weights) == 8 * 256 * len(names)
+    found = f.dequantize_file(target)
+    for name, x in tensors.items():
+        lost = np.linalg.norm(found[name].astype(float) - x) / np.linalg.norm(x.astype(float))
+        assert errors[name] == pytest.approx(lost, rel=1e-6)
+    assert not list(tmp_path.glob(".*.part"))
+    made.clear()
+    with pytest.raises(KeyboardInterrupt):
+        f.quantize_file(source, target, plan, rounding=rounding, resume="nearest")
+    save_file(tensors | {"bias": np.zeros(3, np.float32)}, source)
+    again.clear()
+    f.quantize_file(source, target, plan, rounding=rest, resume="nearest")
+    assert sorted(again) == sorted(names)
+    assert not f.dequantize_file(target)["bias"].any()
+    assert not list(tmp_path.glob(".*.part"))
+
+
 def test_gguf_is_read_by_its_reader_bit_for_bit(tmp_path):
     rng = np.random.default_rng(2)
     tensors = {each.name: rng.standard_t(5, size=(8, 512)).astype(np.float32) for each in f.menu("gguf")}
