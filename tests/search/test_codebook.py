@@ -200,6 +200,39 @@ def test_units(best):
         np.testing.assert_allclose(np.asarray(other.levels) / unit**0.5, best.levels, rtol=1e-8)
 
 
+def _rows():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 50)) * np.arange(1, 51) ** -0.3
+    return rj.GivenData(X, X @ rng.normal(size=50) + 0.3 * rng.normal(size=200))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task",
+    [
+        rj.Classification(3.0, noise=0.2),
+        rj.LinearRegression(2.0, 1.0, 0.1, loss=rj.losses.Huber(1.0)),
+        rj.LinearRegression(2.0, noise=0.1, features=rj.Features([0.2, 0.8, 2.0])),
+        rj.LinearRegression(2.0, noise=0.1, features=rj.Features([0.2, 0.8, 2.0], axes="aligned")),
+        _rows,
+    ],
+    ids=["logistic", "Huber", "rotated features", "aligned features", "given data"],
+)
+def test_other_tasks(task):
+    """By `solve`: flat in every level, and nothing near is better, the best uniform codebook neither."""
+    task = task() if callable(task) else task
+    best = rj.optimal_codebook(task, 4, 5.0)
+    assert best.converged
+    levels, least, h = np.asarray(best.levels), float(best.generalization_error), 3e-4
+    assert error(task, levels, 5.0) == pytest.approx(least, rel=1e-10)
+    for k in (2, 3):
+        aside = h * levels[3] * ((np.arange(4) == k) * 1.0 - (np.arange(4) == 3 - k))
+        up, down = error(task, levels + aside, 5.0), error(task, levels - aside, 5.0)
+        assert abs(up - down) < 3e-3 * (up + down - 2 * least)
+        assert min(up, down) > least
+    assert least < rj.optimal_width(task, 2, 5.0).generalization_error
+
+
 @pytest.mark.slow
 def test_single_precision(best):
     """JAX's default; and a task made in it, asked in double precision."""
