@@ -96,7 +96,7 @@ CALLS = {
     "straight_through": "rj.dynamics.straight_through(book, book, 0.2, times=[10.0, 100.0]).generalization_error",
     "  its gradient in the step": "jax.grad(lambda s: rj.dynamics.straight_through(book, book, s, times=[10.0])"
     ".generalization_error[0])(0.2)",
-    "  best width and step": "rj.dynamics.optimal_training(10.0, 2).course.generalization_error",
+    "  best width and step": "rj.dynamics.optimal_training(10.0, 2, noise=0.1).course.generalization_error",
     "layer: gptq": "L.gptq(W, H, book)",
 }
 AGAIN = {
