@@ -172,7 +172,7 @@ def least(objective: Objective, starts: Sequence[np.ndarray], shape: Shape) -> t
     if free.size:
         along = objective.at(levels, free, second=True).curvature
         assert along is not None
-        curvature = np.linalg.eigvalsh(along)[0]
+        curvature = _lowest(along)
     seen = max(_FLAT, _SEEN * float(jnp.finfo(jax.dtypes.canonicalize_dtype(float)).eps))
     flat = steepest <= max(_NEARLY_FLAT, seen) if spare else steepest <= seen and curvature > 0
     known = Ends(found.slope, curvature, minima, spare, bool(flat and held), free @ free.T)
@@ -247,7 +247,7 @@ def _polished(y: np.ndarray, objective: Objective, shape: Shape) -> np.ndarray:
         if not shape.symmetric:
             bend[0] = 0.0  # the lowest level is no logarithm
         curvature = chain @ found.curvature @ chain.T + np.diag(bend)
-        if np.linalg.eigvalsh(curvature)[0] <= 0 or found.value > value + 1e-12 * abs(found.value):
+        if _lowest(curvature) <= 0 or found.value > value + 1e-12 * abs(found.value):
             return y
         step, value = np.linalg.solve(curvature, slope), found.value
         if np.abs(step).max() > 0.1:
@@ -267,32 +267,32 @@ def _limits(shape: Shape, gap: float) -> tuple[Any, Any, Any]:
 
 
 def _within(start: np.ndarray, objective: Objective, shape: Shape) -> np.ndarray:
-    """The minimum within constraints below some levels."""
+    """The minimum within constraints below some levels, in units of the largest of them."""
     frame, size = shape.frame, np.abs(start).max()
     A, low, high = _limits(shape, _MERGED / 4 * size)
     same = low == high
-    kept = [LinearConstraint(A[k], low[k], high[k]) for k in (same, ~same) if k.any()]
-    towards = np.linalg.lstsq(frame, start, rcond=None)[0]
+    kept = [LinearConstraint(A[k], low[k] / size, high[k] / size) for k in (same, ~same) if k.any()]
+    towards = np.linalg.lstsq(frame, start, rcond=None)[0] / size
     # The nearest levels that are allowed.
     asked: dict[str, Any] = {"method": "SLSQP", "jac": True, "constraints": kept}
     z = minimize(lambda z: (((z - towards) ** 2).sum(), 2 * (z - towards)), towards, **asked).x
 
     def of_levels(z: np.ndarray) -> tuple[float, np.ndarray]:
-        levels = frame @ z
+        levels = size * (frame @ z)
         if (np.diff(levels) <= 0).any():
             return np.inf, np.zeros(z.size)
         found = objective.at(levels, frame)
-        return found.value / objective.unit, found.slope / objective.unit
+        return found.value / objective.unit, found.slope * size / objective.unit
 
     z = minimize(of_levels, z, options={"ftol": 1e-14, "maxiter": 300}, **asked).x
-    levels, value = frame @ z, np.inf
+    levels, value = size * (frame @ z), np.inf
     for _ in range(_NEWTON):
         found = objective.at(levels, np.eye(shape.count))
         free, _ = _free(levels, found, shape)
         if not free.size or not np.isfinite(found.value) or found.value > value + 1e-12 * abs(found.value):
             return levels
         along = objective.at(levels, free, second=True)
-        if along.curvature is None or not np.linalg.eigvalsh(along.curvature)[0] > 0:
+        if along.curvature is None or not _lowest(along.curvature) > 0:
             return levels
         step, value = free @ np.linalg.solve(along.curvature, along.slope), found.value
         if np.abs(step).max() > 0.1 * size:
@@ -323,6 +323,10 @@ def _free(levels: np.ndarray, found: At, shape: Shape) -> tuple[np.ndarray, bool
             return _spanned(frame @ null_space(A[rows])), hold
         below[worst] = above[worst] = False
     return orth(frame), hold
+
+
+def _lowest(curvature: np.ndarray) -> float:
+    return float(np.linalg.eigvalsh(curvature)[0]) if np.isfinite(curvature).all() else np.nan
 
 
 def _spanned(directions: np.ndarray) -> np.ndarray:

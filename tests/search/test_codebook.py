@@ -198,6 +198,10 @@ def test_units(best):
         other = rj.optimal_codebook(rj.LinearRegression(2.0, unit, 0.1 * unit), 4, 5.0 / unit)
         assert other.converged
         np.testing.assert_allclose(np.asarray(other.levels) / unit**0.5, best.levels, rtol=1e-8)
+        even = LinearConstraint([[1.0, -2.0, 1.0, 0.0]], 0.0, 0.0)
+        within = rj.optimal_codebook(rj.LinearRegression(2.0, unit, 0.1 * unit), 4, 5.0 / unit, constraints=even)
+        assert within.converged
+        np.testing.assert_allclose(np.diff(within.levels, 2), 0, atol=1e-10 * unit**0.5)
 
 
 def _rows():
