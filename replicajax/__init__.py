@@ -96,6 +96,8 @@ class _Lazy(ModuleType):
             return value
         if name in _MODULES:
             return import_module(f"replicajax.{name}")
+        if name == "__version__":
+            return import_module("importlib.metadata").version("replicajax")
         if name == "__all__":
             return [*_MODULES, *_NAMES]
         raise AttributeError(f"module 'replicajax' has no attribute {name!r}")

@@ -9,6 +9,15 @@ import replicajax as rj
 from replicajax import scaling
 from replicajax.cli import _scaling
 
+
+def test_the_version_is_that_of_the_package():
+    from importlib.metadata import version
+    from pathlib import Path
+
+    assert rj.__version__ == version("replicajax")
+    assert (Path(rj.__file__).parent / "py.typed").exists()
+
+
 HEAVY = [
     "jax",
     "equinox",
