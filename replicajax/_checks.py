@@ -119,3 +119,30 @@ def brief(array: Any) -> str:
     flat = array.ravel()
     shown = ", ".join(f"{x:.6g}" for x in flat[:6])
     return f"[{shown}{', …' if flat.size > 6 else ''}]"
+
+
+_ASYMMETRY, _NEGATIVE = 1e-6, 1e-6
+"""Of the largest entry or eigenvalue, from which a matrix is not a second moment but a mistake."""
+
+
+def second_moment(name: str, H: np.ndarray) -> np.ndarray:
+    """Of finite numbers, a matrix or its eigenvalues: symmetric to the last digit; raises ValueError if it is none."""
+    largest = np.abs(H).max()
+    if largest == 0:
+        raise ValueError(f"{name} must not be 0 throughout: no input ever differs from 0")
+    if H.ndim == 1:
+        if (-_NEGATIVE * largest > H).any():
+            raise ValueError(f"{name} must have eigenvalues >= 0, got {H.min():.4g}")
+        return np.maximum(H, 0)
+    apart = np.abs(H - H.T).max()
+    if apart > _ASYMMETRY * largest:
+        raise ValueError(f"{name} must be symmetric, got entries that differ by {apart:.4g} (largest {largest:.4g})")
+    if (np.diag(H) < 0).any():
+        raise ValueError(f"{name} must have a diagonal >= 0, got {np.diag(H).min():.4g}")
+    H = (H + H.T) / 2
+    try:
+        np.linalg.cholesky(H / largest + _NEGATIVE * np.trace(H / largest) * np.eye(len(H)))
+    except np.linalg.LinAlgError:
+        least: Any = np.linalg.eigvalsh(H)[0]
+        raise ValueError(f"{name} must have eigenvalues >= 0, got {least:.4g}") from None
+    return H

@@ -56,8 +56,8 @@ class DoubleScales:
 
     @property
     def nbytes(self) -> int:
-        """Of codes and units; the mean takes the place of a tensor's scale."""
-        return self.codes.nbytes + self.units.nbytes
+        """Of codes, units and the mean."""
+        return self.codes.nbytes + self.units.nbytes + self.mean.nbytes
 
     def astype(self, dtype: Any) -> np.ndarray:
         """The scales they stand for."""

@@ -62,7 +62,8 @@ class Measured(NamedTuple):
         """
         score = self.score.copy()
         names, formats = [t.name for t in self.tensors], [each.name for each in self.formats]
-        for name, fmt in pins.items():
+        for name, wanted in pins.items():
+            fmt = str(getattr(wanted, "name", wanted))
             if name not in names:
                 raise ValueError(f"pinned must map a tensor of the file, got {name!r}")
             if fmt.upper() not in formats:

@@ -64,8 +64,19 @@ def quantize_file(
         made = _Made(weights, source, plan, progress, {} if errors is None else errors, rounding)
         if Path(target).suffix == ".gguf":
             return write_gguf(target, made.whole())
-        made_of = None if resume is None else f"{resume} {stamps(source)}"
+        made_of = None if resume is None else f"{resume} {stamps(source)} {_spelled(plan)}"
         return write_safetensors(target, *made.parts(), made_of, made.resumed)
+
+
+def _spelled(plan: Formats) -> str:
+    """Formats to the last digit, where they have no name."""
+    formats = (plan.format(i) for i in range(len(plan.tensors)))
+    return " ".join(
+        fmt.name
+        if isinstance(fmt, StandardFormat)
+        else f"{np.asarray(fmt.codebook.levels).tolist()} {fmt.codebook.codes} {fmt} {float(fmt.multiplier)!r} {fmt.as_ggml}"
+        for fmt in formats
+    )
 
 
 def stamps(source: str | Path) -> str:
@@ -200,7 +211,6 @@ def _layout(fmt: BlockFormat | StandardFormat, tensor: TensorStatistics) -> dict
         found["tensor_scale"] = ((1,), np.float32)
     codes = (packed_bytes(tensor.count, fmt.codebook.codes),)
     if fmt.scale_format == "double":
-        found.pop("tensor_scale", None)
         found |= {"scale_mean": ((1,), np.float32), "scale_units": ((-(-blocks[0] // TOGETHER),), np.float32)}
     if kept:
         found |= {"outlier_index": ((kept,), np.uint32), "outlier_value": ((kept,), np.float32)}

@@ -54,7 +54,7 @@ class StandardFormat(eqx.Module):
             return self.bits + (0 if self.ggml else _BYTES / count)
         if fmt.as_ggml:
             return self.bits + (0 if fmt.codebook.codes in _POWERS else _WORD / count)
-        scales = 2 if fmt.block_size is None or fmt.scale_format == "double" else 1
+        scales = 3 if fmt.scale_format == "double" else 2 if fmt.block_size is None else 1
         of_all = _BYTES + OUTLIER * round(self.outliers * count) + _SCALE * scales
         whole = self.bits - OUTLIER * self.outliers  # the number of outliers is a whole one
         return whole + of_all / count + (_SCALE / shape[-1] if fmt.block_size == "channel" else 0)

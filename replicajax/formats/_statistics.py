@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from replicajax import _checks
 from replicajax.distributions import Symmetric
 from replicajax.formats._files import open_weights
 from replicajax.formats._tensor import is_floating, root_mean_square
@@ -83,7 +84,8 @@ def read_moments(path: str | Path | None) -> Iterator[Callable[[str, tuple[int, 
     """Second moment of the inputs of weights of this name and shape; None where the file, or the argument, has none.
 
     Raises:
-      FileNotFoundError, ValueError: a file that cannot be read, or (when asked) one of another size, or not finite.
+      FileNotFoundError, ValueError: a file that cannot be read, or (when asked) one of another size, not finite, or no second
+        moment.
     """
     if path is None:
         yield lambda name, shape: None
@@ -96,10 +98,6 @@ def read_moments(path: str | Path | None) -> Iterator[Callable[[str, tuple[int, 
             H = widened(moments.read(name))
             if H.shape != (shape[-1], shape[-1]) or not np.isfinite(H).all():
                 raise ValueError(f"moments of {name!r} must be finite, ({shape[-1]}, {shape[-1]}), got shape {H.shape}")
-            if (np.diag(H) < 0).any() or not np.diag(H).any():
-                raise ValueError(
-                    f"moments of {name!r} must have a diagonal >= 0, not all 0, got {np.diag(H).min():.4g}"
-                )
-            return H.astype(np.float64)
+            return _checks.second_moment(f"moments of {name!r}", H.astype(np.float64))
 
         yield read

@@ -154,7 +154,8 @@ def quantize(tensor: Any, fmt: Any, *, outliers: float | None = None) -> StoredT
         scales, tensor_scale, clamped = stored_scales(flat, fmt, block)
     how = SCALE_FORMATS[fmt.scale_format].rounded
     if how == "double" or (fmt.as_ggml and how == "nearest"):
-        packed = _encode(flat, fmt, block, _scales(flat, fmt, block).astype(np.float32), np.float32(1))
+        exact = _scales(flat, fmt, block) / tensor_scale
+        packed = _encode(flat, fmt, block, exact.astype(np.float32), np.float32(tensor_scale))
     else:
         packed = _encode(flat, fmt, block, scales.astype(np.float32), np.float32(tensor_scale))
     return QuantizedTensor(fmt, array.shape, array.dtype, packed, scales, tensor_scale, index, values, clamped)
@@ -278,9 +279,12 @@ def _store_scales(
 ) -> tuple[np.ndarray | DoubleScales, float, int]:
     """In the scale format, the power of two that brings them into its range (1 if `alone`), and how many are out even so."""
     dtype, how = SCALE_DTYPES[scale_format], SCALE_FORMATS[scale_format]
-    if how.rounded == "double":
-        return doubled(factor), 1.0, 0
     size = np.abs(factor)
+    if how.rounded == "double":
+        largest = size.max(initial=0.0)
+        exponent = 0.0 if largest == 0 or 2.0**-100 < largest < 2.0**100 else np.ceil(np.log2(largest))
+        unit = 2.0 ** np.clip(exponent, -126, 127)
+        return doubled(factor / unit), float(unit), 0
     finite = ml_dtypes.finfo(dtype)
     least, most, largest = float(finite.smallest_subnormal), float(finite.max), size.max(initial=0.0)
     if how.rounded != "nearest" and (factor < 0).any():

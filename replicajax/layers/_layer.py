@@ -10,9 +10,6 @@ from jaxtyping import Array, ArrayLike, Float
 from replicajax import _checks
 from replicajax.distributions import Normal, Symmetric
 
-_ASYMMETRY, _NEGATIVE = 1e-6, 1e-6
-"""Of the largest entry or eigenvalue, from which H is not a second moment but a mistake."""
-
 
 class Layer(eqx.Module):
     """Outputs W x, with H = E x xᵀ; what is quantized are the rows of W, each in units of its own RMS.
@@ -64,7 +61,7 @@ class Layer(eqx.Module):
                 raise ValueError("weights must not be 0 throughout")
             self.weights = W
         if not _checks.is_traced(H):
-            H = in_floats(_second_moment(np.asarray(H)))
+            H = in_floats(_checks.second_moment("H", np.asarray(H)))
         self.moment = H
 
     @property
@@ -101,24 +98,3 @@ def in_floats(x: Any) -> Array:
     """Of JAX's default precision, whatever the file had: weights and moments meet in sums."""
     dtype = jnp.result_type(float)
     return x.astype(dtype) if _checks.is_traced(x) else jnp.asarray(np.asarray(x).astype(dtype), dtype)
-
-
-def _second_moment(H: np.ndarray) -> np.ndarray:
-    """H, symmetric to the last digit; raises ValueError if it is none."""
-    largest = np.abs(H).max()
-    if largest == 0:
-        raise ValueError("H must not be 0 throughout: no input ever differs from 0")
-    if H.ndim == 1:
-        if (-_NEGATIVE * largest > H).any():
-            raise ValueError(f"H must have eigenvalues >= 0, got {H.min():.4g}")
-        return np.maximum(H, 0)
-    apart = np.abs(H - H.T).max()
-    if apart > _ASYMMETRY * largest:
-        raise ValueError(f"H must be symmetric, got entries that differ by {apart:.4g} (largest {largest:.4g})")
-    H = (H + H.T) / 2
-    try:
-        np.linalg.cholesky(H + _NEGATIVE * np.trace(H) * np.eye(len(H)))
-    except np.linalg.LinAlgError:
-        least: Any = np.linalg.eigvalsh(H)[0]
-        raise ValueError(f"H must have eigenvalues >= 0, got {least:.4g}") from None
-    return H

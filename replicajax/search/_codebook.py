@@ -152,6 +152,9 @@ def optimal_codebook(
         from replicajax.search._layer_codebook import layer_codebook
 
         if isinstance(task, Layer):
+            unknown = of_layer.keys() - {"algorithm", "fmt", "damping", "order"}
+            if unknown:
+                raise TypeError(f"optimal_codebook has no argument {', '.join(sorted(unknown))}")
             if beta is not None or breaking or not np.array_equal(rate_weight, 0.0):
                 raise ValueError("beta, rate_weight and breaking are of learning tasks, not of a layer: leave them out")
             return layer_codebook(task, count, symmetric, start, constraints, **of_layer)

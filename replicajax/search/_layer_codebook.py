@@ -16,7 +16,7 @@ from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.formats import BlockFormat
 from replicajax.layers import Layer, gptq_error, optimum, rounding_error
-from replicajax.search._levels import At, Shape, least, shape_of, started
+from replicajax.search._levels import At, Shape, checked, least, shape_of, started
 
 ALGORITHMS = ("rounding", "gptq", "optimum")
 _WIDTHS = (2.0, 2.5, 3.2, 4.0)
@@ -79,10 +79,13 @@ def layer_codebook(
     largest = None if fmt is None or fmt.scaling == "rms" else fmt.scaling
     if largest is not None:
         shape = _with_end(shape, largest)
+        checked(shape)
     starts = [_power(count, symmetric, largest, exponent) for exponent in _EXPONENTS]
     if start is not None:
         starts.insert(0, started(start, shape))
-    like = BlockFormat(Codebook(starts[0]), "channel", "rms") if fmt is None else fmt
+    like = BlockFormat(Codebook(starts[0]), "channel", "rms")
+    if fmt is not None:  # with as many levels as are asked for
+        like = eqx.tree_at(lambda fmt: fmt.codebook, fmt, Codebook(starts[0]))
     objective = _OfLayer(layer, like, algorithm, damping, order, starts[0])
     found, ends = least(objective, starts, shape)
     levels = np.asarray(found)

@@ -113,27 +113,34 @@ def shape_of(count: int, symmetric: bool, constraints: Any) -> Shape:
             raise ValueError(
                 f"constraints must have one bound for each of {len(A)} rows, got {each.lb} and {each.ub}"
             ) from None
-        if np.isnan(low).any() or np.isnan(high).any():
-            raise ValueError("constraints must have bounds that are numbers, got NaN")
+        if np.isnan(low).any() or np.isnan(high).any() or (low == np.inf).any() or (high == -np.inf).any():
+            raise ValueError(f"constraints must have bounds that numbers can keep, got {each.lb} and {each.ub}")
         rows, least, most = [*rows, A], [*least, low], [*most, high]
     shape = Shape(count, symmetric, np.concatenate(rows), np.concatenate(least), np.concatenate(most))
-    if len(shape.rows):
-        A, low, high = _limits(shape, 0.0)
-        A, bound = np.concatenate([-A, A]), np.concatenate([-low, high])
-        known = np.isfinite(bound)
-        # As large a smallest gap as there is room for.
-        gap = np.append(np.zeros(shape.frame.shape[1]), -1.0)
-        room = (np.arange(len(A)) >= len(shape.rows)) & (np.arange(len(A)) < len(A) // 2)
-        found = linprog(
-            gap,
-            np.column_stack([A, room])[known],
-            bound[known],
-            bounds=[(None, None)] * shape.frame.shape[1] + [(None, 1.0)],
-        )
-        if not found.success or found.x[-1] <= 0:
-            symmetry = "symmetric, " if symmetric else ""
-            raise ValueError(f"constraints must leave {symmetry}increasing levels, and they leave none")
+    checked(shape)
     return shape
+
+
+def checked(shape: Shape) -> None:
+    """Raises ValueError: constraints that no increasing levels keep."""
+    if len(shape.rows) and _roomiest(shape, 1.0) is None:
+        symmetry = "symmetric, " if shape.symmetric else ""
+        raise ValueError(f"constraints must leave {symmetry}increasing levels, and they leave none")
+
+
+def _roomiest(shape: Shape, most: float) -> tuple[np.ndarray, float] | None:
+    """What is free, at the largest smallest gap, up to `most`, that constraints allow; None if they allow none."""
+    A, low, high = _limits(shape, 0.0)
+    A, bound = np.concatenate([-A, A]), np.concatenate([-low, high])
+    known, n = np.isfinite(bound), shape.frame.shape[1]
+    room = (np.arange(len(A)) >= len(shape.rows)) & (np.arange(len(A)) < len(A) // 2)
+    found = linprog(
+        np.append(np.zeros(n), -1.0),
+        np.column_stack([A, room])[known],
+        bound[known],
+        bounds=[(None, None)] * n + [(None, most)],
+    )
+    return (found.x[:-1], float(found.x[-1])) if found.success and found.x[-1] > 0 else None
 
 
 def started(start: Any, shape: Shape) -> np.ndarray:
@@ -268,14 +275,19 @@ def _limits(shape: Shape, gap: float) -> tuple[Any, Any, Any]:
 
 def _within(start: np.ndarray, objective: Objective, shape: Shape) -> np.ndarray:
     """The minimum within constraints below some levels, in units of the largest of them."""
-    frame, size = shape.frame, np.abs(start).max()
-    A, low, high = _limits(shape, _MERGED / 4 * size)
-    same = low == high
-    kept = [LinearConstraint(A[k], low[k] / size, high[k] / size) for k in (same, ~same) if k.any()]
+    frame, usual = shape.frame, np.diff(start).min()
+    roomiest = _roomiest(shape, usual)
+    assert roomiest is not None
+    within, gap = roomiest
+    size = max(np.abs(start).max(), np.abs(within).max())
+    least_gap = min(_MERGED / 4 * size, gap / 2)
+    kept = _independent(*_limits(shape, least_gap), size)
     towards = np.linalg.lstsq(frame, start, rcond=None)[0] / size
-    # The nearest levels that are allowed.
+    # The nearest levels that are allowed; of those that have met, others with room.
     asked: dict[str, Any] = {"method": "SLSQP", "jac": True, "constraints": kept}
-    z = minimize(lambda z: (((z - towards) ** 2).sum(), 2 * (z - towards)), towards, **asked).x
+    z = minimize(lambda z: (((z - towards) ** 2).sum(), 2 * (z - towards)), within / size, **asked).x
+    if size * np.diff(frame @ z).min() < min(usual, gap) / 2:
+        z = within / size
 
     def of_levels(z: np.ndarray) -> tuple[float, np.ndarray]:
         levels = size * (frame @ z)
@@ -303,13 +315,27 @@ def _within(start: np.ndarray, objective: Objective, shape: Shape) -> np.ndarray
     return levels
 
 
+def _independent(A: Any, low: Any, high: Any, size: float) -> list[LinearConstraint]:
+    """On levels in units of a size: equalities that say the same once, and nothing that always holds."""
+    same, some = low == high, (A != 0).any(1)
+    bounds = [LinearConstraint(A[~same & some], low[~same & some] / size, high[~same & some] / size)]
+    left, stretch, right = np.linalg.svd(A[same], full_matrices=False)
+    rank = stretch > 1e-10 * stretch.max(initial=0.0)
+    if rank.any():
+        value: Any = (left.T @ low[same])[rank] / stretch[rank] / size
+        bounds.append(LinearConstraint(right[rank], value, value))
+    return bounds
+
+
 def _free(levels: np.ndarray, found: At, shape: Shape) -> tuple[np.ndarray, bool]:
     """(K, n): orthonormal directions that constraints leave levels in use, and whether all constraints hold."""
     frame = shape.frame
     if not len(shape.rows):
         return _spanned(frame[:, (frame[found.usage < _IDLE] == 0).all(0)]), True
     size = np.abs(levels).max()
-    A, low, high = _limits(shape, _MERGED / 4 * size)
+    roomiest = _roomiest(shape, 1.0)
+    assert roomiest is not None
+    A, low, high = _limits(shape, min(_MERGED / 4 * size, roomiest[1] / 2))
     at, missed = A @ np.linalg.lstsq(frame, levels, rcond=None)[0], _BINDING * size * np.abs(A).sum(1)
     below, above = at - low <= missed, high - at <= missed
     hold = bool((at >= low - missed).all() and (at <= high + missed).all())

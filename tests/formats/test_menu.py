@@ -10,6 +10,7 @@ from gguf import GGUFReader, quants
 from safetensors.numpy import save_file
 
 from replicajax import formats as f
+from replicajax.codebooks import Codebook
 from replicajax.formats._files import parts
 
 
@@ -253,6 +254,46 @@ def test_moments_count_outputs(file, weights, tmp_path):
         ValueError, match=r"moments of 'layer.q.weight' must be finite, \(512, 512\), got shape \(3, 3\)"
     ):
         f.measure_formats(file, f.menu("q8_0"), moments=tmp_path / "bad.safetensors")
+
+
+def test_what_is_no_second_moment_is_refused(tmp_path):
+    W, H = np.ones((4, 32), np.float32), np.eye(32)
+    save_file({"a": W * np.arange(1, 33, dtype=np.float32)}, tmp_path / "w.safetensors")
+    for change, message in (
+        (H * 0.1 + np.ones((32, 32)) * (1 - H), "moments of 'a' must have eigenvalues >= 0"),
+        (H + np.triu(np.ones((32, 32)), 1), "moments of 'a' must be symmetric"),
+        (0 * H, "moments of 'a' must not be 0 throughout"),
+        (-H, "moments of 'a' must have a diagonal >= 0"),
+    ):
+        save_file({"a": change}, tmp_path / "h.safetensors")
+        with pytest.raises(ValueError, match=message):
+            f.measure_formats(tmp_path / "w.safetensors", f.menu("q8_0"), moments=tmp_path / "h.safetensors")
+
+
+def test_another_plan_is_not_gone_on_with(tmp_path):
+    """Codebooks without a name are told apart by their levels."""
+    rng, source = np.random.default_rng(3), tmp_path / "w.safetensors"
+    save_file({name: rng.normal(size=(8, 256)).astype(np.float32) for name in "abc"}, source)
+    measured = f.measure_formats(source, f.menu("q8_0"))
+
+    class Bare:
+        def __init__(self, fmt):
+            self.tensors, self.kept, self.fmt = measured.tensors, measured.kept, fmt
+
+        def format(self, index):
+            return self.fmt
+
+    def cut_off(name, array, fmt):
+        if name == "c":
+            raise KeyboardInterrupt
+        return f.quantize(array, fmt)
+
+    one, other = f.BlockFormat(f.nf4(), "channel"), f.BlockFormat(Codebook(np.linspace(-1, 1, 16)), "channel")
+    with pytest.raises(KeyboardInterrupt):
+        f.quantize_file(source, tmp_path / "q.safetensors", Bare(one), rounding=cut_off, resume="nearest")
+    f.quantize_file(source, tmp_path / "q.safetensors", Bare(other), resume="nearest")
+    f.quantize_file(source, tmp_path / "whole.safetensors", Bare(other))
+    assert (tmp_path / "q.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
 def test_information_of_outputs(tmp_path):

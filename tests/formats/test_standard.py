@@ -190,7 +190,7 @@ def test_quantized_scales_as_bitsandbytes_has_them():
     x = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32)
     found = f.quantize(x, f.standard("NF4_DQ"))
     assert isinstance(found.scales, DoubleScales)
-    assert found.bits == 4 * x.size + 8 * 300 + 2 * 32 + 32
+    assert found.bits == 4 * x.size + 8 * 300 + 2 * 32 + 64
     assert found.bits / x.size <= f.standard("NF4_DQ").stored_bits(x.shape)
     scales = np.abs(x).max(1)
     off = scales - scales.mean()
@@ -198,6 +198,12 @@ def test_quantized_scales_as_bitsandbytes_has_them():
         unit = np.abs(off[part]).max()
         nearest = DYNAMIC[np.abs(off[part, None] / unit - DYNAMIC).argmin(1)]
         np.testing.assert_allclose(found.scales.astype(np.float64)[part], scales.mean() + unit * nearest, rtol=1e-5)
+    for unit in (1e-42, 1e-40, 1e-36, np.finfo(np.float32).max / 8):  # as far as float32 goes
+        scaled = (x.astype(float) * unit).astype(np.float32)
+        off = f.quantize(scaled, f.standard("NF4_DQ")).dequantize().astype(float) - scaled
+        assert np.linalg.norm(off) / np.linalg.norm(scaled.astype(float)) == pytest.approx(
+            0.092, rel=0.03 if unit > 1e-41 else 1
+        )
     zeros = f.quantize(np.zeros((4, 64), np.float32), f.standard("NF4_DQ"))
     assert not zeros.dequantize().any()
     with pytest.raises(ValueError, match="'double' must be of blocks with scaling 'absmax'"):

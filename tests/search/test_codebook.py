@@ -138,6 +138,7 @@ def test_bad_requests():
         ({"start": [0.0, 1.0]}, "start must have 4 levels, got 2"),
         ({"start": [1.0, 2.0, np.nan, 4.0]}, "start must"),
         ({"constraints": LinearConstraint(np.eye(3), 0, 1)}, "A of 4 columns"),
+        ({"constraints": LinearConstraint(np.eye(4)[0], np.inf, np.inf)}, "bounds that numbers can keep"),
         ({"constraints": LinearConstraint(np.eye(4), 2, 1)}, "increasing levels, and they leave none"),
         ({"constraints": LinearConstraint(np.eye(4)[0], 1, 2)}, "increasing levels, and they leave none"),
         ({"constraints": LinearConstraint([[0, 0, -1, 1]], 0, 0)}, "increasing levels, and they leave none"),
@@ -178,6 +179,39 @@ def test_constraints(best):
     assert zero.converged
     assert abs(float(zero.levels[1])) < 1e-10
     assert zero.generalization_error > best.generalization_error
+
+
+@pytest.mark.parametrize(
+    ("count", "symmetric", "constraints", "family", "start"),
+    [
+        (5, True, LinearConstraint(np.diff(np.eye(5), 2, axis=0), 0, 0), lambda x: x[0] * np.arange(-2, 3), [1.0]),
+        (3, True, LinearConstraint([[1, 1, 1]], 0, 0), lambda x: x[0] * np.arange(-1, 2), [1.0]),
+        (3, True, LinearConstraint([[0, 0, 0], [0, 0, 1]], [0, -5], [0, 5]), lambda x: x[0] * np.arange(-1, 2), [1.0]),
+        (3, False, [LinearConstraint([[1, 1, 1]], 0.5, 0.5)] * 2, lambda x: [x[0], x[1], 0.5 - x[0] - x[1]], [-1, 0.1]),
+        (3, False, LinearConstraint(np.eye(3), 0.1, np.inf), lambda x: [0.1, x[0], x[1]], [0.5, 1.5]),
+    ],
+    ids=["said twice by symmetry", "always so", "of nothing", "said twice", "one-sided"],
+)
+def test_unusual_constraints(count, symmetric, constraints, family, start):
+    """Against a search of what they leave free."""
+    found = rj.optimal_codebook(TASK, count, 5.0, symmetric=symmetric, constraints=constraints)
+    assert found.converged
+
+    def of(x):
+        return error(TASK, family(x), 5.0) if (np.diff(family(x)) > 0).all() else np.inf
+
+    best = minimize(of, start, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-14})
+    np.testing.assert_allclose(found.levels, family(best.x), atol=1e-6)
+
+
+def test_levels_that_must_nearly_meet():
+    found = rj.optimal_codebook(TASK, 3, 5.0, symmetric=False, constraints=LinearConstraint([[0, -1, 1]], 1e-5, 1e-5))
+    assert found.converged
+    assert found.spare == 1
+    assert found.levels[2] - found.levels[1] == pytest.approx(1e-5, rel=1e-6)
+    tight = rj.optimal_codebook(TASK, 2, 5.0, constraints=LinearConstraint(np.eye(2), -1e-6, 1e-6))
+    assert tight.converged
+    np.testing.assert_allclose(tight.levels, [-1e-6, 1e-6], rtol=1e-6)
 
 
 @pytest.mark.slow

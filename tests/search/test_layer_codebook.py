@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import LinearConstraint, minimize, minimize_scalar
 
 import replicajax as rj
 from replicajax.formats import BlockFormat, Laplace, Normal, lloyd_max, nf4
@@ -102,6 +102,10 @@ def test_levels_of_blocks():
     )
     assert signed.converged
     assert signed.levels[0] == pytest.approx(-1.0, abs=1e-12)
+    few = rj.optimal_codebook(layer, 3, fmt=fmt)
+    assert few.converged
+    np.testing.assert_allclose(few.levels, [-1, 0, 1], atol=1e-12)
+    assert few.fmt.element_bits == pytest.approx(np.log2(3))
 
 
 def test_bad_requests():
@@ -112,12 +116,18 @@ def test_bad_requests():
         ({"fmt": BlockFormat(nf4(), 64), "symmetric": False}, "symmetric must be True"),
         ({"fmt": BlockFormat(nf4(), 64, "signmax")}, "symmetric must be False"),
         ({"levels": 1}, "levels must be"),
+        (
+            {"fmt": BlockFormat(nf4(), 64), "constraints": LinearConstraint(np.eye(4)[3], 2, 2)},
+            "increasing levels, and they leave none",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             rj.optimal_codebook(**({"task": layer, "levels": 4} | change))  # pyright: ignore
     known = L.Layer(turned(), weights=np.random.default_rng(0).normal(size=(8, EIGENVALUES.size)))
     with pytest.raises(ValueError, match="needs a law"):
         rj.optimal_codebook(known, 4, algorithm="rounding")
+    with pytest.raises(TypeError, match="optimal_codebook has no argument dampning"):
+        rj.optimal_codebook(layer, 4, dampning=1)  # pyright: ignore
     task = rj.LinearRegression(2.0, 1.0, 0.1)
     with pytest.raises(TypeError, match="only of a layer"):
         rj.optimal_codebook(task, 4, 5.0, algorithm="gptq")  # pyright: ignore
