@@ -540,9 +540,7 @@ Checkpoint = Annotated[
     Path, typer.Argument(help="Weights: .safetensors, .npz, or the index or folder of a sharded checkpoint.")
 ]
 Fisher = Annotated[Path | None, typer.Option(help="Diagonal Fisher information: a file of the same tensors.")]
-Moments = Annotated[
-    Path | None, typer.Option(help="Instead: second moments of layers' inputs, by the names of their weights.")
-]
+Moments = Annotated[Path | None, typer.Option(help="Second moments of layers' inputs, by the names of their weights.")]
 Menu = Annotated[
     str | None,
     typer.Option(help="Formats to choose from: gguf, mx, int, all, sparse, or names with commas (default all)."),
