@@ -167,10 +167,10 @@ def measure_formats(
                 tensors.append(found)
                 H = moment(name, stored.shape)
                 matched |= H is not None
-                if F is None:
-                    loss = _of_outputs(array, H) if moments is not None else _of_weights(None)
+                if F is not None and H is not None:
+                    loss = _of_informed_outputs(F, H)
                 else:
-                    loss = _of_weights(F) if H is None else _of_informed_outputs(F, H)
+                    loss = _of_outputs(array, H) if F is None and moments is not None else _of_weights(F)
                 rows.append([_tried(name, array, loss, each, rounding) for each in menu])
             progress(stored.size)
     if moments is not None and not matched:

@@ -122,7 +122,8 @@ def _formats() -> dict[str, StandardFormat]:
     return found
 
 
-_PREFIXES = {"mx": ("MX", "NVFP4", "FP8", "BF16"), "int": ("INT", "NF4", "BF16")}
+_INTEGERS = ("INT", "NF4", "BF16")
+_PREFIXES = {"mx": ("MX", "NVFP4", "FP8", "BF16"), "int": _INTEGERS, "sparse": _INTEGERS}
 MENUS = ("gguf", "mx", "int", "all", "sparse")
 
 
@@ -152,10 +153,9 @@ def menu(names: str) -> tuple[StandardFormat, ...]:
         return tuple(each for each in formats if not each.outliers)
     if names == "gguf":
         return tuple(each for each in formats if each.ggml)
-    if names == "sparse":
-        return tuple(each for each in formats if each.name.startswith(_PREFIXES["int"]))
     if names in _PREFIXES:
-        return tuple(each for each in formats if each.name.startswith(_PREFIXES[names]) and not each.outliers)
+        of_menu = (each for each in formats if each.name.startswith(_PREFIXES[names]))
+        return tuple(each for each in of_menu if names == "sparse" or not each.outliers)
     try:
         return tuple({each.name: each for each in (standard(name.strip()) for name in names.split(","))}.values())
     except ValueError as error:

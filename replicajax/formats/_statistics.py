@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,12 +93,13 @@ def read_moments(path: str | Path | None) -> Iterator[Callable[[str, tuple[int, 
         return
     with open_weights(path) as moments:
 
-        def read(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        @lru_cache(maxsize=1)  # every format of a menu asks for the same one
+        def read(name: str, inputs: int) -> np.ndarray | None:
             if name not in moments.names:
                 return None
             H = widened(moments.read(name))
-            if H.shape != (shape[-1], shape[-1]) or not np.isfinite(H).all():
-                raise ValueError(f"moments of {name!r} must be finite, ({shape[-1]}, {shape[-1]}), got shape {H.shape}")
+            if H.shape != (inputs, inputs) or not np.isfinite(H).all():
+                raise ValueError(f"moments of {name!r} must be finite, ({inputs}, {inputs}), got shape {H.shape}")
             return _checks.second_moment(f"moments of {name!r}", H.astype(np.float64))
 
-        yield read
+        yield lambda name, shape: read(name, shape[-1])

@@ -280,12 +280,7 @@ def _store_scales(
     """In the scale format, the power of two that brings them into its range (1 if `alone`), and how many are out even so."""
     dtype, how = SCALE_DTYPES[scale_format], SCALE_FORMATS[scale_format]
     size = np.abs(factor)
-    if how.rounded == "double":
-        largest = size.max(initial=0.0)
-        exponent = 0.0 if largest == 0 or 2.0**-100 < largest < 2.0**100 else np.ceil(np.log2(largest))
-        unit = 2.0 ** np.clip(exponent, -126, 127)
-        return doubled(factor / unit), float(unit), 0
-    finite = ml_dtypes.finfo(dtype)
+    finite = ml_dtypes.finfo(np.float32 if how.rounded == "double" else dtype)
     least, most, largest = float(finite.smallest_subnormal), float(finite.max), size.max(initial=0.0)
     if how.rounded != "nearest" and (factor < 0).any():
         raise ValueError(f"scale_format {scale_format!r} has no sign: use scaling 'absmax'")
@@ -295,6 +290,8 @@ def _store_scales(
         shift = np.ceil(np.log2(largest) - (np.log2(most) if most < 2.0**100 else 0.0))
     unit = 2.0 ** np.clip(shift, -126, 127)
     scaled = factor / unit
+    if how.rounded == "double":
+        return doubled(scaled), float(unit), 0
     if how.rounded != "nearest":
         # A block of zeros gets the least of scales, for want of 0.
         whole = np.ceil if how.rounded == "up" else np.floor

@@ -78,8 +78,7 @@ def layer_codebook(
     shape = shape_of(count, bool(symmetric), constraints)
     largest = None if fmt is None or fmt.scaling == "rms" else fmt.scaling
     if largest is not None:
-        shape = _with_end(shape, largest)
-        checked(shape)
+        shape = checked(_with_end(shape, largest))
     starts = [_power(count, symmetric, largest, exponent) for exponent in _EXPONENTS]
     if start is not None:
         starts.insert(0, started(start, shape))

@@ -63,13 +63,15 @@ class Objective(Protocol):
 
 
 class Shape(NamedTuple):
-    """What levels may be.  `rows` (R, K) @ levels between `least` and `most`."""
+    """What levels may be, as `checked` has it.  `rows` (R, K) @ levels between `least` and `most`."""
 
     count: int
     symmetric: bool
     rows: np.ndarray
     least: np.ndarray
     most: np.ndarray
+    room: float = np.inf
+    """The largest smallest gap, up to 1, that constraints allow."""
 
     @property
     def frame(self) -> np.ndarray:
@@ -117,15 +119,18 @@ def shape_of(count: int, symmetric: bool, constraints: Any) -> Shape:
             raise ValueError(f"constraints must have bounds that numbers can keep, got {each.lb} and {each.ub}")
         rows, least, most = [*rows, A], [*least, low], [*most, high]
     shape = Shape(count, symmetric, np.concatenate(rows), np.concatenate(least), np.concatenate(most))
-    checked(shape)
-    return shape
+    return checked(shape)
 
 
-def checked(shape: Shape) -> None:
-    """Raises ValueError: constraints that no increasing levels keep."""
-    if len(shape.rows) and _roomiest(shape, 1.0) is None:
+def checked(shape: Shape) -> Shape:
+    """With its room.  Raises ValueError: constraints that no increasing levels keep."""
+    if not len(shape.rows):
+        return shape
+    found = _roomiest(shape, 1.0)
+    if found is None:
         symmetry = "symmetric, " if shape.symmetric else ""
         raise ValueError(f"constraints must leave {symmetry}increasing levels, and they leave none")
+    return shape._replace(room=found[1])
 
 
 def _roomiest(shape: Shape, most: float) -> tuple[np.ndarray, float] | None:
@@ -333,9 +338,7 @@ def _free(levels: np.ndarray, found: At, shape: Shape) -> tuple[np.ndarray, bool
     if not len(shape.rows):
         return _spanned(frame[:, (frame[found.usage < _IDLE] == 0).all(0)]), True
     size = np.abs(levels).max()
-    roomiest = _roomiest(shape, 1.0)
-    assert roomiest is not None
-    A, low, high = _limits(shape, min(_MERGED / 4 * size, roomiest[1] / 2))
+    A, low, high = _limits(shape, min(_MERGED / 4 * size, shape.room / 2))
     at, missed = A @ np.linalg.lstsq(frame, levels, rcond=None)[0], _BINDING * size * np.abs(A).sum(1)
     below, above = at - low <= missed, high - at <= missed
     hold = bool((at >= low - missed).all() and (at <= high + missed).all())
