@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MPLBACKEND := Agg
 
-.PHONY: demo test test-all bench lint figures notebooks clean
+.PHONY: demo test test-all bench lint figures notebooks docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/replicajax optimize --data digits --alpha 3 --bits 1-4 --measure --figure demo.png
@@ -30,6 +30,11 @@ figures: $(VENV)/.installed
 notebooks: $(VENV)/.installed-notebook $(VENV)/.installed-study
 	$(BIN)/python -m notebooks
 
+# Strict: a warning (a broken reference, a claim that does not hold) fails the build.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
+	@echo open docs/_build/html/index.html
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "replicajax needs Python 3.11 or newer, got " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
@@ -48,4 +53,4 @@ $(VENV)/.installed-%: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo.png .pytest_cache .ruff_cache
+	rm -rf $(VENV) docs/_build demo.png .pytest_cache .ruff_cache
