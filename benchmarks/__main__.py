@@ -2,7 +2,7 @@
 
 import jax
 
-from benchmarks import amp, cold, dynamics, formats, layers, phase_diagram, saddle, scaling
+from benchmarks import amp, cold, dynamics, formats, layers, others, phase_diagram, saddle, scaling
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
@@ -14,3 +14,4 @@ if __name__ == "__main__":
     layers.report()
     dynamics.report()
     scaling.report()
+    others.report()
