@@ -21,7 +21,6 @@ version = release = rj.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "myst_nb",
     "sphinx_copybutton",
     "plain_docstrings",
@@ -29,6 +28,7 @@ extensions = [
     "claim_pages",
     "public_names",
     "repository",
+    "dead_links",
 ]
 exclude_patterns = ["_build", "against-table.md"]
 html_theme = "furo"
@@ -45,7 +45,11 @@ nb_merge_streams = True
 
 autodoc_member_order = "groupwise"
 autodoc_typehints = "none"
+napoleon_numpy_docstring = False
+napoleon_custom_sections = [("Of a layer alone", "params_style")]
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 nitpicky = True
-suppress_warnings = ["myst.header"]
+nitpick_ignore_regex = [("py:.*", ".*")]  # docstrings name shapes, which are no references
+suppress_warnings = ["ref.python"]  # names of fields are no references
 copybutton_exclude = ".linenos, .gp, .go"

@@ -1,5 +1,7 @@
 """Argument checks: every public function says which argument is wrong, what it got and what it wants."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

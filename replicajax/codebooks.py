@@ -1,5 +1,7 @@
 """What a quantized weight may be: K increasing levels a_1 < ... < a_K."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import equinox as eqx

@@ -22,7 +22,7 @@ os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))  # read when the first prog
 jax.config.update("jax_enable_x64", True)
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
-_MOST_MAPS = 9_000
+_MOST_MAPS = 15_000
 """Memory maps at which compiled programs are let go: each holds some ten, and the kernel allows 65,530."""
 
 
@@ -32,15 +32,31 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def memory_maps() -> int:
     maps = Path("/proc/self/maps")
-    return maps.read_text().count("\n") if maps.exists() else 0
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
+
+
+_since_counted = 0
+_OFTEN = 50
+"""Programs between two counts of the maps, which takes a hundredth of a second."""
+
+
+def _compiled(event: str, seconds: float, **_: object) -> None:
+    global _since_counted
+    _since_counted += event == _COMPILED
+
+
+jax.monitoring.register_event_duration_secs_listener(_compiled)
 
 
 @pytest.fixture(autouse=True)
 def _few_memory_maps() -> Iterator[None]:
+    global _since_counted
     yield
-    if memory_maps() > _MOST_MAPS:
-        jax.clear_caches()
-        gc.collect()
+    if _since_counted > _OFTEN:
+        _since_counted = 0
+        if memory_maps() > _MOST_MAPS:
+            jax.clear_caches()
+            gc.collect()
 
 
 @pytest.fixture

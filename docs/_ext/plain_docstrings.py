@@ -7,7 +7,7 @@ import re
 
 from sphinx.application import Sphinx
 
-_SECTION = re.compile(r"^(Args|Arguments|Returns|Raises|Attributes|Yields):\s*$")
+_SECTION = re.compile(r"^(Args|Returns|Raises|Attributes|Of a layer alone):\s*$")
 _CODE = re.compile(r"`+([^`]+)`+")
 _SIGNS = re.compile(r"([\\*|_])")
 

@@ -5,6 +5,8 @@ No list to keep: a name that is re-exported is on the page.
 
 import inspect
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -32,19 +34,32 @@ class Names(SphinxDirective):
         return parent.children
 
 
-def _public(module) -> list[str]:
-    """Of a room: what is not on the page of the package already."""
-    declared = getattr(module, "__all__", None) or dir(module)
-    above = set() if module is replicajax else set(replicajax.__all__)
-    kept = [name for name in declared if not name.startswith("_") and name not in above]
-    return [name for name in kept if not inspect.ismodule(getattr(module, name))]
+ROOMS = (
+    *("losses", "distributions", "models", "replica", "amp", "formats", "layers", "scaling", "dynamics", "search"),
+    *("sweep", "trials", "plot"),
+)
+
+
+def _names(module: ModuleType) -> dict[str, Any]:
+    listed = getattr(module, "__all__", None) or dir(module)
+    found = {name: getattr(module, name) for name in listed if not name.startswith("_")}
+    ours = {name: value for name, value in found.items() if getattr(value, "__module__", "").startswith("replicajax")}
+    return {name: value for name, value in ours.items() if callable(value)}
+
+
+def _public(module: ModuleType) -> list[str]:
+    """What is on no page before this one: a name may be had from several rooms."""
+    room = module.__name__.rpartition(".")[2]
+    before = [] if room == "replicajax" else [replicajax]
+    before += [import_module(f"replicajax.{name}") for name in ROOMS[: ROOMS.index(room) if room in ROOMS else 0]]
+    seen = {id(value) for each in before for value in _names(each).values()}
+    return [name for name, value in _names(module).items() if id(value) not in seen]
 
 
 def _directive(module: str, name: str, value: object) -> list[str]:
     if inspect.isclass(value):
         return [f".. autoclass:: {module}.{name}", "   :members:"]
-    kind = "autofunction" if callable(value) else "autodata"
-    return [f".. {kind}:: {module}.{name}", *(["   :no-value:"] if kind == "autodata" else [])]
+    return [f".. autofunction:: {module}.{name}"]
 
 
 def setup(app: Sphinx) -> dict:

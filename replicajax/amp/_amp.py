@@ -15,6 +15,8 @@ That is the square loss.  Of any other (GAMP, theory 7.4) the tilted loss phi(y,
     g ← −phi'(y, omega; V)        A = sum phi''(y, omega; V)/N.
 """
 
+from __future__ import annotations
+
 from functools import partial
 from typing import NamedTuple
 

@@ -1,5 +1,7 @@
 """Every codeword of a tiny system: averages without sampling error."""
 
+from __future__ import annotations
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp

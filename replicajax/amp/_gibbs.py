@@ -1,5 +1,7 @@
 """Gibbs sampling over a codebook, annealed: the ground truth at finite size, on actual data."""
 
+from __future__ import annotations
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp

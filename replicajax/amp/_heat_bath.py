@@ -9,6 +9,8 @@ and for any other, with predictions phi = X w,
     p(w_i = a) ∝ exp{ −beta [ sum ell(y, phi + X_i (a − w_i)) + ½ ridge a² ] },     phi ← phi + X_i (new w_i − old w_i).
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -47,12 +49,12 @@ class Energy(NamedTuple):
         """H/N, with phi = field(w)."""
         return (self.constant + (self.ridge * w @ w - w @ (self.b + phi)) / 2) / w.shape[0]
 
-    def heights(self, word: "Word", i) -> Float[Array, " levels"]:
+    def heights(self, word: Word, i) -> Float[Array, " levels"]:
         """H with each level at site i, up to a constant."""
         g = self.J[i, i]
         return (g + self.ridge) * self.levels**2 / 2 - (word.phi[i] + g * word.w[i]) * self.levels
 
-    def moved(self, word: "Word", i, new) -> "Word":
+    def moved(self, word: Word, i, new) -> Word:
         return Word(word.w.at[i].set(new), word.phi - self.J[i] * (new - word.w[i]))
 
 
@@ -79,12 +81,12 @@ class LossEnergy(NamedTuple):
         """H/N, with phi = field(w)."""
         return (self._losses(phi) + self.ridge * w @ w / 2) / w.shape[0]
 
-    def heights(self, word: "Word", i) -> Float[Array, " levels"]:
+    def heights(self, word: Word, i) -> Float[Array, " levels"]:
         """H with each level at site i, up to a constant."""
         moves = self.levels - word.w[i]
         return jax.vmap(lambda d: self._losses(word.phi + d * self.Xt[i]))(moves) + self.ridge * self.levels**2 / 2
 
-    def moved(self, word: "Word", i, new) -> "Word":
+    def moved(self, word: Word, i, new) -> Word:
         return Word(word.w.at[i].set(new), word.phi + self.Xt[i] * (new - word.w[i]))
 
 

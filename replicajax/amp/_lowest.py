@@ -4,6 +4,8 @@ Inverse temperatures are in units of what it costs to move a weight: the mean ov
 energy, in a codeword that no single move improves.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import equinox as eqx

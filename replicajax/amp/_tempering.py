@@ -5,6 +5,8 @@ probability min(1, exp{(beta_i − beta_j)(H_i − H_j)}), which leaves every co
 travel to high temperature and back.
 """
 
+from __future__ import annotations
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp

@@ -11,6 +11,8 @@ an estimate of the test error that needs no test set.  Rows that were centred ha
 (`models._rows`).
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import equinox as eqx

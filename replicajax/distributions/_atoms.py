@@ -1,5 +1,7 @@
 """Laws with atoms: weights that are zero, or levels of a codebook."""
 
+from __future__ import annotations
+
 from typing import final
 
 import jax

@@ -3,6 +3,8 @@
 Source of the partial moments: integration by parts; of the mixtures: theory 1, [Q].
 """
 
+from __future__ import annotations
+
 import math
 from typing import final
 

@@ -1,5 +1,7 @@
 """Which law, as data: one program serves all the named laws, and another law compiles nothing."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, final

@@ -1,5 +1,7 @@
 """Which law weights follow, by maximum likelihood.  In numpy: another number of weights compiles nothing."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

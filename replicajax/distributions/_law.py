@@ -1,5 +1,7 @@
 """What every law offers to every theory: a second moment, a mixture of Gaussians, a sampler."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import equinox as eqx

@@ -8,6 +8,8 @@ of 4^b rounding errors.  Beyond 8 bits narrow cells use a Gauss-Legendre rule in
 Rounded stochastically, up or down with a mean of x, a weight between two levels a < b errs by (x − a)(b − x) in square.
 """
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
@@ -34,7 +36,7 @@ def cell_edges(levels, low: ArrayLike = -jnp.inf, high: ArrayLike = jnp.inf) -> 
 
 def distortion(
     law: Symmetric, levels: Float[Array, "... levels"], low: ArrayLike = -jnp.inf, high: ArrayLike = jnp.inf
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     """E[(x − Q(x))²; low < x < high], not divided by the probability; absolute error about 1e-16 E x²."""
     edges = cell_edges(levels, low, high)
     return distortion_of_cells(law, levels, edges, law.tails(edges))

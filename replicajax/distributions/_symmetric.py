@@ -4,6 +4,8 @@ Everything derives from the density at 0 and two functions of t = |x|/scale: the
 moments int_t^inf u^k p(u) du, k = 0, 1, 2, over p(0) too.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from typing import Any
 
@@ -58,7 +60,7 @@ class Symmetric(Distribution):
         return self._log_peak() + self._log_shape(t)
 
     @abstractmethod
-    def tempered(self, exponent: ArrayLike) -> "Symmetric":
+    def tempered(self, exponent: ArrayLike) -> Symmetric:
         """The law of density proportional to p^exponent (1/3: where levels belong, Panter and Dite)."""
 
     def check_exponent(self, exponent: Float[Any, ""] | float) -> None:
@@ -84,7 +86,7 @@ class Symmetric(Distribution):
         return 0.0
 
     @property
-    def whole(self) -> "Symmetric":
+    def whole(self) -> Symmetric:
         """The law that this one is, up to `largest`."""
         return self
 

@@ -8,6 +8,8 @@ dp/dt = −d/dw [v p − D dp/dw] without flux through the ends: for every polyn
 so that mass (g = 1) is kept to the last digit, and the flux is continuous of itself.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax.numpy as jnp

@@ -8,6 +8,8 @@ so that with D = step² kappa2 eps / 2, which is all that changes in time,
     dp/dt = d/dw [ step (kappa2 phi + ridge w − kappa1 w*) p ] + D d²p/dw².
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax

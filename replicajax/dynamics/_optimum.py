@@ -1,5 +1,7 @@
 """The width and the step that leave least error at a given time, by gradients through the dynamics."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -7,6 +7,8 @@ Source: RODAS, order 4 with an error estimate of order 3, L-stable and stiffly a
 Differential Equations II, IV.7.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

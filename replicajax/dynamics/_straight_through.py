@@ -5,6 +5,8 @@
 [T]: Ichikawa, Kashiwamura and Sakata, arXiv 2510.10693.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise

@@ -1,5 +1,7 @@
 """Values of the teacher's weights that stand for their law."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

@@ -5,6 +5,8 @@
 clamped to the allowed range, b0 set by sum_t n_t b_t = n b: water-filling where clamps bind.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np

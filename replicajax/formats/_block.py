@@ -8,6 +8,8 @@ where s = Mx/end is the scale, as it is stored.  The average over Mx is `maximum
 scales are rounded, `rounded_scales_error`.
 """
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any, final
 

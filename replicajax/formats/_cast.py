@@ -3,6 +3,8 @@
 E err² = sum_k ulp_k²/12 P(2^k <= |x| < 2^(k+1)),      ulp_k = 2^(k − mantissa).
 """
 
+from __future__ import annotations
+
 from typing import final
 
 import equinox as eqx

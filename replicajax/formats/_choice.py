@@ -8,6 +8,8 @@ formats whose regret exceeds what the best known choice loses are struck out, an
 both fewer bits and a lower score, are dropped as soon as their own relaxation is no better than it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

@@ -11,6 +11,8 @@ where s' − s, given s, depends on the largest deviation of the other 255 alone
 Source: QLoRA (2305.14314); the code is the dynamic map of bitsandbytes.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 

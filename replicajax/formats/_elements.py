@@ -1,5 +1,7 @@
 """Element formats: the levels that a few bits can name, as codebooks."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import equinox as eqx

@@ -3,6 +3,8 @@
 F_ii = E_x E_{y ~ p(y|x)} (d log p(y|x)/d w_i)²,        KL(p ‖ p') ≈ ½ sum_i F_ii (w_i' − w_i)²        (theory 4.3)
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -6,6 +6,8 @@ The laws are symmetric, so the unknowns are the positive levels.  (Without that 
 whose cells to one side of 0 stay stationary when they all move.)
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import equinox as eqx

@@ -6,6 +6,8 @@ in y = log Mx, by Gauss-Legendre panels between quantiles of Mx.  The panels are
 −log(−B log F), in which the law of Mx hardly depends on B.  B may be any real number from 1 on.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import equinox as eqx

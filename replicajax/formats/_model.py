@@ -1,5 +1,7 @@
 """A whole weight file by theory: the law of every tensor, how many bits it gets, and what that costs."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple

@@ -7,6 +7,8 @@ The kept weights leave zeros in their blocks, so a weight's magnitude is below m
 and F_s takes the place of F in the order statistics of theory 4.2; what is kept adds no error.
 """
 
+from __future__ import annotations
+
 from typing import final
 
 import jax.numpy as jnp

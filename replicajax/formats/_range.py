@@ -9,6 +9,8 @@ Levels are a + s q, s = (b − a)/(2^bits − 1), a stored in as many bits as s 
 ("integer"), which has 0 among them.  What rounding a and s for storage adds is an independent error.
 """
 
+from __future__ import annotations
+
 from functools import partial
 from typing import final
 

@@ -7,6 +7,8 @@ At high rate, with h the differential entropy in bits and sigma the RMS,
     nothing better at any rate (Shannon)          Rel 2^b >= 2^h / sqrt(2 pi e) / sigma                 (theory 4.1)
 """
 
+from __future__ import annotations
+
 import heapq
 from collections.abc import Sequence
 from functools import partial

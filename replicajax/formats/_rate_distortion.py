@@ -7,6 +7,8 @@ At slope −beta of rate (nats) against mean squared error D, the law q of what 
 On a grid of equal steps q * K is a convolution.  Every q gives a rate above the infimum (Blahut 1972).
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import equinox as eqx

@@ -9,6 +9,8 @@ D_i is the error within |x| < cut · s_i and a thin shell.  The first is a smoot
 octave need it at 24 points only; the second knows only the levels near the end.  Octaves of Mx come one after the other.
 """
 
+from __future__ import annotations
+
 from functools import cache
 from typing import NamedTuple
 

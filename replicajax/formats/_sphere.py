@@ -1,5 +1,7 @@
 """One coordinate of a block of B normal weights divided by the block's RMS."""
 
+from __future__ import annotations
+
 from typing import final
 
 import jax.numpy as jnp

@@ -10,6 +10,8 @@ is beyond is K(1) − q = 2 (K(1) − 4 K(½)) if cubic, and less if of higher o
 Of outputs that are no logits, such as embeddings, the same of K(t) = |f(w + t d) − f(w)|², with q = |J d|².
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

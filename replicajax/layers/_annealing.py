@@ -4,6 +4,8 @@ Every weight is drawn again with probability exp(−beta ΔE) over all levels, E
 square and the mean eigenvalue of H, while beta grows; at the end it goes where E falls.
 """
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax

@@ -8,6 +8,8 @@ Steps in proportion to 1/sqrt(D), D the price of an error in a column, make ever
 water-filling: at high rate ½ log2(2 pi e/12) = 0.255 bits above the limit, whatever the spectrum ("WaterSIC").
 """
 
+from __future__ import annotations
+
 from typing import final
 
 import equinox as eqx

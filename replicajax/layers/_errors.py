@@ -19,6 +19,8 @@ Weights that are known have a third, rotated too: see `_rows`.
 Damping factors H + delta instead; the loss in H itself has (U H Uᵀ)_ii for 1 in (1), and D − delta (1 + b) for D in (2).
 """
 
+from __future__ import annotations
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp

@@ -4,6 +4,8 @@ Column j > i takes back e_i U_ij/U_ii of the error e_i, and what is left of it c
 e_i² (U H Uᵀ)_ii/U_ii² in that of H itself.  theory 10
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
 """GPTQ itself, whose errors `_errors` predicts."""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any
 

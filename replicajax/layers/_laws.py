@@ -6,6 +6,8 @@ of a normal law in closed form; of another law, or of blocks that share a scale,
 as a function of v that is then interpolated: Chebyshev's nodes in t = sqrt(v)/(1 + sqrt(v)), of (1 − t)² eps, which is bounded.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from typing import final
 

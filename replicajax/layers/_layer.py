@@ -1,5 +1,7 @@
 """A layer as its quantization sees it: the second moment of its inputs, and how its weights are distributed."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import equinox as eqx
@@ -21,7 +23,7 @@ class Layer(eqx.Module):
       rotated: inputs and weights are turned at random before W is quantized.
     """
 
-    moment: Float[Array, "..."]
+    moment: Float[Array, ...]
     law: Symmetric
     weights: Float[Array, "outputs inputs"] | None
     rotated: bool = eqx.field(static=True)

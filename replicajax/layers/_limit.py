@@ -3,6 +3,8 @@
 err = mean min(theta, λ)/mean λ      at      bits = mean max(0, ½ log2(λ/theta)).
 """
 
+from __future__ import annotations
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np

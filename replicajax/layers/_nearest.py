@@ -1,5 +1,7 @@
 """Rounding to the nearest level, and what a layer's outputs lose by it or by anything else."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float

@@ -7,6 +7,8 @@ entropy vanishes, and the free energy there is the least energy, if it is stable
 temperature has it.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import equinox as eqx

@@ -1,5 +1,7 @@
 """All that is predicted of a layer at one number of bits, what it was assumed to be, and, if asked, what running it gives."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -100,7 +102,7 @@ class Views(NamedTuple):
     spectrum: Layer
 
     @classmethod
-    def of(cls, layer: Layer, seed: int) -> "Views":
+    def of(cls, layer: Layer, seed: int) -> Views:
         return cls(layer, turned_weights(layer, seed), Layer(layer.eigenvalues, rotated=True))
 
 

@@ -1,5 +1,7 @@
 """Random rotations of a layer's inputs: W x = (W R)(Rᵀx), and what is quantized is W R, whose every weight is nearly normal."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import equinox as eqx
@@ -27,7 +29,7 @@ class Rotation(NamedTuple):
     inner: Float[Array, "rest rest"]
 
     @classmethod
-    def drawn(cls, kind: str, inputs: int, seed: int, dtype) -> "Rotation":
+    def drawn(cls, kind: str, inputs: int, seed: int, dtype) -> Rotation:
         """Haar-distributed if "orthogonal"; "hadamard" takes n log n signs from the largest power of two in the inputs."""
         rng = np.random.default_rng(seed)
         power = inputs & -inputs if kind == "hadamard" else 1

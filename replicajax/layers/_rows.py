@@ -16,6 +16,8 @@ weights, by kappa = E (x − Q) w/E w², and weights that lean on loud or quiet 
 E over rows and N(0, v); kappa and k are those of the sweep before.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import equinox as eqx

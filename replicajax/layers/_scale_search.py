@@ -1,5 +1,7 @@
 """The best scale of a format for an algorithm, by gradient: rounding wants another than GPTQ, whose later columns are wider."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import equinox as eqx

@@ -1,5 +1,7 @@
 """What every weight of a matrix is divided by, as a function of the weights."""
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax

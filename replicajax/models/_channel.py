@@ -14,6 +14,8 @@ Derivatives in v beyond phi'' are taken of the weights instead, by parts, which 
 so is L, so that JAX's derivative of it sees no jumps.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -83,9 +85,9 @@ class Channel(NamedTuple):
     """(r0, r1) of the replicon r0 − r1 E(beta Var)²."""
     slopes: tuple[Slopes, Slopes, Slopes] | None = None
     """In m, q and chi; None where they are left to JAX."""
-    effective: "Effective | None" = None
+    effective: Effective | None = None
     """Of turned axes: what their errors follow from."""
-    label: "Label | None" = None
+    label: Label | None = None
     """Of correlated features in turned axes."""
 
     def unknowns(self, signal: Array | float = 1.0) -> Array:

@@ -1,5 +1,7 @@
 """Labels ±1 of a linear teacher.  theory 7.1"""
 
+from __future__ import annotations
+
 from typing import Literal
 
 import equinox as eqx

@@ -1,5 +1,7 @@
 """An actual data set of a task: design, teacher and labels drawn at random."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 

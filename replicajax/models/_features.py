@@ -1,5 +1,7 @@
 """Features: how their covariance spectrum and the lengths of their rows are distributed.  theory 7.1, 7.2"""
 
+from __future__ import annotations
+
 from typing import Literal
 
 import equinox as eqx
@@ -56,7 +58,7 @@ class Features(eqx.Module):
         *,
         teacher: ArrayLike = 0.0,
         axes: Literal["rotated", "aligned"] = "rotated",
-    ) -> "Features":
+    ) -> Features:
         """Eigenvalues i^(−exponent) of mean 1, and a teacher of power i^(−teacher) of mean 1, for i = 1 to `count`."""
         rank = jnp.arange(1.0, _checks.integer("count", count, 1, 10**6) + 1)
 
@@ -67,7 +69,7 @@ class Features(eqx.Module):
         return cls(law("exponent", exponent), law("teacher", teacher), axes)
 
     @classmethod
-    def of_rows(cls, X: ArrayLike, *, axes: Literal["rotated", "aligned"] = "rotated", count: int = 64) -> "Features":
+    def of_rows(cls, X: ArrayLike, *, axes: Literal["rotated", "aligned"] = "rotated", count: int = 64) -> Features:
         """Of data: N times the covariance of the rows of X, in N columns, as what `draw` makes; a teacher of power 1.
 
         Few rows, also fewer than columns, will do: "rotated" finds the spectrum of all there are, not of those in hand
@@ -120,7 +122,7 @@ class RowLengths(eqx.Module):
         self.squares = squares / (self.share * squares).sum()
 
     @classmethod
-    def student_t(cls, df: float, count: int = 40) -> "RowLengths":
+    def student_t(cls, df: float, count: int = 40) -> RowLengths:
         """Of rows drawn from a multivariate t law, t = (df − 2)/chi²: averages of 1/(1 + t x) within 1e-8.
 
         The longest, too few to count otherwise, make up what others lack of the mean 1.  Raises ValueError unless df > 2.
@@ -132,7 +134,7 @@ class RowLengths(eqx.Module):
         return cls(squares, share.at[0].add(jnp.maximum(1 - share @ squares, 0) / squares[0]))
 
     @classmethod
-    def of_rows(cls, X: ArrayLike, count: int = 40) -> "RowLengths":
+    def of_rows(cls, X: ArrayLike, count: int = 40) -> RowLengths:
         """Of data: mean squares of the rows of X, in `count` groups of about equal size."""
         rows = np.asarray(_checks.finite("X", X))
         if rows.ndim != 2:

@@ -13,6 +13,8 @@ which with |y|² = |y − U Uᵀy|² + sum b²/lambda, U the directions of the r
 <w> = V b/D + V N(0, kappa)/D, from which the error on any rows follows, and that of a row left out from its leverage.
 """
 
+from __future__ import annotations
+
 from copy import copy
 from typing import Any
 
@@ -91,7 +93,7 @@ class GivenData(Task):
         ridge: ArrayLike = 0.0,
         X_test: ArrayLike | None = None,
         y_test: ArrayLike | None = None,
-    ) -> "GivenData":
+    ) -> GivenData:
         """Columns of X less their mean and over deviation times sqrt(columns), y less its mean and over its deviation.
 
         Means and deviations are those of the training rows alone; columns that do not vary there are left out.
@@ -103,7 +105,7 @@ class GivenData(Task):
         return cls(standard.features(X), standard.labels(y), ridge, X_test, y_test, centred=True)
 
     @classmethod
-    def of_form(cls, eigenvalues: ArrayLike, projections: ArrayLike, ridge: ArrayLike = 0.0) -> "GivenData":
+    def of_form(cls, eigenvalues: ArrayLike, projections: ArrayLike, ridge: ArrayLike = 0.0) -> GivenData:
         """H(w) = ½ (w − g)ᵀ A (w − g) + ½ ridge |w|² of any form A and any g in its range, without rows: errors are NaN.
 
         Args:
@@ -182,7 +184,7 @@ class GivenData(Task):
     def kind(self) -> str:
         return f"given data {'' if self.rows is None else self.rows.digest}"
 
-    def bare(self) -> "GivenData":
+    def bare(self) -> GivenData:
         """Without rows, padded to one of few sizes: one program for many tables."""
         size = self.eigenvalues.shape[-1]
         extra = [(0, 0)] * (self.eigenvalues.ndim - 1) + [(0, -size % 64)]

@@ -3,6 +3,8 @@
 A new loss is a subclass of `ResidualLoss`, `MarginLoss` or `Loss` with one method; the theory of it follows by quadrature.
 """
 
+from __future__ import annotations
+
 import abc
 import math
 

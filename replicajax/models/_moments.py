@@ -1,5 +1,7 @@
 """Reading a task off data: whitening, and moment estimates of signal and noise."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import numpy as np

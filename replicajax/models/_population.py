@@ -14,6 +14,8 @@ the first is taken away, and (1) at many r is fitted in the measure of the secon
 the eigenvalues in hand.  Fewer rows than columns have u > u_0 > 0, and can hardly tell an eigenvalue far below u_0 from 0.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np
@@ -89,7 +91,7 @@ class _Measured(NamedTuple):
     whiten: Float[np.ndarray, "combinations ridges"]
 
     @classmethod
-    def of(cls, seen: Float[np.ndarray, " eigenvalues"], freedom: int, r: Float[np.ndarray, " ridges"]) -> "_Measured":
+    def of(cls, seen: Float[np.ndarray, " eigenvalues"], freedom: int, r: Float[np.ndarray, " ridges"]) -> _Measured:
         """(2), `seen` the eigenvalues of G, but for some that are 0."""
         inverse = 1 / (np.concatenate([seen, np.zeros(freedom - len(seen))])[:, None] + r)
         a1, a2, a3, a4 = ((inverse**k).mean(0) for k in (1, 2, 3, 4))

@@ -5,6 +5,8 @@
 Whoever brings a new loss writes another `energetic`; a new prior, another `entropic`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple

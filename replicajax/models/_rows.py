@@ -1,5 +1,7 @@
 """Rows of a table as ridge regression sees them: their spectrum, and what it predicts on rows held or left out.  theory 9"""
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -317,7 +319,7 @@ class Standard(NamedTuple):
     scale: float
 
     @classmethod
-    def of(cls, X: ArrayLike, y: ArrayLike) -> "Standard":
+    def of(cls, X: ArrayLike, y: ArrayLike) -> Standard:
         """Of these rows.  Raises ValueError where no column varies, or y does not."""
         X, y = table("X", X, "y", y)
         mean, spread, centre, scale = X.mean(0), X.std(0), float(y.mean()), float(y.std())

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,8 +29,8 @@ class Backend(Protocol):
         """this(*arguments) or that(*arguments)."""
         ...
 
-    def blank(self, function: Callable, *arguments: Any) -> Any:
-        """What function(*arguments) will be replaced by before anybody looks at it."""
+    def once(self, function: Callable, *arguments: Any) -> tuple[Callable, Any]:
+        """function for arguments like these, traced here and nowhere else, and a value that will be replaced by its own."""
         ...
 
     def over_rows(self, body: Callable[..., tuple], rows: Any, tables: tuple, x: Any, count: int) -> tuple:
@@ -97,8 +98,8 @@ class _NumPy:
     def either(self, which, this, that, *arguments):
         return (this if which else that)(*arguments)
 
-    def blank(self, function, *arguments):
-        return None
+    def once(self, function, *arguments):
+        return function, None
 
     def over_rows(self, body, rows, tables, x, count):
         each = body(*(t[:rows].reshape(rows, *(1,) * (x.ndim - 1), t.shape[-1]) for t in tables))
@@ -168,8 +169,9 @@ class _JAX:
     def either(self, which, this, that, *arguments):
         return jax.lax.cond(which, this, that, *arguments)
 
-    def blank(self, function, *arguments):
-        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *arguments))
+    def once(self, function, *arguments):
+        traced = eqx.filter_closure_convert(function, *arguments)
+        return traced, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), traced.out_struct)
 
     def over_rows(self, body, rows, tables, x, count):
         def add(i, sums):

@@ -1,5 +1,7 @@
 """Bisection under JAX's transformations."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax

@@ -1,5 +1,7 @@
 """Quadrature over a Gamma law, for Gaussians of random variance."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float

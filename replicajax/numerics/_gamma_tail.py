@@ -6,6 +6,8 @@
 J beyond z = a + 1, where its integrand falls from the start, by the double-exponential rule of `_student_t`; S before.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,5 +1,7 @@
 """The implicit function theorem as a function transformation."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -15,6 +15,8 @@ At beta = inf nothing is left but u*, the proximal point, and phi is the loss's 
 where ell'' is infinite at a kink that holds u*.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import NamedTuple

@@ -10,6 +10,8 @@ Fields are the last axis of every array; they take as many nodes as the most dem
 so that their number is data.
 """
 
+from __future__ import annotations
+
 import math
 from functools import partial
 from typing import Any

@@ -16,6 +16,8 @@ tau with distance = scale sinh(tau): `scale` is the distance to the nearest comp
 integrand is analytic in a strip of half-width about pi/2 in tau whatever the temperature.
 """
 
+from __future__ import annotations
+
 import math
 from functools import partial
 from typing import Any, NamedTuple
@@ -169,7 +171,7 @@ def _warm_jvp(nodes: int, primals, tangents):
     values, slopes = _with_slopes(nodes, *primals)
     levels, *scalars = tangents
 
-    def along(slope: "_Slope"):
+    def along(slope: _Slope):
         rest = zip(slope[1:], scalars, strict=True)
         return slope.levels @ levels + sum(by * t for by, t in rest)
 
@@ -180,10 +182,10 @@ class _Slope(NamedTuple):
     """Derivatives of an average; of the usage, one row a level."""
 
     levels: Float[Any, "... levels"]
-    curvature: Float[Any, "..."]
-    beta: Float[Any, "..."]
-    mean: Float[Any, "..."]
-    deviation: Float[Any, "..."]
+    curvature: Float[Any, ...]
+    beta: Float[Any, ...]
+    mean: Float[Any, ...]
+    deviation: Float[Any, ...]
 
 
 def _with_slopes(
@@ -285,7 +287,7 @@ class Nearby(NamedTuple):
     hard: tuple[SoftRounding, SoftRounding]
 
     @classmethod
-    def of(cls, levels, curvature, beta, mean, deviation) -> "Nearby":
+    def of(cls, levels, curvature, beta, mean, deviation) -> Nearby:
         """By NumPy, which compiles nothing."""
         nodes = default_nodes(levels.shape[0])
         fields = list(zip(mean, deviation, strict=True))

@@ -21,6 +21,8 @@ In the mirror image h -> −h, a -> −a the left side of a threshold is the rig
 codebook itself and the mean is 0, right sides count twice.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from functools import lru_cache

@@ -14,6 +14,8 @@ At finite beta integrands differ from these near thresholds only, where (as in `
 missing, at the same nodes for all H.
 """
 
+from __future__ import annotations
+
 import math
 from functools import lru_cache
 from typing import Any, NamedTuple

@@ -1,5 +1,7 @@
 """Where a Gaussian times a decaying exponential is worth integrating, and what rounding averages are called."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 from jaxtyping import Float

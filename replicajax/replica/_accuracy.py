@@ -4,6 +4,8 @@ A row is predicted N(mean, variance) over the turns of the axes (`models.RowLaw`
 it falls on, so that the share of rows expected right is the mean of Phi(±(mean − threshold)/sqrt(variance)).
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax
@@ -20,9 +22,9 @@ from replicajax.replica._equations import Points
 class Accuracy(NamedTuple):
     """Share of the rows that errors are of, expected right."""
 
-    mean: Float[np.ndarray, "..."]
+    mean: Float[np.ndarray, ...]
     """Of the mean predictor."""
-    rounded: Float[np.ndarray, "..."]
+    rounded: Float[np.ndarray, ...]
     """Of every weight at its most probable level; NaN where `Solution.rounded_error` is."""
 
 

@@ -16,6 +16,8 @@ Where features have eigenvalues of their own for each weight (theory 7.3) it fee
 the curvature L lambda, and the channel is asked with means weighted by lambda.
 """
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -79,7 +81,7 @@ class Shared(NamedTuple):
     """On each side of a threshold, for 1e-10 of every average (tests/numerics)."""
 
     @classmethod
-    def of(cls, levels: Float[Any, "points levels"], *, centred: bool) -> "Shared":
+    def of(cls, levels: Float[Any, "points levels"], *, centred: bool) -> Shared:
         """By inspection; `centred` says that the teacher's components have mean 0."""
         gaps, size = np.diff(levels, axis=1), np.abs(levels).max(1, keepdims=True)
         close = partial(np.allclose, rtol=0, atol=8 * np.finfo(levels.dtype).eps * size)
@@ -220,7 +222,7 @@ class Equations(NamedTuple):
     """m, q and chi of the weights themselves, where those above are of their predictions."""
     soft: SoftRounding | None
     rounded: Rounded
-    heard: "Heard | None"
+    heard: Heard | None
     """From the channel; None for the square loss of a regression."""
 
 

@@ -1,5 +1,7 @@
 """Many points in blocks that stay in cache, batches that hide the call, and all devices at once."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
+
+from replicajax.numerics import JAX
 
 CACHED = 512
 """Fields of a block that keeps its working set in a core's cache."""
@@ -112,8 +116,8 @@ def _blocks(kernel: Callable, inputs, live: Array | np.integer, block: int, mesh
         size = jax.tree.leaves(inputs)[0].shape[0]
         if mesh is not None:
             live = live - size * jax.lax.axis_index("points")
-        shapes = jax.eval_shape(lambda each: kernel(*each), jax.tree.map(lambda x: x[0], split))
-        found = jax.tree.map(lambda s: jnp.zeros((size // block, *s.shape), s.dtype), shapes)
+        kernel, first = JAX.once(kernel, *jax.tree.map(lambda x: x[0], split))
+        found = jax.tree.map(lambda x: jnp.zeros((size // block, *x.shape), x.dtype), first)
 
         def add(i, found):
             each = kernel(*jax.tree.map(lambda x: x[i], split))

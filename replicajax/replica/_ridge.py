@@ -1,5 +1,7 @@
 """Ridge regression with unquantized weights, in closed form: the baseline every codebook is measured against."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import equinox as eqx

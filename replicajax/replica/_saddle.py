@@ -9,6 +9,8 @@ theorem gives
 and everything a solution says follows from y and the problem.
 """
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any, NamedTuple
 

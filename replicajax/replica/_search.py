@@ -10,6 +10,8 @@ positive: the Gibbs measure is uniform over the interpolating codewords (those o
 hard constraint y = x·w: (1) with log(chi) in the place of log(1 + chi), at beta 1 and with v = Q − q for chi.
 """
 
+from __future__ import annotations
+
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -137,7 +139,8 @@ def search(p: Problems, start: State, rule: Rule, patience: Patience) -> Found:
 
     none = xp.zeros(start.log_L.shape, int)
     first = next_phase(-1)
-    begun = _Search(start, never, none > 0, none == 0, none, first, budget[first], on.blank(evaluate, start, first))
+    evaluate, blank = on.once(evaluate, start, first)
+    begun = _Search(start, never, none > 0, none == 0, none, first, budget[first], blank)
     end = on.repeat(lambda s: s.phase <= _REPORTING, step, begun)
     solved = _solved(xp, p, end.state, end.at.residual)
     return Found(end.state, (end.size < 10 * settled) & ~end.lost & end.upright & solved, end.steps, end.at)
@@ -245,7 +248,7 @@ class Outcome(NamedTuple):
     response_square: Points
     entropy: Points
     usage: Float[Any, "points levels"]
-    report: "Report | None"
+    report: Report | None
     """What the channel says; None for the square loss of a regression."""
 
 
@@ -276,7 +279,7 @@ def report(task: Task, signal, heat, m, q, chi, rounded: Rounded, channel: Chann
     return Report(channel, said.error, said.gibbs_error, said.rounded_error, said.loss, by_order, slopes)
 
 
-def reports(tasks: Task, signal, heat, found: "Outcome | Equations", said: "Heard | Report") -> Report:
+def reports(tasks: Task, signal, heat, found: Outcome | Equations, said: Heard | Report) -> Report:
     """Of many points; also of what was reported before, by bare tasks."""
     by_order = said.slopes if isinstance(said, Heard) else said.by_order
     of = report if tasks.elementwise else jax.vmap(report)

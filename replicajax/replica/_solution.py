@@ -1,5 +1,7 @@
 """What a solved theory says: order parameters and the observables of theory 1.3."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from typing import Any
 
@@ -104,7 +106,7 @@ class Solution(eqx.Module):
             raise ValueError(f"classification_error is that of a Classification, got {type(self.task).__name__}")
         return self.generalization_error
 
-    def capped(self, steps: int) -> "Solution":
+    def capped(self, steps: int) -> Solution:
         """Not converged, if that took more steps."""
         soon = self.converged, self.steps
         if not _checks.is_traced(soon):

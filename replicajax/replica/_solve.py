@@ -1,5 +1,7 @@
 """`solve`: a task, a codebook and a temperature in, a `Solution` out."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import jax

@@ -14,6 +14,8 @@ With T(K) = 2 GKG + tr(GK) G (Isserlis), c = E u y, y1(m) = c (Gm)áµ€ + (Gm) cáµ
 Of a matrix that commutes with G only the diagonal is needed, and it closes on itself: `Diagonal`; else `Full`.
 """
 
+from __future__ import annotations
+
 from typing import final
 
 import equinox as eqx

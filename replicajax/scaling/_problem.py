@@ -3,6 +3,8 @@
 y = u·v* + r,    E u uᵀ = G,    E r² = noise + approximation,    r independent of u (all Gaussian).
 """
 
+from __future__ import annotations
+
 from typing import Any, final
 
 import equinox as eqx

@@ -3,6 +3,8 @@
 geometric (theory 5.1): with L = floor(log2 N), step_t = step · 2^(−min(floor(t/floor(N/L)), L − 1)), t = 0 … N − 1.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax.numpy as jnp

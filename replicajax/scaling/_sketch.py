@@ -8,6 +8,8 @@ u = S x, x of covariance Λ = diag(λ), S an M × p matrix of entries N(0, 1/M);
 so how many eigenvalues an interval holds, their mean and the target's energy in them are integrals of m around it.
 """
 
+from __future__ import annotations
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp

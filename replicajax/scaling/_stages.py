@@ -13,6 +13,8 @@ n steps are an inverse z transform, with z = exp(s/n) on a parabola around the n
 poles on the positive real axis only: step · G̃ <= 1, and stability.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

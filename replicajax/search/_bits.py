@@ -1,5 +1,7 @@
 """How many bits are enough: the error at the best width of every bit width, against unquantized weights."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 
 import equinox as eqx

@@ -8,6 +8,8 @@ Then bits are rounded both ways, each choice is optimised again in M and the ste
 All of it is one program, of everything that a point x buys.
 """
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -126,7 +128,7 @@ class _Search(eqx.Module):
     @eqx.filter_jit
     def at(
         self, x: Float[Any, " bits+2"], budget: Float[Any, ""], held: Float[Any, " bits"], whole: Bool[Any, ""]
-    ) -> "_Point":
+    ) -> _Point:
         """What x buys; where `held` is not NaN, bits are as it says; M and N as they are or whole numbers."""
         low, high = self.ranges.T
         inside = low + (high - low) * jax.nn.sigmoid(x)

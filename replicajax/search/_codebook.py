@@ -6,6 +6,8 @@ Two levels that meet, or one that no weight uses, are a minimum at infinity: the
 does as well.  The search itself is `_levels`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -99,21 +101,21 @@ def optimal_codebook(
 
 @overload
 def optimal_codebook(
-    task: "Layer",
+    task: Layer,
     levels: int,
     *,
     symmetric: bool = True,
     start: ArrayLike | None = None,
     constraints: LinearConstraint | Sequence[LinearConstraint] = (),
     algorithm: str = "gptq",
-    fmt: "BlockFormat | None" = None,
+    fmt: BlockFormat | None = None,
     damping: ArrayLike = 0.01,
     order: str = "natural",
-) -> "LayerCodebook": ...
+) -> LayerCodebook: ...
 
 
 def optimal_codebook(
-    task: "Task | Layer",
+    task: Task | Layer,
     levels: int,
     beta: ArrayLike | None = None,
     *,
@@ -123,7 +125,7 @@ def optimal_codebook(
     start: ArrayLike | None = None,
     constraints: LinearConstraint | Sequence[LinearConstraint] = (),
     **of_layer: Any,
-) -> "OptimalCodebook | LayerCodebook":
+) -> OptimalCodebook | LayerCodebook:
     """Levels that minimise eg + rate_weight · rate; of a layer, the relative error of its outputs.
 
     Args:

@@ -5,6 +5,8 @@
 price(b) of a multiply-accumulate interpolated in log-log between the table's entries and extended beyond its ends.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import final
@@ -62,7 +64,7 @@ class TrainingCost(eqx.Module):
         return self.macs * size * steps * price + self.memory * size * mean
 
     @classmethod
-    def from_toml(cls, path: str | Path) -> "TrainingCost":
+    def from_toml(cls, path: str | Path) -> TrainingCost:
         """Of a file with bits, price and, if wanted, macs and memory.
 
         Raises:

@@ -1,5 +1,7 @@
 """The generalization error that quantized learning reaches, against the bits its weights take after coding.  theory 12"""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np

@@ -4,6 +4,8 @@ Columns that GPTQ rounds late are wider by what they inherit, so that its levels
 best codeword's, whatever finds it, follow from the free energy at which its entropy vanishes.  theory 10, 12
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import equinox as eqx

@@ -5,6 +5,8 @@ Newton in the logarithms of the gaps.  With constraints, sequential quadratic pr
 what the constraints that bind leave free.  From several starts, of which the lowest end wins.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 

@@ -7,6 +7,8 @@ slopes in the width come with it (`replica.first_slopes`).  The winner is differ
 d eg/d log width = 0, or replicon = 0.
 """
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any, NamedTuple
 

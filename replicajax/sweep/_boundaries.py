@@ -8,6 +8,8 @@ and the implicit function theorem its slope in every other axis y:  dx/dy = −(
 second derivatives likewise for the peak.  All derivatives are those of the theory (`replica.slopes_many`).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,5 +1,7 @@
 """`phase_diagram`: the theory on a grid of any axes, as labelled arrays, in bounded memory, on every device, resumable."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product

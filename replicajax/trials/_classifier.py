@@ -1,5 +1,7 @@
 """A small transformer that reads scikit-learn's digits: a trained model to put weight formats on trial."""
 
+from __future__ import annotations
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp

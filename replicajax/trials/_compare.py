@@ -1,5 +1,7 @@
 """One harness for theory, message passing and sampling: the same drawn instances, side by side, with error bars."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 

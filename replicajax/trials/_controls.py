@@ -7,6 +7,8 @@ With w0 the teacher's weights, u0 = X w0, xi = y − u0, M rows, and d = w0 − 
 is 0 for any v that X, and any A that xi, has no part in; v = w0 and d, A = X Xᵀ and X (XᵀX + mean)⁻¹ Xᵀ here.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np

@@ -5,6 +5,8 @@
 Arrays of two axes or more are quantized, one format each; biases and gains of norms stay as they are.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 

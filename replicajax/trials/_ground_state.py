@@ -3,6 +3,8 @@
 Nothing of the theory goes into them, replica symmetry neither kept nor broken: each instance is searched by replica exchange.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,5 +1,7 @@
 """The prediction put to the test: held-out error of quantized weights sampled on real rows, width by width."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any
 

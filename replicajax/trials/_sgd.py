@@ -5,6 +5,8 @@
 Quantizers are Gaussian dither of the covariance that a `Precision` states, or actual stochastic rounding to a grid.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 

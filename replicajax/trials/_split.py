@@ -1,5 +1,7 @@
 """Real rows made into what is trained and tested on: standardised by the rows trained on, and turned."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np

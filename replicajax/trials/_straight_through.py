@@ -1,5 +1,7 @@
 """The actual algorithm of theory 11, many runs at once: what `dynamics.straight_through` is compared with."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

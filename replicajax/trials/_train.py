@@ -1,5 +1,7 @@
 """A quantized linear model trained on real rows, by message passing and by sampling, beside its prediction."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
