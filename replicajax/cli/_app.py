@@ -1,5 +1,5 @@
 """The commands: those of the theory (solve, optimize, codebook, train, amp, predict, phase-diagram, plot), of weight files
-(formats, allocate, recommend, dequantize, layer) and of training budgets (scaling).
+(formats, allocate, recommend, dequantize, layer), of training budgets (scaling), and a page of all three (explore).
 
 Every command has three parts: the request, checked whole in plain Python; `start`, which imports JAX; the answer.
 """
@@ -859,6 +859,21 @@ def layer_command(
         print_json({"layers": as_records(found)})
     elif figure is not None:
         written("written", figure)
+
+
+@app.command("explore")
+def explore_command(
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on (default 5006, or a free one).", min=0, max=65535)
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+) -> None:
+    """Explore the theory on a page with sliders, on this machine alone."""
+    if find_spec("bokeh") is None:
+        raise ProblemError("explore needs the package bokeh: pip install 'replicajax[explore]'")
+    from replicajax.explore import serve
+
+    serve(port, browser, lambda text: print(text, flush=True))
 
 
 def _levels(text: str | None, asked) -> list[float] | None:

@@ -1,0 +1,3 @@
+"""`replicajax explore`: an interactive page of the theory, on this machine alone."""
+
+from replicajax.explore._serve import serve as serve
