@@ -45,9 +45,9 @@ def read_csv(path: Path, label: str | None = None) -> "pd.DataFrame":
 
     def read(decimal: str) -> "pd.DataFrame":
         form = {"sep": separator, "encoding": encoding, "decimal": decimal, "low_memory": False}
-        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # fields dropped
-            with path.open("rb") as file:  # which may be no file of a disk
-                return pd.read_csv(file, header=0, names=columns, index_col=False, **form)
+        fields_dropped = warnings.catch_warnings(action="error", category=pd.errors.ParserWarning)
+        with fields_dropped, path.open("rb") as file:  # which may be no file of a disk
+            return pd.read_csv(file, header=0, names=columns, index_col=False, **form)
 
     try:
         frame = read(".")

@@ -221,8 +221,11 @@ def test_code_is_copied(visitor):
         visitor.page.wait_for_function(
             "wanted => navigator.clipboard.readText().then((text) => text.includes(wanted))", arg=wanted
         )
-        text = visitor.page.locator("textarea:visible").input_value()
-        assert wanted in text
+        area = visitor.page.locator("textarea:visible")
+        visitor.page.wait_for_function(
+            "([area, wanted]) => area.value.includes(wanted)", arg=[area.element_handle(), wanted]
+        )
+        text = area.input_value()
         assert "LinearRegression(3" in text
         visitor.page.wait_for_function("text => navigator.clipboard.readText().then((got) => got == text)", arg=text)
         compile(text, name, "exec")
