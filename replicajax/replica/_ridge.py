@@ -25,6 +25,12 @@ class Unquantized(eqx.Module):
     generalization_error: Float[Array, ""]
     test_error: Float[Array, ""]
 
+    def __str__(self) -> str:
+        if np.ndim(self.ridge):
+            return f"ridge regression at {np.size(self.ridge)} points"
+        error, test = float(self.generalization_error), float(self.test_error)
+        return f"ridge regression, ridge {float(self.ridge):.6g}: generalization error {error:.9g}, test error {test:.9g}"
+
 
 def ridge_regression(task: Task, ridge: ArrayLike | None = None) -> Unquantized:
     """Typical generalisation error of argmin ½|y − Xw|² + ½ ridge |w|² over real w.
