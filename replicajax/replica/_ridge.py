@@ -29,7 +29,9 @@ class Unquantized(eqx.Module):
         if np.ndim(self.ridge):
             return f"ridge regression at {np.size(self.ridge)} points"
         error, test = float(self.generalization_error), float(self.test_error)
-        return f"ridge regression, ridge {float(self.ridge):.6g}: generalization error {error:.9g}, test error {test:.9g}"
+        return (
+            f"ridge regression, ridge {float(self.ridge):.6g}: generalization error {error:.9g}, test error {test:.9g}"
+        )
 
 
 def ridge_regression(task: Task, ridge: ArrayLike | None = None) -> Unquantized:
