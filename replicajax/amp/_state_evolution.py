@@ -279,7 +279,7 @@ def _heard(task, y: Float[Any, "starts 3"], beta) -> Fields:
     return jax.vmap(lambda y: fields_from_order(task, _apart(task, y), beta))(y)
 
 
-def _apart(task, y: Float[Array, 3]) -> Order:
+def _apart(task, y: Float[Array, "3"]) -> Order:
     """Off the edges, where the quadrature of a channel has no nodes: no prediction at all, and no spread of it."""
     m, q, V = y
     if task.closed:
@@ -287,7 +287,7 @@ def _apart(task, y: Float[Array, 3]) -> Order:
     return Order(m, jnp.maximum(q, _NOTHING * task.signal), jnp.maximum(V, 1e-9))
 
 
-def next_order(y: Float[Array, 3], task: Taught, book: Codebook, beta) -> Float[Array, 3]:
+def next_order(y: Float[Array, "3"], task: Taught, book: Codebook, beta) -> Float[Array, "3"]:
     """One iteration of (m, q, V)."""
     fields = fields_from_order(task, _apart(task, y), beta)
     # chi_hat is a variance: cancellation must not make it negative (the teacher itself, without noise, has 0).

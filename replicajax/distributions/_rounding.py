@@ -36,7 +36,7 @@ def cell_edges(levels, low: ArrayLike = -jnp.inf, high: ArrayLike = jnp.inf) -> 
 
 def distortion(
     law: Symmetric, levels: Float[Array, "... levels"], low: ArrayLike = -jnp.inf, high: ArrayLike = jnp.inf
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     """E[(x − Q(x))²; low < x < high], not divided by the probability; absolute error about 1e-16 E x²."""
     edges = cell_edges(levels, low, high)
     return distortion_of_cells(law, levels, edges, law.tails(edges))

@@ -25,17 +25,17 @@ _BLUNT = 6
 
 
 class Cost(NamedTuple):
-    square: Float[Array, ...]
+    square: Float[Array, "..."]
     """E (x − Q(x))²."""
-    clipped: Float[Array, ...]
+    clipped: Float[Array, "..."]
     """Probability of x beyond the outer levels by more than half their gap."""
-    overload: Float[Array, ...]
+    overload: Float[Array, "..."]
     """E (x − Q(x)) of those: an error that is no noise, but known once x is."""
-    gain: Float[Array, ...]
+    gain: Float[Array, "..."]
     """E d(x − Q(x))/dx: how much of a change of x is a change of its error; of points, no sharper than gaps allow."""
 
 
-def rounding_cost(levels: Float[Array, " levels"], u: Float[Array, ...], v: Float[Array, ...]) -> Cost:
+def rounding_cost(levels: Float[Array, " levels"], u: Float[Array, "..."], v: Float[Array, "..."]) -> Cost:
     """Of x ~ N(u, v), v >= 0."""
     cuts, gaps = thresholds(levels), jnp.diff(levels)
     s = jnp.sqrt(jnp.maximum(v, SHARPEST))
@@ -57,7 +57,7 @@ def density(z: Array) -> Array:
     return jnp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
 
-def mean_error(levels: Float[Array, " levels"], u: Float[Array, ...], v: Float[Array, ...]) -> Float[Array, ...]:
+def mean_error(levels: Float[Array, " levels"], u: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
     """E (x − Q(x)) of x ~ N(u, v), v >= 0."""
     s = jnp.sqrt(jnp.maximum(v, SHARPEST))
     return u - levels[0] - (jnp.diff(levels) * ndtr((u[..., None] - thresholds(levels)) / s[..., None])).sum(-1)

@@ -23,7 +23,7 @@ class Layer(eqx.Module):
       rotated: inputs and weights are turned at random before W is quantized.
     """
 
-    moment: Float[Array, ...]
+    moment: Float[Array, "..."]
     law: Symmetric
     weights: Float[Array, "outputs inputs"] | None
     rotated: bool = eqx.field(static=True)

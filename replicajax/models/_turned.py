@@ -172,12 +172,12 @@ class Rows(Protocol):
 def turned(task: Rows, q: Array, chi: Array, beta: Array | None) -> Channel:
     """Any channel of the rows: (1) and (2) by Newton's method in log L, log t and gain of the rows; of one point, in JAX."""
 
-    def through(task: Rows, y: Float[Array, 3], q: Array, chi: Array) -> _Through:
+    def through(task: Rows, y: Float[Array, "3"], q: Array, chi: Array) -> _Through:
         L = jnp.exp(y[0])
         u = harmonic_root(JAX, task.features.share, task.features.eigenvalues, L * chi)
         return _through(task.features, task.signal, u, L, y[2], jnp.exp(y[1]), q)
 
-    def order(task: Rows, y, q, chi) -> Float[Array, 3]:
+    def order(task: Rows, y, q, chi) -> Float[Array, "3"]:
         """Of predictions that there are: on the way q_x may fall below m_x²/rho."""
         at = through(task, y, q, chi)
         return jnp.stack([at.m, jnp.maximum(at.q, at.m**2 / task.rho), at.chi])
@@ -223,7 +223,7 @@ def turned(task: Rows, q: Array, chi: Array, beta: Array | None) -> Channel:
     return _seen_by_weights(task.features, task.signal, row, at, q, chi, jnp.inf if beta is None else beta)
 
 
-def _cramer(a: Float[Array, "3 3"], b: Float[Array, 3]) -> Float[Array, 3]:
+def _cramer(a: Float[Array, "3 3"], b: Float[Array, "3"]) -> Float[Array, "3"]:
     """a^(-1) b."""
     cross: Any = [jnp.cross(a[(i + 1) % 3], a[(i + 2) % 3]) for i in range(3)]
     return jnp.stack(cross, -1) @ b / (a[0] @ cross[0])

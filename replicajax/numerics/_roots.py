@@ -56,8 +56,8 @@ _POLISH = 2
 
 
 def harmonic_root(
-    on: Backend, share: Float[Any, "... poles"], poles: Float[Any, "... poles"], target: Float[Any, ...]
-) -> Float[Any, ...]:
+    on: Backend, share: Float[Any, "... poles"], poles: Float[Any, "... poles"], target: Float[Any, "..."]
+) -> Float[Any, "..."]:
     """u > −min(poles) of sum share/(poles + u) = target, where shares are >= 0 (a pole without share is none).
 
     Newton's method on one over the sum, which is concave: from the left it never overshoots.  Differentiable.

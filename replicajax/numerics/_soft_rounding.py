@@ -182,10 +182,10 @@ class _Slope(NamedTuple):
     """Derivatives of an average; of the usage, one row a level."""
 
     levels: Float[Any, "... levels"]
-    curvature: Float[Any, ...]
-    beta: Float[Any, ...]
-    mean: Float[Any, ...]
-    deviation: Float[Any, ...]
+    curvature: Float[Any, "..."]
+    beta: Float[Any, "..."]
+    mean: Float[Any, "..."]
+    deviation: Float[Any, "..."]
 
 
 def _with_slopes(

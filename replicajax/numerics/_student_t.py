@@ -20,7 +20,7 @@ _LENGTHS = np.exp(_T - np.exp(-_T))
 _WEIGHTS = _LENGTHS * (1 + np.exp(-_T)) * (_T[1] - _T[0])
 
 
-def student_t_beyond(x: Float[Array, ...], df: Float[Array, ""]) -> Array:
+def student_t_beyond(x: Float[Array, "..."], df: Float[Array, ""]) -> Array:
     """int_x^inf (1 + u²/v)^(−(v + 1)/2) du = sqrt(v) J(y) cosh^(−v) y for x >= 0, df > 0; to 1e-12 relative."""
     lengths, weights = (a.astype(x.dtype).reshape(-1, *(1,) * x.ndim) for a in (_LENGTHS, _WEIGHTS))
     sinh = jnp.minimum(x / jnp.sqrt(df), jnp.finfo(x.dtype).max ** 0.49)  # whose square is finite

@@ -22,9 +22,9 @@ from replicajax.replica._equations import Points
 class Accuracy(NamedTuple):
     """Share of the rows that errors are of, expected right."""
 
-    mean: Float[np.ndarray, ...]
+    mean: Float[np.ndarray, "..."]
     """Of the mean predictor."""
-    rounded: Float[np.ndarray, ...]
+    rounded: Float[np.ndarray, "..."]
     """Of every weight at its most probable level; NaN where `Solution.rounded_error` is."""
 
 

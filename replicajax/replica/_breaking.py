@@ -423,7 +423,7 @@ def _observed(problem: Problem, found: Found, cold: bool) -> Solution:
     return observed(JAX, task, task.weights(), book, beta, found, cold)
 
 
-def _search(cold: bool, problem: Problem) -> tuple[Float[Array, 4], tuple[Array, Array]]:
+def _search(cold: bool, problem: Problem) -> tuple[Float[Array, "4"], tuple[Array, Array]]:
     if _checks.is_traced(problem):
         found = _found(jax.lax.stop_gradient(problem), cold)
     else:
@@ -439,7 +439,7 @@ def _found(problem: Problem, cold: bool) -> Found:
     return find(task, task.weights(), book.levels, beta, cold)
 
 
-def _condition(cold: bool, v: Float[Array, 4], info: Any, problem: Problem) -> Float[Array, 4]:
+def _condition(cold: bool, v: Float[Array, "4"], info: Any, problem: Problem) -> Float[Array, "4"]:
     del info
     task, book, beta = problem
     return jnp.stack(within(JAX, task, task.weights(), book.levels, beta, Broken(*v), cold)[1])

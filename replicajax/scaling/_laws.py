@@ -107,14 +107,14 @@ class Law(NamedTuple):
     """Root mean square of log(law/excess) over the points it was fitted to."""
     converged: Bool[Array, ""]
 
-    def excess(self, size: ArrayLike, steps: ArrayLike) -> Float[Array, ...]:
+    def excess(self, size: ArrayLike, steps: ArrayLike) -> Float[Array, "..."]:
         """Risk less noise; size and steps broadcast."""
         size, steps = jnp.asarray(size), jnp.asarray(steps)
         data = self.data_constant * effective_steps(steps) ** -self.data_exponent
         return self.model_constant * size**-self.model_exponent + data + self.floor
 
 
-def effective_steps(steps: ArrayLike) -> Float[Array, ...]:
+def effective_steps(steps: ArrayLike) -> Float[Array, "..."]:
     """N_eff = N/floor(log2 N), the length of a stage of the geometric schedule."""
     steps = jnp.asarray(steps, float)
     return steps / stage_count(steps)

@@ -60,7 +60,7 @@ class Precision(eqx.Module):
             setattr(self, site, eps)
 
 
-def integer_variance(bits: ArrayLike, reach: ArrayLike = 1.0, rounding: str = "stochastic") -> Float[Array, ...]:
+def integer_variance(bits: ArrayLike, reach: ArrayLike = 1.0, rounding: str = "stochastic") -> Float[Array, "..."]:
     """eps of `bits`-bit integers on [−reach, reach]: D²/6 rounded stochastically, D²/12 to nearest, D = 2 reach/(2^bits − 1).
 
     Of numbers well inside the range and wide against D; real `bits` have derivatives.
@@ -75,7 +75,7 @@ def integer_variance(bits: ArrayLike, reach: ArrayLike = 1.0, rounding: str = "s
     return step**2 / (6 if _checks.choice("rounding", rounding, ROUNDINGS) == "stochastic" else 12)
 
 
-def float_variance(mantissa_bits: ArrayLike, rounding: str = "stochastic") -> Float[Array, ...]:
+def float_variance(mantissa_bits: ArrayLike, rounding: str = "stochastic") -> Float[Array, "..."]:
     """Relative eps of floating point with so many mantissa bits: 0.0902 · 4^−bits stochastic, half that to nearest.
 
     The average of D²/(6 x²) over an octave in which log x is uniform: (1 − 1/4)/(2 log 2)/6.

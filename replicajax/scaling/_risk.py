@@ -44,15 +44,15 @@ class SGDRisk(eqx.Module):
       step_limit: the step size where that ends.
     """
 
-    total: Float[Array, ...]
-    excess: Float[Array, ...]
-    approximation: Float[Array, ...]
-    quantization: Float[Array, ...]
-    bias: Float[Array, ...]
-    variance: Float[Array, ...]
-    floor: Float[Array, ...]
-    stable: Bool[Array, ...]
-    step_limit: Float[Array, ...]
+    total: Float[Array, "..."]
+    excess: Float[Array, "..."]
+    approximation: Float[Array, "..."]
+    quantization: Float[Array, "..."]
+    bias: Float[Array, "..."]
+    variance: Float[Array, "..."]
+    floor: Float[Array, "..."]
+    stable: Bool[Array, "..."]
+    step_limit: Float[Array, "..."]
 
     def __str__(self) -> str:
         names = ("total", "excess", "approximation", "quantization", "bias", "variance", "floor", "step_limit")
