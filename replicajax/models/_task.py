@@ -1,5 +1,6 @@
 """The learning problem: a linear teacher, labels made of it, and the loss that is minimised.  theory 7, [Q] section 2"""
 
+# Annotations are not postponed here: equinox has to see `AbstractVar` itself.
 import abc
 from collections.abc import Callable
 from typing import Any, NamedTuple
