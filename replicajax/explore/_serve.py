@@ -1,6 +1,7 @@
 """The server: on this machine alone, with everything the page needs."""
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -84,6 +85,8 @@ def serve(port: int | None = None, browser: bool = True, say: Callable[[str], No
     say(f"{address}  (Ctrl-C to stop)")
     if browser:
         server.io_loop.add_callback(_show, address)
+    # An exception in the place of a handler may be raised where it is swallowed, in a callback of the garbage collector.
+    signal.signal(signal.SIGINT, lambda *_: server.io_loop.add_callback(server.io_loop.stop))
     server.run_until_shutdown()
     if busy():  # a program half compiled cannot be waited for
         sys.stdout.flush()

@@ -61,6 +61,16 @@ class HeldOut(eqx.Module):
             return None
         return self.accuracies.std(0, ddof=1) / np.sqrt(self.accuracies.shape[0])
 
+    def __str__(self) -> str:
+        splits = self.errors.shape[0]
+        lines = [
+            f"{splits} splits, {self.training_rows} rows trained on, {self.held_out_rows} held out; mean squared errors",
+            f"{'width':>10s}{'theory':>10s}{'measured':>10s}{'±':>10s}{'chains mixed':>14s}",
+        ]
+        rows = zip(self.widths, self.theory.mean(0), self.error, self.standard_error, self.mixed.sum(0), strict=True)
+        lines += [f"{w:10.4g}{t:10.4f}{e:10.4f}{s:10.4f}{f'{m} of {splits}':>14s}" for w, t, e, s, m in rows]
+        return "\n".join([*lines, f"ridge regression {self.ridge_errors.mean():.4f}, unquantized"])
+
     @property
     def best_width(self) -> float:
         return float(self.widths[np.argmin(self.error)])
