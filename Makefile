@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MPLBACKEND := Agg
 
-.PHONY: demo test test-all bench lint figures notebooks docs clean
+.PHONY: demo test test-all test-browser bench lint figures notebooks docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/replicajax optimize --data digits --alpha 3 --bits 1-4 --measure --figure demo.png
@@ -15,6 +15,10 @@ test: $(VENV)/.installed
 # Slow studies run for longer than they compile: XLA optimizes them, as it does for users.
 test-all: $(VENV)/.installed-notebook
 	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist loadfile -m ""
+
+# The page to play with, in a Chromium that is on the machine.
+test-browser: $(VENV)/.installed-browser
+	$(BIN)/python -m pytest -m "" -s tests/explore
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
