@@ -129,6 +129,7 @@ def gptq_evolution() -> Evidence:
     "Quantized learning is ridge regression with noise",
     source="found here; theory 9",
     kind="asymptotic",
+    slow=True,
     falsified_by="sampled weights on a real table, turned at random, whose held-out error leaves the prediction by "
     "more than three standard errors where replica symmetry is stable.",
 )
@@ -188,6 +189,7 @@ def ridge_and_noise() -> Evidence:
     "Floats after a sketch lose the model's size",
     source="found here; theory 5",
     kind="asymptotic",
+    slow=True,
     falsified_by="a floor of elementwise errors after a sketch that is of the order of multiplicative ones.",
 )
 def floats_after_a_sketch() -> Evidence:
@@ -237,6 +239,7 @@ def _error(book: rj.Codebook) -> float:
     "Learned levels beat even ones, by little",
     source="found here; theory 12",
     kind="exact",
+    slow=True,
     falsified_by="a uniform or power-law codebook of as many levels with less error, or a gain that message passing on "
     "drawn instances does not show.",
 )
