@@ -73,8 +73,8 @@ def _list(claims: Iterable) -> Iterable[str]:
         yield f"\n**{title}**\n\n| claim | source | |\n| --- | --- | --- |"
         for claim in claims:
             if claim.compute.__module__.endswith(part):
-                yield f"| [{claim.title}](/claims/pages/{claim.name}.md) | {claim.source} | "
-                f"[{claim.kind}]{{.badge .{claim.kind}}} |"
+                badge = f"[{claim.kind}]{{.badge .{claim.kind}}}"
+                yield f"| [{claim.title}](/claims/pages/{claim.name}.md) | {claim.source} | {badge} |"
 
 
 def _draw(draw, path: Path) -> None:

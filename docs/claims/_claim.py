@@ -4,9 +4,11 @@ The page of a claim and its test call the same function: if the physics changes,
 fails.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy as np
 
 Kind = Literal["exact", "asymptotic", "heuristic"]
 KINDS: dict[Kind, str] = {
@@ -67,6 +69,11 @@ def claim(title: str, *, source: str, kind: Kind, falsified_by: str, slow: bool 
         return compute
 
     return entered
+
+
+def mean_and_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Of independent values: their mean and its standard error."""
+    return float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5)
 
 
 def near(what: str, found: float, expected: float, within: float) -> Check:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 import replicajax as rj
-from docs.claims._claim import Evidence, above, agrees, below, claim, differs, near
+from docs.claims._claim import Evidence, above, agrees, below, claim, differs, mean_and_error, near
 
 f, s, L = rj.formats, rj.scaling, rj.layers
 
@@ -100,7 +100,7 @@ def gptq_evolution() -> Evidence:
         W = rng.normal(size=(rows, n))
         delta = np.asarray(L.gptq(W, H, book)) - W
         each = np.einsum("ri,ij,rj->r", delta, H, delta) / np.trace(H)
-        measured[a] = each.mean(), each.std(ddof=1) / np.sqrt(rows)
+        measured[a] = mean_and_error(each)
 
     def draw(axes) -> None:
         axes.plot(exponents, [nearest[a] for a in exponents], "--", label="rounding, predicted")
@@ -177,7 +177,7 @@ def ridge_and_noise() -> Evidence:
         axes.set(xlabel="predicted held-out error", ylabel="measured, sampled weights")
         axes.legend()
 
-    stats = {width: (np.mean(g), np.std(g, ddof=1) / np.sqrt(splits)) for width, g in gaps.items()}
+    stats = {width: mean_and_error(g) for width, g in gaps.items()}
     return Evidence(
         [agrees(f"measured less predicted held-out error, 3 bits, width {w:g}", *stats[w], 0.0) for w in widths]
         + [below(f"its size, width {w:g}", abs(stats[w][0]), 0.02) for w in widths],

@@ -7,7 +7,7 @@ from bokeh.models import Span
 
 from replicajax.explore import _code
 from replicajax.explore._lane import Lane
-from replicajax.explore._warm import warm
+from replicajax.explore._tab import Tab, ends
 from replicajax.explore._widgets import (
     BLUE,
     ORANGE,
@@ -30,11 +30,13 @@ from replicajax.explore._widgets import (
 _NAMES = ("exponent", "label_noise", "error", "budget")
 
 
-class BudgetTab:
+class BudgetTab(Tab):
     """Its widgets, what they show and the thread that computes it."""
 
+    watched = frozenset(_NAMES)
+
     def __init__(self, page: Any):
-        self.page, self.opened = page, False
+        super().__init__(page)
         self.lane = Lane(page.later)
         self.lanes = [self.lane]
         self.controls = [control(name, page.state, page.change) for name in _NAMES]
@@ -67,29 +69,19 @@ class BudgetTab:
             self.code,
         )
 
-    def open(self) -> None:
-        """Computes, the first time."""
-        if not self.opened:
-            self.opened = True
-            self.refresh({*_NAMES})
-
     def refresh(self, changed: set[str]) -> None:
         """After the state has changed in these."""
         state = self.page.state
-        if not self.opened or not changed & {*_NAMES}:
+        if not self.opened or not changed & self.watched:
             return
         self.status.text = said("computing … (some seconds; longer the first time)", ORANGE)
 
         def steps():
-            warm()
             from replicajax.explore import _budget
 
             yield from _budget.budget(state)
 
-        def done(error: str | None) -> None:
-            self.status.text = said(error or "", RED)
-
-        self.lane.ask(steps, self._show, done, delay=0.4)
+        self.lane.ask(steps, self._show, ends(self.status), delay=0.4)
 
     def _show(self, found: Any) -> None:
         from replicajax.explore import _budget

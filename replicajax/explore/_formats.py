@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from replicajax import formats
-from replicajax.cli._formats import Row, compare_standard, limits
+from replicajax.cli._formats import Row, compare_standard, law_of, limits
 from replicajax.codebooks import Codebook
 from replicajax.distributions import Symmetric
 from replicajax.explore._state import State
@@ -27,11 +27,9 @@ class Found(NamedTuple):
 
 def law_at(state: State) -> Symmetric:
     """The law of the weights."""
-    if state.law == "student-t":
-        return formats.StudentT(state.df)
     if state.law == "generalized-normal":
         return formats.GeneralizedNormal(shape=state.shape)
-    return formats.Laplace() if state.law == "laplace" else formats.Normal()
+    return law_of(state.law, state.df)
 
 
 def element_at(law: Symmetric, state: State) -> Codebook:

@@ -7,7 +7,7 @@ from bokeh.models import HoverTool
 from replicajax.explore import _code
 from replicajax.explore._lane import Lane
 from replicajax.explore._state import State
-from replicajax.explore._warm import warm
+from replicajax.explore._tab import Tab, ends
 from replicajax.explore._widgets import (
     BLUE,
     GREEN,
@@ -41,11 +41,13 @@ _LIMITS = (
 _COLUMNS = "bits", "merit", "name", "rel"
 
 
-class FormatsTab:
+class FormatsTab(Tab):
     """Its widgets, what they show and the threads that compute it."""
 
+    watched = frozenset((*_LAW, *_FORMAT))
+
     def __init__(self, page: Any):
-        self.page, self.opened = page, False
+        super().__init__(page)
         self.chosen_lane, self.standard_lane = Lane(page.later), Lane(page.later)
         self.lanes = [self.chosen_lane, self.standard_lane]
         self.controls = {name: control(name, page.state, page.change) for name in (*_LAW, *_FORMAT)}
@@ -80,16 +82,10 @@ class FormatsTab:
         self.layout = stacked(*parts)
         self._set(page.state)
 
-    def open(self) -> None:
-        """Computes, the first time."""
-        if not self.opened:
-            self.opened = True
-            self.refresh({*_LAW, *_FORMAT})
-
     def refresh(self, changed: set[str]) -> None:
         """After the state has changed in these."""
         self._set(self.page.state)
-        if not self.opened or not changed & {*_LAW, *_FORMAT}:
+        if not self.opened or not changed & self.watched:
             return
         self._ask_chosen()
         if changed & {*_LAW}:
@@ -106,13 +102,12 @@ class FormatsTab:
         self.status.text = said("computing … (compiles some seconds the first time)")
 
         def steps():
-            warm()
             from replicajax.explore import _formats
 
             yield from _formats.chosen_and_family(state)
 
         def done(error: str | None) -> None:
-            self.status.text = said(error or "", RED)
+            ends(self.status)(error)
             if error:
                 self.numbers.text = ""
                 self.chosen.data = self.family.data = columns([])
@@ -124,15 +119,11 @@ class FormatsTab:
         self.other.text = said("standard formats: computing … (a minute the first time, less later)", ORANGE)
 
         def steps():
-            warm()
             from replicajax.explore import _formats
 
             yield from _formats.standards(state)
 
-        def done(error: str | None) -> None:
-            self.other.text = said(error or "", RED)
-
-        self.standard_lane.ask(steps, self._show, done, delay=0.3)
+        self.standard_lane.ask(steps, self._show, ends(self.other), delay=0.3)
 
     def _show(self, found: Any) -> None:
         if found.chosen is not None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from threading import Condition, Thread
 from typing import Any, NamedTuple
 
+from replicajax.explore._warm import warm
+
 
 class Request(NamedTuple):
     steps: Callable[[], Iterator[Any]]
@@ -77,6 +79,7 @@ class Lane:
             self._later(current)
 
         try:
+            warm()  # whatever is asked for, and whoever asks first
             for found in request.steps():
                 if number != self._number:
                     return

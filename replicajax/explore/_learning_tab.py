@@ -23,8 +23,8 @@ from replicajax.cli._request import ProblemError
 from replicajax.explore import _code
 from replicajax.explore._lane import Lane
 from replicajax.explore._state import OF_CLASSES, State
+from replicajax.explore._tab import Tab, ends
 from replicajax.explore._table import Table, problem_of, table_of
-from replicajax.explore._warm import warm
 from replicajax.explore._widgets import (
     BLUE,
     GREEN,
@@ -59,15 +59,16 @@ _ENDS = 0.1, 6.0
 _MARKS = [m * 10.0**d for d in range(-5, 4) for m in (1, 1.5, 2, 3, 5, 7)]
 
 
-class LearningTab:
+class LearningTab(Tab):
     """Its widgets, what they show and the threads that compute it."""
 
+    watched = frozenset((*_OF_CURVE, *_OF_MAP))
+
     def __init__(self, page: Any):
-        self.page = page
+        super().__init__(page)
         self.table: Table | None = None
         self.problem: Any = None
         self.curve_due = True
-        self.opened = False
         self.compiled: set[tuple] = set()
         later = page.later
         self.curves, self.maps, self.bests = Lane(later), Lane(later), Lane(later)
@@ -174,12 +175,6 @@ class LearningTab:
 
     # What changes
 
-    def open(self) -> None:
-        """Computes, the first time."""
-        if not self.opened:
-            self.opened = True
-            self.refresh(set(_OF_CURVE) | set(_OF_MAP))
-
     def refresh(self, changed: set[str]) -> None:
         """After the state has changed in these."""
         state = self.page.state
@@ -246,7 +241,6 @@ class LearningTab:
             self.status.text = said("computing …") if whole and not len(self.line.data["width"]) else ""
 
         def steps():
-            warm()
             from replicajax.explore import _curves
 
             task = _curves.task_at(state) if problem is None else problem.task
@@ -260,7 +254,7 @@ class LearningTab:
 
         def done(error: str | None) -> None:
             self.compiled.add(kind)
-            self.status.text = said(error, RED) if error else ""
+            ends(self.status)(error)
 
         self.curves.ask(steps, lambda found: self._show(*found), done)
 
@@ -380,7 +374,6 @@ class LearningTab:
         self.message.text = said(f"reading {table.file} …")
 
         def steps():
-            warm()
             try:
                 yield problem_of(table, target), None
             except ProblemError as error:
@@ -411,4 +404,4 @@ class LearningTab:
     def _switch(self, problem: Any) -> None:
         self.problem = problem
         self.back.visible = problem is not None
-        self.refresh(set(_OF_CURVE) | set(_OF_MAP))
+        self.refresh(set(self.watched))

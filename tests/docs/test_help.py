@@ -4,28 +4,15 @@ import ast
 import inspect
 import re
 import textwrap
-from importlib import import_module
 
 import pytest
 
-import replicajax as rj
+from docs.names import modules, names
 
-ROOMS = (
-    *("losses", "distributions", "models", "replica", "amp", "formats", "layers"),
-    *("scaling", "dynamics", "search", "sweep", "trials", "plot"),
-)
 _EXAMPLE = re.compile(r"(?:^    import replicajax.*\n(?:^    .*\n)*)", re.MULTILINE)
 
 
-def public():
-    for module in (rj, *(import_module(f"replicajax.{room}") for room in ROOMS)):
-        for name in getattr(module, "__all__", None) or dir(module):
-            value = getattr(module, name)
-            if not name.startswith("_") and getattr(value, "__module__", "").startswith("replicajax"):
-                yield f"{module.__name__}.{name}", value
-
-
-PUBLIC = dict(public())
+PUBLIC = {f"{module.__name__}.{name}": value for module in modules() for name, value in names(module).items()}
 EXAMPLES = {
     name: textwrap.dedent(found.group())
     for name, value in PUBLIC.items()
