@@ -15,7 +15,6 @@ f, s, L = rj.formats, rj.scaling, rj.layers
     "At zero temperature replica symmetry is wrong, and one step of breaking is not",
     source="found here; theory 3 and 8",
     kind="asymptotic",
-    slow=True,
     falsified_by="ground states whose energy, extrapolated in the number of weights, leaves that of one step of "
     "breaking by more than three standard errors, or comes "
     "within five of the replica-symmetric one.",
@@ -27,9 +26,9 @@ def zero_temperature() -> Evidence:
     theory. One step is not the last word either: its own replicons are negative here, so that its energy is
     a bound from below.
     """
-    task, book = rj.LinearRegression(2.0, noise=0.1), rj.uniform(1, 2.5)
+    task, book = rj.LinearRegression(1.0, noise=0.1), rj.uniform(1, 2.5)
     symmetric, broken = rj.solve(task, book, jnp.inf), rj.solve(task, book, jnp.inf, breaking=1)
-    found = rj.trials.ground_state(task, book, sizes=(16, 32), instances=(512, 256))
+    found = rj.trials.ground_state(task, book, sizes=(10, 20), instances=256)
     energy, error = found.energy, found.error
 
     def draw(axes) -> None:
@@ -65,7 +64,7 @@ def zero_temperature() -> Evidence:
             above("share of instances on which two searches agree", min(each.agreement for each in found.trials), 0.9),
         ],
         draw,
-        ["α = 2, noise 0.1, two levels ±2.5."],
+        ["α = 1, noise 0.1, two levels ±2.5."],
     )
 
 
@@ -129,7 +128,6 @@ def gptq_evolution() -> Evidence:
     "Quantized learning is ridge regression with noise",
     source="found here; theory 9",
     kind="asymptotic",
-    slow=True,
     falsified_by="sampled weights on a real table, turned at random, whose held-out error leaves the prediction by "
     "more than three standard errors where replica symmetry is stable.",
 )
@@ -189,7 +187,6 @@ def ridge_and_noise() -> Evidence:
     "Floats after a sketch lose the model's size",
     source="found here; theory 5",
     kind="asymptotic",
-    slow=True,
     falsified_by="a floor of elementwise errors after a sketch that is of the order of multiplicative ones.",
 )
 def floats_after_a_sketch() -> Evidence:
@@ -239,7 +236,6 @@ def _error(book: rj.Codebook) -> float:
     "Learned levels beat even ones, by little",
     source="found here; theory 12",
     kind="exact",
-    slow=True,
     falsified_by="a uniform or power-law codebook of as many levels with less error, or a gain that message passing on "
     "drawn instances does not show.",
 )

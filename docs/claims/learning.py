@@ -189,7 +189,6 @@ def power_levels() -> Evidence:
     "Message passing does what its state evolution says",
     source="[Q] (v)",
     kind="asymptotic",
-    slow=True,
     falsified_by="a mean error over drawn instances that leaves the prediction by more than three standard errors at "
     "some iteration, and does not "
     "come nearer as instances grow.",

@@ -184,6 +184,7 @@ def _trials(task: Taught, book: Codebook, size: int, count: int, effort: dict, k
     )
 
 
+@eqx.filter_jit
 def _searched(task: Taught, book: Codebook, X: Array, y: Array, keys: Array, effort: dict) -> LowestCodeword:
     """Of each instance."""
 
