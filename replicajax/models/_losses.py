@@ -9,6 +9,7 @@ import abc
 import math
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, ArrayLike, Float
@@ -17,6 +18,9 @@ from replicajax import _checks
 from replicajax.numerics import Tilted, envelope, tilted_gaussian
 
 Scalar = Float[Array, ""]
+
+_STEPS = 20
+"""Of Newton's method: as many as chi = 1e6 takes."""
 
 
 class Loss(eqx.Module):
@@ -43,8 +47,12 @@ class Loss(eqx.Module):
         None, for infinity, and chi the response that is left of it."""
         kinks = jnp.asarray([*self.kinks(y)], jnp.result_type(v))
         if beta is None:
-            return envelope(lambda u: self(y, u), kinks, v, chi)
+            return envelope(lambda u: self(y, u), kinks, v, chi, self.nearest(y, v, chi))
         return tilted_gaussian(lambda u: self(y, u), kinks, v, chi, beta)
+
+    def nearest(self, y: Scalar, v: Scalar, chi: Scalar) -> Scalar | None:
+        """The proximal point, least of (u − v)²/(2 chi) + ell(y, u), where it is known; None where it is searched for."""
+        return None
 
     def bends(self, y: Scalar, chi: Scalar) -> list[Array]:
         """v at which the slope of the tilted loss starts or ends to be held at a kink."""
@@ -70,8 +78,16 @@ class ResidualLoss(Loss):
     def __call__(self, y, u):
         return self.of_residual(y - u)
 
+    def nearest_residual(self, r: Scalar, chi: Scalar) -> Scalar | None:
+        """`nearest` of residuals."""
+        return None
+
     def kinks(self, y):
         return tuple(y - r for r in self.residual_kinks())
+
+    def nearest(self, y, v, chi):
+        r = self.nearest_residual(y - v, chi)
+        return None if r is None else y - r
 
 
 class MarginLoss(Loss):
@@ -87,8 +103,16 @@ class MarginLoss(Loss):
     def __call__(self, y, u):
         return self.of_margin(y * u)
 
+    def nearest_margin(self, s: Scalar, chi: Scalar) -> Scalar | None:
+        """`nearest` of margins."""
+        return None
+
     def kinks(self, y):
         return tuple(y * s for s in self.margin_kinks())
+
+    def nearest(self, y, v, chi):
+        s = self.nearest_margin(y * v, chi)
+        return None if s is None else y * s
 
 
 class Square(ResidualLoss):
@@ -119,6 +143,9 @@ class Absolute(ResidualLoss):
     def residual_kinks(self):
         return (0.0,)
 
+    def nearest_residual(self, r, chi):
+        return r - jnp.clip(r, -chi, chi)
+
 
 class Huber(ResidualLoss):
     """½ r² up to |r| = delta, a straight line beyond."""
@@ -135,6 +162,9 @@ class Huber(ResidualLoss):
 
     def residual_kinks(self):
         return -self.delta, self.delta
+
+    def nearest_residual(self, r, chi):
+        return r - chi * jnp.clip(r / (1 + chi), -self.delta, self.delta)
 
 
 class Quantile(ResidualLoss):
@@ -154,12 +184,26 @@ class Quantile(ResidualLoss):
     def residual_kinks(self):
         return (0.0,)
 
+    def nearest_residual(self, r, chi):
+        return r - jnp.clip(r, (self.level - 1) * chi, self.level * chi)
+
 
 class Logistic(MarginLoss):
     """log(1 + exp(−y u))."""
 
     def of_margin(self, s):
         return jnp.logaddexp(0.0, -s)
+
+    def nearest_margin(self, s, chi):
+        """u = s + chi/(1 + exp(u)) by Newton's method, from the side of 0 and of the root that it does not leave."""
+        above = s + chi / 2 > 0
+
+        def step(_, u):
+            p = jax.nn.sigmoid(-u)
+            return u - (u - s - chi * p) / (1 + chi * p * (1 - p))
+
+        start = jnp.where(above, jnp.maximum(s, 0.0), jnp.minimum(s + chi, 0.0))
+        return jax.lax.fori_loop(0, _STEPS, step, start)
 
 
 class Hinge(MarginLoss):
@@ -170,6 +214,9 @@ class Hinge(MarginLoss):
 
     def margin_kinks(self):
         return (1.0,)
+
+    def nearest_margin(self, s, chi):
+        return s + jnp.clip(1 - s, 0.0, chi)
 
 
 class Perceptron(MarginLoss):

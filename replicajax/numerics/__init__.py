@@ -13,6 +13,7 @@ from replicajax.numerics._panels import Tilted as Tilted
 from replicajax.numerics._panels import envelope as envelope
 from replicajax.numerics._panels import normal_nodes as normal_nodes
 from replicajax.numerics._panels import tilted_gaussian as tilted_gaussian
+from replicajax.numerics._panels import tilted_states as tilted_states
 from replicajax.numerics._roots import bracketed_roots as bracketed_roots
 from replicajax.numerics._roots import harmonic_root as harmonic_root
 from replicajax.numerics._rounding_grid import grid_averages as grid_averages

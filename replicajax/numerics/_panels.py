@@ -13,6 +13,12 @@ At beta = inf nothing is left but u*, the proximal point, and phi is the loss's 
     phi = (u* − v)²/(2 chi) + ell(u*),      phi' = (v − u*)/chi,      phi'' = ell''(u*)/(1 + chi ell''(u*)),            (2)
 
 where ell'' is infinite at a kink that holds u*.
+
+Where the measure falls apart into states (theory 8), v is that of one of them, N(v0, d) before the loss is felt, and
+
+    psi(v0) = −(1/y) log ∫ dv N(v; v0, d) exp{−y phi(v)},      psi' = <phi'>,      psi'' = (1 − Var(v)/d)/(y d):         (3)
+
+(1) again, phi being convex as ell is, y for beta and y d for chi.
 """
 
 from __future__ import annotations
@@ -65,8 +71,19 @@ def normal_nodes(breaks: Float[Array, " breaks"], width: Float[Array, " breaks"]
     return x, weight * jnp.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
 
 
+class Among(NamedTuple):
+    """Averages over the states that (3) weighs."""
+
+    potential: Scalar
+    """<phi>."""
+    spread: Scalar
+    """Var(phi')."""
+    square: Scalar
+    """<phi''²>."""
+
+
 class Tilted(NamedTuple):
-    """Of a Gaussian tilted by a loss, (1) or (2)."""
+    """Of a Gaussian tilted by a loss, (1), (2) or (3)."""
 
     potential: Scalar
     """phi."""
@@ -78,11 +95,12 @@ class Tilted(NamedTuple):
     """<ell>."""
     entropy: Scalar
     """log Z + beta (<ell> + ½ chi phi'²): of u, less that of N(v, V), in nats; −inf where a kink holds it at beta = inf."""
+    among: Among | None = None
+    """Of (3), whose `loss` and `entropy` are those within a state, averaged over states."""
 
 
-def _halved(loss: Callable[[Scalar], Scalar], v: Scalar, chi: Scalar, times: int) -> tuple[Scalar, Scalar]:
-    """Two points with u* between them, so many times closer together."""
-    slope = jax.grad(loss)
+def _halved(slope: Callable[[Scalar], Scalar], v: Scalar, chi: Scalar, times: int) -> tuple[Scalar, Scalar]:
+    """Two points with u* between them, so many times closer together; from ell'."""
     other = v - chi * slope(v)  # ell' is monotonic, and so u* lies between here and v
 
     def halve(_, ends):
@@ -94,16 +112,24 @@ def _halved(loss: Callable[[Scalar], Scalar], v: Scalar, chi: Scalar, times: int
     return jax.lax.fori_loop(0, times, halve, (jnp.minimum(v, other), jnp.maximum(v, other)))
 
 
-def proximal(loss: Callable[[Scalar], Scalar], v: Scalar, chi: Scalar) -> Scalar:
-    """u*, the minimum of (u − v)²/(2 chi) + ell(u) for convex ell, roughly.  No derivative goes through it."""
-    low, high = _halved(loss, *jax.lax.stop_gradient((v, chi)), _ROUGHLY)
+def proximal(slope: Callable[[Scalar], Scalar], v: Scalar, chi: Scalar) -> Scalar:
+    """u*, the minimum of (u − v)²/(2 chi) + ell(u) for convex ell, roughly; from ell'.  No derivative goes through it."""
+    low, high = _halved(slope, *jax.lax.stop_gradient((v, chi)), _ROUGHLY)
     return jax.lax.stop_gradient((low + high) / 2)
 
 
-def envelope(loss: Callable[[Scalar], Scalar], kinks: Float[Array, " kinks"], v: Scalar, chi: Scalar) -> Tilted:
-    """(2); `kinks` are where the slope of the loss jumps.  phi, phi' and ell(u*) have first derivatives."""
+def envelope(
+    loss: Callable[[Scalar], Scalar],
+    kinks: Float[Array, " kinks"],
+    v: Scalar,
+    chi: Scalar,
+    nearest: Scalar | None = None,
+) -> Tilted:
+    """(2); `kinks` are where the slope of the loss jumps, `nearest` is u* if that is known.  phi, phi' and ell(u*) have first
+    derivatives."""
     slope, fixed = jax.grad(loss), jax.lax.stop_gradient
-    low, high = fixed(_halved(loss, fixed(v), fixed(chi), _EXACTLY))
+    low, high = _halved(slope, fixed(v), fixed(chi), _EXACTLY) if nearest is None else (nearest, nearest)
+    low, high = fixed(low), fixed(high)
     u = (low + high) / 2
     # A step of Newton's, of no length, that carries the derivatives of u*.
     u = u - (u - v + chi * slope(u)) / fixed(1 + chi * jax.grad(slope)(u))
@@ -126,14 +152,11 @@ def envelope(loss: Callable[[Scalar], Scalar], kinks: Float[Array, " kinks"], v:
     )
 
 
-def tilted_gaussian(
-    loss: Callable[[Scalar], Scalar], kinks: Float[Array, " kinks"], v: Scalar, chi: Scalar, beta: Scalar
-) -> Tilted:
-    """(1) by quadrature; `kinks` are where the slope of the loss jumps."""
-    V, best, fixed = chi / beta, proximal(loss, v, chi), jax.lax.stop_gradient
-
-    def exponent(u):
-        return -((u - v) ** 2) / (2 * V) - beta * loss(u)
+def _where_it_weighs(
+    exponent: Callable[[Scalar], Scalar], best: Scalar, bends: Float[Array, " bends"], V: Scalar
+) -> tuple[Array, Array]:
+    """Nodes and weights on both sides of `best`, out to where exp(exponent), falling as N(best, V) or faster, is nothing."""
+    fixed = jax.lax.stop_gradient
 
     def edge(side: Scalar) -> Scalar:
         """Where the weight has fallen to exp(−FALL)."""
@@ -149,11 +172,22 @@ def tilted_gaussian(
         return best + side * wide * jnp.exp(jax.lax.fori_loop(0, _EDGE, halve, (zero - 40, zero))[1])
 
     low, high = fixed(jax.vmap(edge)(jnp.asarray([-1.0, 1.0], V.dtype)))
-    inside = _in_order(jnp.clip(fixed(jnp.concatenate([best[None], kinks])), low, high))
-    u, weight = _legendre(jnp.concatenate([low[None], inside, high[None]]), _INNER)
+    inside = _in_order(jnp.clip(fixed(jnp.concatenate([best[None], bends])), low, high))
+    return _legendre(jnp.concatenate([low[None], inside, high[None]]), _INNER)
 
+
+def tilted_gaussian(
+    loss: Callable[[Scalar], Scalar], kinks: Float[Array, " kinks"], v: Scalar, chi: Scalar, beta: Scalar
+) -> Tilted:
+    """(1) by quadrature; `kinks` are where the slope of the loss jumps."""
+    V, best = chi / beta, proximal(jax.grad(loss), v, chi)
+
+    def exponent(u):
+        return -((u - v) ** 2) / (2 * V) - beta * loss(u)
+
+    u, weight = _where_it_weighs(exponent, best, kinks, V)
     each, power = jax.vmap(loss)(u), jax.vmap(exponent)(u)
-    peak = fixed(power.max())
+    peak = jax.lax.stop_gradient(power.max())
     p = weight * jnp.exp(power - peak)
     total = p.sum()
     p = p / total
@@ -167,4 +201,27 @@ def tilted_gaussian(
         curvature=(1 - left) / chi,
         loss=cost,
         entropy=log_partition + beta * (cost + mean**2 / (2 * chi)),
+    )
+
+
+def tilted_states(
+    of: Callable[[Scalar], Tilted], bends: Float[Array, " bends"], v: Scalar, d: Scalar, y: Scalar
+) -> Tilted:
+    """(3) by quadrature, from phi and its derivatives; `bends` are where phi is not smooth."""
+    best = proximal(lambda v: of(v).slope, v, y * d)
+    u, weight = _where_it_weighs(lambda u: -((u - v) ** 2) / (2 * d) - y * of(u).potential, best, bends, d)
+    each = jax.vmap(of)(u)
+    power = -((u - v) ** 2) / (2 * d) - y * each.potential
+    peak = jax.lax.stop_gradient(power.max())
+    p = weight * jnp.exp(power - peak)
+    total = p.sum()
+    p = p / total
+    slope, mean = p @ each.slope, p @ (u - v)
+    return Tilted(
+        potential=-(peak + jnp.log(total) - jnp.log(2 * jnp.pi * d) / 2) / y,
+        slope=slope,
+        curvature=(1 - p @ (u - v - mean) ** 2 / d) / (y * d),
+        loss=p @ each.loss,
+        entropy=jnp.where(p > 0, p * each.entropy, 0.0).sum(),
+        among=Among(p @ each.potential, p @ (each.slope - slope) ** 2, p @ each.curvature**2),
     )
