@@ -11,18 +11,13 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 
 log = logging.getLogger(__name__)
-PART = {
-    "learning": "Quantized learning [Q]",
-    "formats": "Weight formats [F]",
-    "scaling": "Scaling laws [S]",
-    "findings": "Found here",
-}
 
 
 def _write(app: Sphinx) -> None:
     jax.config.update("jax_enable_x64", True)
     import replicajax as rj
     from docs.claims import CLAIMS
+    from docs.claims._claim import listed
 
     rj.enable_cache()
     folder = Path(app.srcdir) / "claims" / "pages"
@@ -37,12 +32,12 @@ def _write(app: Sphinx) -> None:
         if evidence.draw is not None:
             _draw(evidence.draw, folder / f"{claim.name}.png")
         _update(folder / f"{claim.name}.md", "\n".join(_page(claim, evidence)))
-    _update(folder / "list.inc", "\n".join(_list(CLAIMS.values())))
+    _update(folder / "list.inc", "\n".join(listed(CLAIMS.values())))
 
 
 def _page(claim, evidence) -> Iterable[str]:
     yield f"# {claim.title}\n"
-    yield f"[{claim.kind}]{{.badge .{claim.kind}}} {claim.source}\n"
+    yield f"{claim.badge} {claim.source}\n"
     yield inspect.cleandoc(claim.text) + "\n"
     if evidence.draw is not None:
         yield f"![{claim.title}]({claim.name}.png)\n"
@@ -54,8 +49,7 @@ def _page(claim, evidence) -> Iterable[str]:
     for remark in evidence.remarks:
         yield f"\n{remark}"
     yield f"\n## What would falsify it\n\n{claim.falsified_by[0].upper()}{claim.falsified_by[1:]}\n"
-    tested = "`make test-all`" if claim.slow else "`make test`"
-    yield f"## The code\n\nThis function computed the numbers above when the page was built; {tested} runs it too.\n"
+    yield "## The code\n\nThis function computed the numbers above when the page was built; `make test` runs it too.\n"
     yield f"```python\n{_code(claim.compute)}\n```\n"
 
 
@@ -66,15 +60,6 @@ def _code(function: Callable) -> str:
     text = definition.body[0]
     lines = source.splitlines()
     return "\n".join(lines[: text.lineno - 1] + lines[text.end_lineno :])
-
-
-def _list(claims: Iterable) -> Iterable[str]:
-    for part, title in PART.items():
-        yield f"\n**{title}**\n\n| claim | source | |\n| --- | --- | --- |"
-        for claim in claims:
-            if claim.compute.__module__.endswith(part):
-                badge = f"[{claim.kind}]{{.badge .{claim.kind}}}"
-                yield f"| [{claim.title}](/claims/pages/{claim.name}.md) | {claim.source} | {badge} |"
 
 
 def _draw(draw, path: Path) -> None:

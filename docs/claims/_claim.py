@@ -4,7 +4,7 @@ The page of a claim and its test call the same function: if the physics changes,
 fails.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,13 @@ KINDS: dict[Kind, str] = {
     "asymptotic": "true in a limit (large size, high rate, many rows); the numbers say how near the limit is",
     "heuristic": "a rule that holds at the points shown, and need not elsewhere",
 }
+PARTS = {
+    "learning": "Quantized learning [Q]",
+    "formats": "Weight formats [F]",
+    "scaling": "Scaling laws [S]",
+    "findings": "Found here",
+}
+"""By module."""
 
 
 @dataclass(frozen=True)
@@ -47,28 +54,37 @@ class Claim:
     kind: Kind
     falsified_by: str
     compute: Callable[[], Evidence]
-    slow: bool = False
 
     @property
     def text(self) -> str:
         return self.compute.__doc__ or ""
 
+    @property
+    def badge(self) -> str:
+        return f"[{self.kind}]{{.badge .{self.kind}}}"
+
 
 CLAIMS: dict[str, Claim] = {}
 
 
-def claim(title: str, *, source: str, kind: Kind, falsified_by: str, slow: bool = False) -> Callable:
-    """Puts a function that computes evidence among the claims, under its name; its docstring (Markdown) is the page's text.
-
-    `slow` ones are tested by `make test-all`, not by `make test`.
-    """
+def claim(title: str, *, source: str, kind: Kind, falsified_by: str) -> Callable:
+    """Puts a function that computes evidence among the claims, under its name; its docstring (Markdown) is the page's text."""
 
     def entered(compute: Callable[[], Evidence]) -> Callable[[], Evidence]:
         name = compute.__name__.replace("_", "-")
-        CLAIMS[name] = Claim(name, title, source, kind, falsified_by, compute, slow)
+        CLAIMS[name] = Claim(name, title, source, kind, falsified_by, compute)
         return compute
 
     return entered
+
+
+def listed(claims: Iterable[Claim]) -> Iterable[str]:
+    """Lines of a table for each part."""
+    for part, title in PARTS.items():
+        yield f"\n**{title}**\n\n| claim | source | |\n| --- | --- | --- |"
+        for claim in claims:
+            if claim.compute.__module__.endswith(part):
+                yield f"| [{claim.title}](/claims/pages/{claim.name}.md) | {claim.source} | {claim.badge} |"
 
 
 def mean_and_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]:

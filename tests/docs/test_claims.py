@@ -3,12 +3,10 @@
 import pytest
 
 from docs.claims import CLAIMS
-from docs.claims._claim import KINDS
+from docs.claims._claim import KINDS, listed
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if claim.slow else []) for name, claim in CLAIMS.items()]
-)
+@pytest.mark.parametrize("name", CLAIMS)
 def test_claim(name):
     failed = [check for check in CLAIMS[name].compute().checks if not check.holds]
     assert not failed
@@ -20,3 +18,10 @@ def test_claims_say_what_they_are():
         assert claim.text.strip()
         assert claim.falsified_by.endswith(".")
         assert claim.source
+
+
+def test_each_is_listed_once_with_its_label():
+    lines = list(listed(CLAIMS.values()))
+    for claim in CLAIMS.values():
+        (line,) = (line for line in lines if f"/{claim.name}.md" in line)
+        assert f"[{claim.kind}]{{.badge .{claim.kind}}} |" in line
