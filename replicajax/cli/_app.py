@@ -140,6 +140,9 @@ def solve_command(
     width: Width = None,
     exponent: Exponent = None,
     levels: Levels = None,
+    breaking: Annotated[
+        str, typer.Option(help="Steps of replica symmetry breaking: 0, 1, or auto, where symmetry cannot be right.")
+    ] = "0",
     as_json: AsJson = False,
 ) -> None:
     """Solve the theory at one codebook and print every observable.
@@ -150,6 +153,8 @@ def solve_command(
     named = None if loss is None else read_loss(loss)
     asked = ask(data, target, problem, named, **numbers, bits=bits, width=width, exponent=exponent)
     chosen = _levels(levels, asked)
+    if breaking not in ("0", "1", "auto"):
+        raise ProblemError(f"--breaking must be 0, 1 or auto, got {breaking}")
 
     start()
     from replicajax import solve
@@ -159,7 +164,7 @@ def solve_command(
     heat = asked.get("beta", default_beta(float(found.task.noise)))
     with Progress("best width" if chosen is None and asked.get("width") is None else "saddle point"):
         book = _book(found.task, heat, asked, chosen)
-        solution = solve(found.task, book, heat)
+        solution = solve(found.task, book, heat, breaking=breaking if breaking == "auto" else int(breaking))
     if as_json:
         print_json(
             {"problem": found.name, "beta": heat, "levels": book.levels}

@@ -23,8 +23,10 @@ _GRID = np.geomspace(0.1, 8.0, 81)
 def observables(solution) -> dict[str, Any]:
     names = (
         "overlap self_overlap replica_overlap susceptibility generalization_error gibbs_error rounded_error test_error "
-        "training_error free_energy entropy rate replicon stable interpolates converged steps"
+        "training_error free_energy entropy rate replicon stable interpolates converged steps breaking"
     )
+    if solution.breaking:
+        names += " parisi inner_overlap outer_overlap complexity state_error outer_replicon"
     return {name: getattr(solution, name) for name in names.split()}
 
 

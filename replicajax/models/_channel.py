@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 
 from replicajax.models._features import RowLengths
 from replicajax.models._losses import Loss, MarginLoss, ResidualLoss
-from replicajax.numerics import Tilted, backend_of, normal_nodes
+from replicajax.numerics import Among, Tilted, backend_of, normal_nodes
 
 Scalar = Float[Array, ""]
 
@@ -89,6 +89,8 @@ class Channel(NamedTuple):
     """Of turned axes: what their errors follow from."""
     label: Label | None = None
     """Of correlated features in turned axes."""
+    among: Among | None = None
+    """Of predictions that fall apart into states; per weight."""
 
     def unknowns(self, signal: Array | float = 1.0) -> Array:
         """log L, log t and gain of what a weight feels, h = L (gain w0 + sqrt(t) z); last.  In units of the signal."""
@@ -143,6 +145,7 @@ def _average(
         energy=weight @ tilted.loss,
         entropy=jnp.where(weight > 0, weight * tilted.entropy, 0.0).sum(),
         replicon=(jnp.ones_like(L), weight @ bend**2),
+        among=jax.tree.map(lambda x: weight @ x, tilted.among),
     )
     return found, by_q, by_chi
 
@@ -185,10 +188,12 @@ def by_length(lengths: RowLengths, channel: Callable[..., Channel], m, q, chi, r
     """
 
     def of_length(t: Scalar) -> Channel:
-        c = channel(t * m, t * q, t * chi, rho=t * rho)
+        c = channel(t, t * m, t * q, t * chi, t * rho)
         level, stiffness = c.replicon
         slopes = None if c.slopes is None else jax.tree.map(lambda x: t**2 * x, c.slopes)
         c = c._replace(m_hat=t * c.m_hat, chi_hat=t * c.chi_hat, L=t * c.L)
+        if c.among is not None:
+            c = c._replace(among=Among(c.among.potential, t * c.among.spread, t**2 * c.among.square))
         return c._replace(replicon=(level, t**2 * stiffness), slopes=slopes)
 
     return jax.tree.map(lambda x: jnp.tensordot(lengths.share, x, 1), jax.vmap(of_length)(lengths.squares))
@@ -197,16 +202,16 @@ def by_length(lengths: RowLengths, channel: Callable[..., Channel], m, q, chi, r
 def _breaks(loss: Loss, y: Scalar, chi: Scalar, beta: Scalar | None) -> tuple[Array, Array]:
     """Where the tilted loss bends, and how sharply."""
     at = jnp.asarray([*loss.bends(y, chi)], jnp.result_type(chi))
-    return at, jnp.broadcast_to(0 * chi if beta is None else jnp.sqrt(chi / beta), at.shape)
+    return at, jnp.broadcast_to(loss.blur(chi, beta), at.shape)
 
 
-def residual_channel(loss: ResidualLoss, alpha: Scalar, R: Scalar, chi: Scalar, beta: Scalar | None) -> Channel:
+def residual_channel(loss: Loss, alpha: Scalar, R: Scalar, chi: Scalar, beta: Scalar | None) -> Channel:
     """Of labels that differ from the mean prediction by N(0, R)."""
     zero, root = jnp.zeros_like(R), jnp.sqrt(R)
     at, width = _breaks(loss, zero, chi, beta)
     x, weight = normal_nodes(jnp.append(at, 0.0) / root, jnp.append(width, root) / root)
     v = root * x
-    tilted = jax.vmap(lambda v: loss.tilted(zero, v, chi, beta))(v)
+    tilted = loss.tilted_at(zero, v, chi, beta)
     found, by_R, by_chi = _average(alpha, _normal(v, R, weight), tilted, beta)
     return found._replace(slopes=(Slopes(*(-2 * x for x in by_R)), by_R, by_chi))
 
@@ -215,7 +220,7 @@ def regression_channel(
     loss: Loss, alpha: Scalar, m: Scalar, q: Scalar, rho: Scalar, noise: Scalar, chi: Scalar, beta: Scalar | None
 ) -> Channel:
     """y = u0 + N(0, noise), for any loss: over y ~ N(0, rho + noise), and v given y."""
-    if isinstance(loss, ResidualLoss):
+    if loss.of(ResidualLoss):
         return residual_channel(loss, alpha, rho - 2 * m + q + noise, chi, beta)
     total = rho + noise
     variance = _positive(q - m**2 / total, q)  # of v given y
@@ -227,7 +232,7 @@ def regression_channel(
         z, weight = normal_nodes(
             jnp.append(at - m / total * y, 0.0) / deviation, jnp.append(width, deviation) / deviation
         )
-        tilted = jax.vmap(lambda v: loss.tilted(y, v, chi, beta))(m / total * y + deviation * z)
+        tilted = loss.tilted_at(y, m / total * y + deviation * z, chi, beta)
         return tilted, _normal(deviation * z, variance, weight), z
 
     nodes, share = (jnp.asarray(x, m.dtype)[:, None] for x in (_HERMITE, _HERMITE_WEIGHTS))
@@ -287,7 +292,7 @@ def classification_channel(
 
 def _classes(loss: Loss) -> tuple[tuple[float, float], ...]:
     """Labels to look at, and for how many each stands."""
-    return ((1.0, 2.0),) if isinstance(loss, MarginLoss) else ((1.0, 1.0), (-1.0, 1.0))
+    return ((1.0, 2.0),) if loss.of(MarginLoss) else ((1.0, 1.0), (-1.0, 1.0))
 
 
 def _of_class(loss: Loss, labels: Labels, y: tuple[float, float], m, q, rho, chi, beta):
@@ -302,7 +307,7 @@ def _of_class(loss: Loss, labels: Labels, y: tuple[float, float], m, q, rho, chi
     x, weight = normal_nodes(jnp.append(at, 0.0) / root, jnp.append(width, sharp) / root)
     v = root * x
     chances = labels.chance(label, m / q * v, spread)
-    tilted = jax.vmap(lambda v: loss.tilted(here, v, chi, beta))(v)
+    tilted = loss.tilted_at(here, v, chi, beta)
     return v, *(share * weight * x for x in chances), tilted
 
 
@@ -332,7 +337,7 @@ def regression_loss(loss: Loss, m: Scalar, q: Scalar, rho: Scalar, noise: Scalar
         z, weight = normal_nodes((jnp.append(at, mean) - mean) / deviation, jnp.zeros(at.size + 1, q.dtype))
         return weight @ jax.vmap(lambda v: loss(y, v))(mean + deviation * z)
 
-    if isinstance(loss, ResidualLoss):
+    if loss.of(ResidualLoss):
         return of_label(none, none, jnp.sqrt(rho - 2 * m + q + noise))
     y, deviation = jnp.sqrt(total) * jnp.asarray(_HERMITE, q.dtype), jnp.sqrt(_positive(q - m**2 / total, q))
     return jnp.asarray(_HERMITE_WEIGHTS, q.dtype) @ jax.vmap(lambda y: of_label(y, m / total * y, deviation))(y)

@@ -15,10 +15,11 @@ from jax.scipy.special import log_ndtr
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
-from replicajax.numerics import Tilted, envelope, tilted_gaussian
+from replicajax.numerics import Tilted, envelope, tilted_gaussian, tilted_states
 
 Scalar = Float[Array, ""]
 
+_TOGETHER = 12
 _STEPS = 20
 """Of Newton's method: as many as chi = 1e6 takes."""
 
@@ -49,6 +50,22 @@ class Loss(eqx.Module):
         if beta is None:
             return envelope(lambda u: self(y, u), kinks, v, chi, self.nearest(y, v, chi))
         return tilted_gaussian(lambda u: self(y, u), kinks, v, chi, beta)
+
+    def tilted_at(self, y: Scalar, v: Float[Array, " nodes"], chi: Scalar, beta: Scalar | None) -> Tilted:
+        """`tilted` at many v."""
+        return jax.vmap(lambda v: self.tilted(y, v, chi, beta))(v)
+
+    def of(self, kind: type[Loss]) -> bool:
+        """Whether it is a loss of that kind."""
+        return isinstance(self, kind)
+
+    def of_length(self, t: Scalar) -> Loss:
+        """Of rows sqrt(t) times as long."""
+        return self
+
+    def blur(self, chi: Scalar, beta: Scalar | None) -> Scalar:
+        """Deviation of the predictions, over which the tilted loss is smooth."""
+        return 0 * chi if beta is None else jnp.sqrt(chi / beta)
 
     def nearest(self, y: Scalar, v: Scalar, chi: Scalar) -> Scalar | None:
         """The proximal point, least of (u − v)²/(2 chi) + ell(y, u), where it is known; None where it is searched for."""
@@ -251,3 +268,50 @@ class Perceptron(MarginLoss):
 
     def bends(self, y, chi):
         return [y * self.margin]
+
+
+class States(Loss):
+    """`loss` of predictions that fall apart into states, whose means are v1 ~ N(v0, d): (3) of `numerics._panels`.
+
+    Tilted by it, at 1/y for the temperature and chi + y d for the susceptibility, are the states, not the weights.
+    """
+
+    loss: Loss
+    chi: Scalar
+    """Within a state."""
+    d: Scalar
+    beta: Scalar | None
+
+    def __call__(self, y, u):
+        return self.loss(y, u)
+
+    def kinks(self, y):
+        return self.loss.kinks(y)
+
+    def of(self, kind):
+        return self.loss.of(kind)
+
+    def of_length(self, t):
+        return States(self.loss, t * self.chi, t * self.d, self.beta)
+
+    def _one(self, y: Scalar, v: Scalar) -> Tilted:
+        return self.loss.tilted(y, v, self.chi, self.beta)
+
+    def tilted(self, y, v, chi, beta):
+        assert beta is not None  # 1/y is not 0
+        at, width = self.loss.bends(y, self.chi), 7 * self.loss.blur(self.chi, self.beta)
+        sharp = [0.0] if self.beta is None else [-width, 0.0, width]
+        ends = jnp.asarray([b + w for b in at for w in sharp], jnp.result_type(v))
+        return tilted_states(lambda v: self._one(y, v), ends, v, self.d, beta)
+
+    def tilted_at(self, y, v, chi, beta):
+        """Few at a time where each is a quadrature of quadratures."""
+        if self.beta is None:
+            return super().tilted_at(y, v, chi, beta)
+        return jax.lax.map(lambda v: self.tilted(y, v, chi, beta), v, batch_size=_TOGETHER)
+
+    def bends(self, y, chi):
+        return [at + (chi - self.chi) * self._one(y, at).slope for at in self.loss.bends(y, self.chi)]
+
+    def blur(self, chi, beta):
+        return jnp.sqrt(self.d + self.loss.blur(self.chi, self.beta) ** 2)

@@ -15,7 +15,7 @@ from replicajax import _checks
 from replicajax.distributions import Distribution, Mixture, Normal
 from replicajax.models._channel import Channel, by_length, regression_channel, regression_loss, square_channel
 from replicajax.models._features import Features, RowLengths
-from replicajax.models._losses import Loss, MarginLoss, ResidualLoss, Square
+from replicajax.models._losses import Loss, MarginLoss, ResidualLoss, Square, States
 from replicajax.models._moments import moments_of_data
 from replicajax.models._rows import Deployed
 from replicajax.models._turned import turned, turned_square
@@ -112,6 +112,11 @@ class Task(eqx.Module):
         """What the generalisation error is, in few words."""
 
     @property
+    def breaks(self) -> bool:
+        """Whether it has one step of replica symmetry breaking."""
+        return self.in_closed_form
+
+    @property
     def cools(self) -> bool:
         """Whether it has a limit beta = inf."""
         return self.in_closed_form or self.loss.cools
@@ -185,6 +190,14 @@ class Taught(Task):
         return self.in_closed_form and not (self.turned and self.rows is not None)
 
     @property
+    def breaks(self) -> bool:
+        return self.in_closed_form or not self.turned
+
+    def among_states(self, chi: Array, d: Array, beta: Array | None) -> "Taught":
+        """With the loss of predictions that fall apart into states: means that differ by N(0, d), and chi within each."""
+        return eqx.tree_at(lambda t: t.loss, self, States(self.loss, chi, d, beta))
+
+    @property
     def kind(self) -> str:
         numbers = jax.tree.map(lambda x: np.asarray(x).tolist(), jax.tree.leaves((self.features, self.rows)))
         return super().kind + (f" {numbers}" if numbers else "")
@@ -218,7 +231,11 @@ class Taught(Task):
         """What the labels make of the predictions."""
         if self.in_closed_form or self.rows is None:
             return self.of_rows(m, q, chi, beta, self.rho)
-        return by_length(self.rows, lambda m, q, chi, rho: self.of_rows(m, q, chi, beta, rho), m, q, chi, self.rho)
+
+        def of_length(t, m, q, chi, rho) -> Channel:
+            return eqx.tree_at(lambda task: task.loss, self, self.loss.of_length(t)).of_rows(m, q, chi, beta, rho)
+
+        return by_length(self.rows, of_length, m, q, chi, self.rho)
 
     def _of_lengths(self, of: Callable[[Array, Array, Array], Array], m, q) -> Array:
         if self.rows is None:
@@ -448,7 +465,7 @@ class LinearRegression(Taught):
 
     @property
     def matched(self) -> bool:
-        return self.turned or isinstance(self.loss, ResidualLoss)
+        return self.turned or self.loss.of(ResidualLoss)
 
     @property
     def adds_noise(self) -> bool:

@@ -1,4 +1,4 @@
-"""One step of replica symmetry breaking, for every task of square loss.  theory 3, 8
+"""One step of replica symmetry breaking, for every task.  theory 3, 8
 
 The Gibbs measure falls apart into states, of overlap q1 within and q0 < q1 between; y is the Parisi parameter, d = q1 − q0 and
 G = chi + y d the response of a weight to a field that all states feel.  A square loss is Gaussian in the weights, so that
@@ -9,6 +9,13 @@ its share of the free energy is A(chi)/beta + B(m, q, chi) in replica symmetry a
 the fields are those of `Task.channel` itself, asked once with chi, and once with q0, and G for chi,
 
     L = L(chi),     m_hat = L(G),     c0 = chi_hat(m, q0, G),     c1 = (L − m_hat)/y.                               (1)
+
+Any other loss is a channel within a channel: what states are tilted by is phi of replica symmetry, at their own chi, so that
+the outer channel is that of `losses.States`, at temperature 1/y, and says L(G) and c0; within it phi' spreads over states,
+
+    c1 = alpha E Var(phi'),                          L = L(G) + y c1,                                               (3)
+
+and m_hat is no longer L(G) where labels are classes.
 
 With Z of `numerics.tilted_rounding` at H = m_hat w0 + sqrt(c0) z0 and inner variance c1,
 
@@ -33,7 +40,7 @@ from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import Channel, Fields, Rounded, Task, Taught, Weights
 from replicajax.numerics import JAX, NUMPY, Backend, TiltedRounding, implicit_root, slope_of_root, tilted_rounding
-from replicajax.replica._pool import Device, Pool
+from replicajax.replica._pool import CACHED, Device, Pool
 from replicajax.replica._solution import Solution
 from replicajax.replica._teacher import mixtures, traits_of
 
@@ -54,19 +61,59 @@ def allowed(breaking: int | str) -> None:
 def one_step(task: Task, breaking: int | str) -> None:
     """Raises ValueError where `breaking` asks for a step that the task's loss has not."""
     allowed(breaking)
-    if breaking and not task.in_closed_form:
+    if breaking and not task.breaks:
         raise ValueError(
-            f"breaking must be 0 for {task.loss}, got {breaking!r} (the square loss of a regression has one step)"
+            f"breaking must be 0 for {task.loss} in rotated axes, got {breaking!r} (there only the square loss of a "
+            "regression has one step)"
         )
 
 
 class Broken(NamedTuple):
-    """A point in the space of (1): log L, log(L/m_hat − 1), log c0 and log y."""
+    """A point in the space of (1): log L, log(L/L(G) − 1), log c0, log y, and m_hat/L(G) where that is not 1."""
 
     log_L: Array
     log_split: Array
     log_c0: Array
     log_y: Array
+    gain: Array | None = None
+
+
+class Seen(NamedTuple):
+    """What labels make of states."""
+
+    potential: Array
+    """Their share of f."""
+    complexity: Array
+    """And of y² df/dy."""
+    entropy: Array
+    """Of the weights within a state."""
+    L: Array
+    outer: Channel
+    """At (m, q0, G) and beta = y."""
+    inner: Channel | None
+    """At (m, q0, chi) and beta = y, where that is all there is to a state."""
+    replicon: tuple[Array, Array]
+    """Within a state."""
+
+
+def seen(xp: Any, task: Task, m: Array, q0: Array, q1: Array, chi: Array, y: Array, beta: Array | None) -> Seen:
+    d = q1 - q0
+    G = chi + y * d
+    if task.in_closed_form:
+        inner, outer = task.channel(m, q0, chi, y), task.channel(m, q0, G, y)
+        # A = ½ chi L(chi) − entropy of the channel.
+        A_chi, A_G = chi * inner.L / 2 - inner.entropy, G * outer.L / 2 - outer.entropy
+        cooling = 0.0 if beta is None else 1 / beta
+        potential = (cooling - 1 / y) * A_chi + outer.potential
+        return Seen(potential, A_chi - A_G + y * d * outer.L / 2, inner.entropy, inner.L, outer, inner, inner.replicon)
+    assert isinstance(task, Taught)
+    d = xp.maximum(d, _ALIKE**2 * q1)
+    outer = task.among_states(chi, d, beta).channel(m, q0, chi + y * d, y)
+    among = outer.among
+    assert among is not None
+    complexity = y * (among.potential - outer.potential) + y**2 * outer.chi_hat * d / 2
+    L = outer.L + y * among.spread
+    return Seen(outer.potential, complexity, outer.entropy, L, outer, None, (xp.ones_like(L), among.square))
 
 
 class Within(NamedTuple):
@@ -80,10 +127,7 @@ class Within(NamedTuple):
     G: Array
     own: tuple[Array, Array, Array, Array]
     """m, q0, q1 and chi of the weights."""
-    outer: Channel
-    """At (m, q0, G) and beta = y."""
-    inner: Channel
-    """At (m, q0, chi) and beta = y."""
+    seen: Seen
     complexity: Array
     free_energy: Array
     entropy: Array
@@ -99,14 +143,14 @@ def within(
     beta: Array,
     at: Broken,
     cold: bool,
-) -> tuple[Within, tuple[Array, Array, Array, Array]]:
+) -> tuple[Within, tuple[Array, ...]]:
     """Averages at a point, and the residual of (1) there with the complexity."""
     xp = on.xp
     L, M, c0, y = xp.exp(at.log_L), xp.exp(at.log_L) / (1 + xp.exp(at.log_split)), xp.exp(at.log_c0), xp.exp(at.log_y)
     c1 = L / (1 + xp.exp(-at.log_split)) / y
     weight, w, v, scale = law
     scale = xp.ones_like(weight) if scale is None else scale
-    gain = 0.0 if task.turned else M
+    gain = 0.0 if task.turned else M if at.gain is None else M * at.gain
     deviation = xp.sqrt((gain * scale) ** 2 * v + c0 * scale)
     curvature, field = L * scale + task.ridge, gain * scale * w
     tilted = tilted_rounding(on, levels, curvature, beta, y, field, deviation, c1 * scale, cold)
@@ -121,28 +165,28 @@ def within(
 
     each = overlap, tilted.outer, tilted.inner, tilted.response
     m, q0, q1, chi = (label(x) for x in each)
-    d = q1 - q0
-    G = chi + y * d
-    inner, outer = task.channel(m, q0, chi, y), task.channel(m, q0, G, y)
-    # A = ½ chi L(chi) − entropy of the channel.
-    A_chi, A_G = chi * inner.L / 2 - inner.entropy, G * outer.L / 2 - outer.entropy
+    rows = seen(xp, task, m, q0, q1, chi, y, None if cold else beta)
+    outer = rows.outer
     log_Z, phi = own(tilted.log_partition), own(tilted.potential)
-    complexity = A_chi - A_G + y * d * M / 2 + y**2 * c1 * q1 / 2 + log_Z - y * phi
+    complexity = rows.complexity + y**2 * c1 * q1 / 2 + log_Z - y * phi
     cooling = 0.0 if cold else 1 / beta
     coupling = gain * m - L * (q1 + cooling * chi) / 2 + ((c0 + c1) * (chi + y * q1) - y * c0 * q0) / 2
-    free_energy = (cooling - 1 / y) * A_chi + outer.potential + coupling - log_Z / y
+    free_energy = rows.potential + coupling - log_Z / y
     residual = (
-        at.log_L - xp.log(inner.L),
+        at.log_L - xp.log(rows.L),
         xp.log(M) - xp.log(outer.L),
         at.log_c0 - xp.log(outer.chi_hat),
         complexity,
     )
+    if at.gain is not None:
+        residual += (at.gain - outer.m_hat / outer.L,)
     squares = (weight * scale**2 * x for x in (tilted.bend, tilted.inner_bend))
     bend, inner_bend = (x.sum() for x in squares)
     summed = jax.tree.map(lambda x: xp.tensordot(weight, x, 1), tilted)._replace(bend=bend, inner_bend=inner_bend)
     found = Within(
-        y, m, q0, q1, chi, G, (own(overlap), own(tilted.outer), own(tilted.inner), own(tilted.response)), outer, inner,
-        complexity, free_energy, inner.entropy + own(tilted.entropy), summed,
+        y, m, q0, q1, chi, chi + y * (q1 - q0),
+        (own(overlap), own(tilted.outer), own(tilted.inner), own(tilted.response)), rows,
+        complexity, free_energy, rows.entropy + own(tilted.entropy), summed,
     )  # fmt: skip
     return found, residual
 
@@ -172,14 +216,16 @@ def first(xp: Any, task: Task, levels: Float[Any, " levels"], beta: Array, facto
     L, t = task.start(task.ridge + 1e3 * soft)  # as chi goes to 0
     y = xp.minimum(factor * (20 / (L * gap**2) + 4 / (xp.sqrt(L**2 * t + L * power) * gap)), 0.7 * beta)
     M, t = task.start(task.ridge + 1 / (y * power))
-    return Broken(xp.log(L), xp.log(xp.expm1(xp.maximum(xp.log(L / M), 0.01))), xp.log(t * M**2), xp.log(y))
+    gain = None if task.matched else xp.ones_like(L)
+    return Broken(xp.log(L), xp.log(xp.expm1(xp.maximum(xp.log(L / M), 0.01))), xp.log(t * M**2), xp.log(y), gain)
 
 
 def evolved(xp: Any, at: Broken, residual: tuple[Array, ...]) -> Broken:
     """A step of state evolution at fixed y."""
-    of_L, of_M, of_c0, _ = residual
+    of_L, of_M, of_c0, _, *of_gain = residual
     log_ratio = xp.log1p(xp.exp(at.log_split)) - of_L + of_M
-    return Broken(at.log_L - of_L, xp.log(xp.expm1(xp.maximum(log_ratio, _LEAST))), at.log_c0 - of_c0, at.log_y)
+    gain = None if at.gain is None else at.gain - of_gain[0]
+    return Broken(at.log_L - of_L, xp.log(xp.expm1(xp.maximum(log_ratio, _LEAST))), at.log_c0 - of_c0, at.log_y, gain)
 
 
 class Found(NamedTuple):
@@ -212,9 +258,9 @@ def find_here(task: Task, law: Weights, levels: Any, beta: Any) -> Found:
         with np.errstate(all="ignore"):
             for _ in range(_EVOLUTIONS):
                 at = evolved(np, at, within(NUMPY, task, law, levels, beta, at, cold)[1])
-            if not np.isfinite(at).all():
+            if not np.isfinite(jax.tree.leaves(at)).all():
                 continue
-            ended = root(residual_at, np.array(at), options={"xtol": 1e-13, "maxfev": _FEW})
+            ended = root(residual_at, np.array(jax.tree.leaves(at)), options={"xtol": 1e-13, "maxfev": _FEW})
             at = Broken(*ended.x)
             here, residual = within(NUMPY, task, law, levels, beta, at, cold)
         steps += _EVOLUTIONS + int(ended.nfev)
@@ -225,6 +271,7 @@ def find_here(task: Task, law: Weights, levels: Any, beta: Any) -> Found:
 
 def find(task: Task, law: Weights, levels: Array, beta: Array, cold: bool) -> Found:
     """In JAX: state evolution, then Newton's method; from one y after the other."""
+    factors = _FACTORS if task.in_closed_form else _FACTORS + _SHARPER
 
     def residual_at(v: Array) -> tuple[Array, tuple[Array, Array]]:
         here, residual = within(JAX, task, law, levels, beta, Broken(*v), cold)
@@ -232,7 +279,7 @@ def find(task: Task, law: Weights, levels: Array, beta: Array, cold: bool) -> Fo
         return stacked, (stacked, sound(jnp, here, residual, beta))
 
     def evolve(_, v):
-        return jnp.stack(evolved(jnp, Broken(*v), tuple(residual_at(v)[0])))
+        return _stacked(evolved(jnp, Broken(*v), tuple(residual_at(v)[0])))
 
     def newton(carry):
         v, _, left, _ = carry
@@ -245,15 +292,19 @@ def find(task: Task, law: Weights, levels: Array, beta: Array, cold: bool) -> Fo
 
     def attempt(carry):
         _, _, number, steps = carry
-        v = jnp.stack(first(jnp, task, levels, beta, jnp.asarray(_FACTORS, levels.dtype)[number]))
+        v = _stacked(first(jnp, task, levels, beta, jnp.asarray(factors, levels.dtype)[number]))
         v = jax.lax.fori_loop(0, _EVOLUTIONS, evolve, v)
         begun = v, jnp.zeros((), bool), jnp.asarray(_NEWTON), jnp.zeros((), bool)
         v, _, left, good = jax.lax.while_loop(lambda c: ~c[1] & (c[2] > 0), newton, begun)
         return v, good, number + 1, steps + _EVOLUTIONS + _NEWTON - left
 
-    nothing = jnp.zeros(4, levels.dtype), jnp.zeros((), bool), 0, 0
-    v, good, _, steps = jax.lax.while_loop(lambda c: ~c[1] & (c[2] < len(_FACTORS)), attempt, nothing)
+    nothing = jnp.zeros(4 if task.matched else 5, levels.dtype), jnp.zeros((), bool), 0, 0
+    v, good, _, steps = jax.lax.while_loop(lambda c: ~c[1] & (c[2] < len(factors)), attempt, nothing)
     return Found(Broken(*v), good, steps)
+
+
+def _stacked(at: Broken) -> Array:
+    return jnp.stack(jax.tree.leaves(at))
 
 
 def break_many(
@@ -267,9 +318,10 @@ def break_many(
 
     Also derivatives of the generalisation error along `directions`.
     """
-    problem = jax.tree.map(lambda x: np.asarray(x, np.float64), (tasks, books, betas))
+    problem, directions = jax.tree.map(lambda x: np.asarray(x, np.float64), ((tasks, books, betas), dict(directions)))
     fields = traits_of(tasks).components * books.levels.shape[-1]
-    pool, cold = Pool(max(16, 4 * fields * books.levels.shape[-1]), devices), np.isinf(problem[2])
+    work = max(16, 4 * fields * books.levels.shape[-1]) if tasks.in_closed_form else CACHED
+    pool, cold = Pool(work, devices), np.isinf(problem[2])
     slopes = {name: np.zeros(cold.shape) for name in directions}
     found: Any = None
     with jax.enable_x64(True):
@@ -300,7 +352,7 @@ def _slope_block(cold: bool, problems: Problem, found: Found, directions: Direct
             here = observed(JAX, task, task.weights(), book, beta, at, cold)
             return _condition(cold, v, None, problem), here.generalization_error
 
-        return slope_of_root(moved, jnp.stack(list(found.at)), problem, direction)[2]
+        return slope_of_root(moved, _stacked(found.at), problem, direction)[2]
 
     return jax.vmap(one)(jax.tree.map(jnp.asarray, problems), found, directions)
 
@@ -343,28 +395,37 @@ def observed(on: Backend, task: Task, law: Weights, book: Codebook, beta: Array,
     cooling = 0.0 if cold else 1 / beta
     x, y = w.y * cooling, w.y
     m, q0, q1, chi = w.own
-    nothing = Rounded(0 * m, 0 * m, 0 * m, 0 * m)
-    outer = task.judge(w.outer, w.m, w.q0, w.G, y, nothing)
-    inner = task.judge(w.inner, w.m, w.q0, w.chi, y, nothing)
-    # What a field that all weights of a state, or of all states, feel makes of the predictions.
-    thermal, among = (y * (judged.gibbs_error - judged.error) for judged in (inner, outer))
-    between = (among - thermal) / y
-    state_error = outer.error + between
-    error, gibbs_error = state_error - x * between, state_error + cooling * thermal
+    outer, inner = w.seen.outer, w.seen.inner
     label = w.m, w.q0, w.q1, w.chi
-    if w.outer.label is not None and w.inner.label is not None:
-        m, chi_x = w.outer.label.overlap, w.inner.label.chi
-        spread = (w.outer.label.chi - chi_x) / y
-        label = w.outer.label.m, w.outer.label.q, w.outer.label.q + spread, chi_x
+    taught = isinstance(task, Taught)
+    if taught and not task.turned:
+        mean_q = x * w.q0 + (1 - x) * w.q1
+        state_error, error, gibbs_error = (task.error(w.m, q) for q in (w.q1, mean_q, w.q1 + cooling * w.chi))
+        test_loss = task.fresh_loss(w.m, mean_q)
+    else:
+        assert inner is not None
+        nothing = Rounded(0 * m, 0 * m, 0 * m, 0 * m)
+        of_all = task.judge(outer, w.m, w.q0, w.G, y, nothing)
+        of_one = task.judge(inner, w.m, w.q0, w.chi, y, nothing)
+        # What a field that all weights of a state, or of all states, feel makes of the predictions.
+        thermal, among = (y * (judged.gibbs_error - judged.error) for judged in (of_one, of_all))
+        between = (among - thermal) / y
+        state_error = of_all.error + between
+        error, gibbs_error = state_error - x * between, state_error + cooling * thermal
+        test_loss = (error + task.noise if taught else error) / 2
+        if outer.label is not None and inner.label is not None:
+            m, chi_x = outer.label.overlap, inner.label.chi
+            spread = (outer.label.chi - chi_x) / y
+            label = outer.label.m, outer.label.q, outer.label.q + spread, chi_x
     label_m, label_q0, label_q1, label_chi = label
     L, split = xp.exp(found.at.log_L), xp.exp(found.at.log_split)
-    level, stiffness = w.outer.replicon
+    level, stiffness = outer.replicon
     outer_replicon = level - stiffness * w.tilted.bend
-    level, stiffness = w.inner.replicon
+    level, stiffness = w.seen.replicon
     replicon = xp.minimum(outer_replicon, -xp.inf if cold else level - stiffness * w.tilted.inner_bend)
     usage = xp.clip(w.tilted.usage, 0.0, 1.0)
-    taught = isinstance(task, Taught)
-    test_error = error + task.noise if taught else error
+    test_error = error + task.noise if taught and task.adds_noise else error
+    gain = 1.0 if found.at.gain is None else found.at.gain
     return Solution(
         task=task,
         codebook=book,
@@ -377,13 +438,13 @@ def observed(on: Backend, task: Task, law: Weights, book: Codebook, beta: Array,
         label_self_overlap=label_q1 + cooling * label_chi,
         label_replica_overlap=x * label_q0 + (1 - x) * label_q1,
         label_susceptibility=label_chi,
-        fields=Fields(L / (1 + split), xp.exp(found.at.log_c0) + L / (1 + 1 / split) / y, L),
+        fields=Fields(gain * L / (1 + split), xp.exp(found.at.log_c0) + L / (1 + 1 / split) / y, L),
         generalization_error=error,
         gibbs_error=gibbs_error,
         rounded_error=state_error if cold else xp.nan * error,
         test_error=test_error,
-        test_loss=test_error / 2,
-        training_error=w.free_energy + cooling * w.entropy,
+        test_loss=test_loss,
+        training_error=w.free_energy if cold else w.free_energy + cooling * w.entropy,
         free_energy=w.free_energy,
         entropy=w.entropy,
         usage=usage,
@@ -407,7 +468,7 @@ def broken_solution(problem: Problem, cold: bool) -> Solution:
     """One step of breaking wherever it leads; differentiable by the implicit function theorem.  `cold`: beta = inf."""
     v, (converged, steps) = implicit_root(eqx.Partial(_search, cold), eqx.Partial(_condition, cold), problem)
     found = Found(Broken(*v), converged, steps)
-    if not _checks.is_traced(problem):
+    if not _checks.is_traced(problem) and problem[0].elementwise:
         task, book, beta = jax.tree.map(np.asarray, problem)
         with np.errstate(all="ignore"):  # where it did not converge
             here = observed(NUMPY, task, _law(task), book, beta, jax.tree.map(np.asarray, found), cold)
@@ -426,11 +487,14 @@ def _observed(problem: Problem, found: Found, cold: bool) -> Solution:
 def _search(cold: bool, problem: Problem) -> tuple[Float[Array, "4"], tuple[Array, Array]]:
     if _checks.is_traced(problem):
         found = _found(jax.lax.stop_gradient(problem), cold)
+    elif not problem[0].elementwise:
+        with jax.enable_x64(True):
+            found = jax.tree.map(np.asarray, _found(jax.tree.map(lambda x: np.asarray(x, np.float64), problem), cold))
     else:
         task, book, beta = jax.tree.map(lambda x: np.asarray(x, np.float64), problem)
         found = find_here(task, _law(task), book.levels, beta)
     dtype = jnp.result_type(*jax.tree.leaves(problem))
-    return jnp.asarray(jnp.stack(list(found.at)), dtype), (jnp.asarray(found.converged), jnp.asarray(found.steps))
+    return jnp.asarray(_stacked(found.at), dtype), (jnp.asarray(found.converged), jnp.asarray(found.steps))
 
 
 @eqx.filter_jit

@@ -33,9 +33,10 @@ def solve(
       codebook: the levels a weight may take.
       beta: inverse temperature of p(w) ∝ exp(−beta H(w)), > 0; `jnp.inf` is empirical risk minimisation.  Losses other than
         the square one have to be told so: a traced beta that is inf does not converge.
-      breaking: 0, replica symmetry; 1, one step of its breaking, for the square loss (beta = inf must then not be traced):
-        not converged where the measure does not fall apart; "auto", one step where replica symmetry is unstable or has
-        negative entropy, and the loss allows it (inside a transformation, where that is not known, 0).
+      breaking: 0, replica symmetry; 1, one step of its breaking (beta = inf must then not be traced; losses other than the
+        square one not in rotated axes): not converged where the measure does not fall apart; "auto", one step where replica
+        symmetry is unstable or has negative entropy, and the task allows it (inside a transformation, where that is not
+        known, 0).
       max_steps: map evaluations beyond which `converged` is False.
 
     Raises:
@@ -61,7 +62,7 @@ def solve(
         return solution(problem, cold, None).capped(most)
     found = jax.tree.map(lambda x: x[0], solve_many(*jax.tree.map(lambda x: np.asarray(x)[None], problem)))
     wrong = not found.stable or found.entropy < 0
-    if breaking == "auto" and wrong and task.in_closed_form:
+    if breaking == "auto" and wrong and task.breaks:
         broken = broken_solution(problem, bool(cold)).capped(most)
         if broken.converged:
             return broken

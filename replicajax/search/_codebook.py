@@ -134,7 +134,7 @@ def optimal_codebook(
       beta: inverse temperature, > 0; `jnp.inf` is empirical risk minimisation.  None for a layer.
       symmetric: only codebooks with a level −a for every a.
       rate_weight: what a bit of the coded weights costs, in units of eg, >= 0.  0 for a layer.
-      breaking: 0, or 1: one step of replica symmetry breaking, for the square loss.
+      breaking: 0, or 1: one step of replica symmetry breaking, as in `solve`.
       start: (levels,) increasing, to start from besides.
       constraints: `scipy.optimize.LinearConstraint(A, lb, ub)`, or several: lb <= A @ levels <= ub.
 

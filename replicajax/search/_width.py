@@ -84,7 +84,7 @@ def optimal_width(
       beta: inverse temperature, > 0; `jnp.inf` is empirical risk minimisation.
       require_stable: only widths at which replica symmetry is stable (replicon > 0), so that AMP finds the weights.
         Never possible at beta = inf.
-      breaking: as in `solve`, for the square loss; 1 has derivatives too, "auto" has not (what it chooses may change).
+      breaking: as in `solve`; 1 has derivatives too, "auto" has not (what it chooses may change).
 
     Raises:
       TypeError, ValueError: bad arguments.  Finding nothing raises nothing: see `converged`.

@@ -43,6 +43,20 @@ def test_solve_json(command):
     assert values["converged"] is True
 
 
+def test_solve_with_a_step_of_breaking(command):
+    task = "--alpha", "2", "--noise", "0.1", "--bits", "2", "--width", "1.5", "--beta", "inf"
+    code, text, _ = command("solve", *task, "--breaking", "auto", "--json")
+    values = json.loads(text)
+    assert code == 0
+    assert values["breaking"] == 1
+    np.testing.assert_allclose(
+        (values["generalization_error"], values["parisi"]), (0.2558145568, 12.3361974), rtol=1e-8
+    )
+    code, _, error = command("solve", *task, "--breaking", "2")
+    assert code == 2
+    assert "--breaking must be 0, 1 or auto, got 2" in error
+
+
 def test_toml_problem_and_flags_over_it(command, tmp_path):
     path = tmp_path / "problem.toml"
     path.write_text("beta = 5\nbits = 2\nwidth = 1.5\n[task]\nalpha = 9.0\nnoise = 0.1\n")

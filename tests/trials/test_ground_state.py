@@ -103,6 +103,7 @@ def test_bad_task():
 
 
 IID = {"sizes": (24, 48, 96), "instances": (1024, 512, 192)}
+SMALL = {"sizes": (16, 32, 64), "instances": (1024, 512, 192)}
 # task, codebook, effort
 POINTS = {
     "2 bits": (TASK, BOOK, IID),
@@ -114,6 +115,9 @@ POINTS = {
         BOOK,
         {"sizes": (12, 24, 36), "instances": (4096, 2048, 768), "sweeps": (100, 300, 700)},
     ),
+    "absolute": (rj.LinearRegression(2.0, noise=0.1, loss=rj.losses.Absolute()), rj.uniform(1, 1.0), SMALL),
+    "hinge": (rj.Classification(1.5, noise=0.2, loss=rj.losses.Hinge()), rj.uniform(1, 4.0), SMALL),
+    "logistic": (rj.Classification(2.0, noise=0.2), rj.uniform(1, 4.0), SMALL),
     "power law": (
         rj.LinearRegression(2.0, 1.0, 0.1, features=rj.Features.power_law(1.0, 30)),
         BOOK,
@@ -144,3 +148,43 @@ def test_one_step_of_breaking(name):
     assert np.abs(z[1]).max() < 3
     if energies[0] - energies[1] > 4 * found.energy.standard_error:
         assert z[0][0] > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_best_width_of_ground_states(bits):
+    """512 instances of 100 weights at seven widths, the same at each: where their mean error is least, by a cubic in log
+    width, one step says within 5 %."""
+    predicted = float(rj.optimal_width(TASK, bits, jnp.inf, breaking=1).width)
+    symmetric = float(rj.optimal_width(TASK, bits, jnp.inf).width)
+    ratios, sweeps = np.linspace(-0.3, 0.3, 7), {1: 100, 2: 200, 3: 400}[bits]
+
+    @jax.jit
+    def errors(width, keys):
+        def one(key):
+            X, y, teacher = rj.draw(TASK, 100, key)
+            found = lowest_codeword(X, y, rj.uniform(bits, width), sweeps=sweeps, key=key)
+            return jnp.mean((teacher - found.weights) ** 2), found.agreement
+
+        return jax.vmap(one)(keys)
+
+    with jax.enable_x64(False):
+        batches = jax.random.split(jax.random.key(bits), 512).reshape(8, 64)
+        found = [[errors(np.float32(predicted * np.exp(r)), keys) for keys in batches] for r in ratios]
+    error, agreed = (np.array([np.concatenate([b[i] for b in row]) for row in found]) for i in (0, 1))
+
+    def least(error):
+        fit = np.polynomial.Polynomial.fit(ratios, error.mean(1), 3)
+        places = fit.deriv().roots()
+        (place,) = (x.real for x in places if abs(x.imag) < 1e-9 and fit.deriv(2)(x.real) > 0)
+        return np.exp(place)
+
+    left_out = [least(np.delete(error, np.arange(i, 512, 16), 1)) for i in range(16)]
+    place, spread = least(error), np.sqrt(15 / 16 * np.sum((left_out - np.mean(left_out)) ** 2))
+    print(
+        f"\n{bits} bits: one step {predicted:.4f}, RS {symmetric:.4f}; of ground states {place * predicted:.4f} ± "
+        f"{spread * predicted:.4f}, agreed on {(agreed == 1).mean():.3f}"
+    )
+    assert (agreed == 1).mean() > 0.9
+    assert spread < 0.025
+    assert abs(place - 1) < 0.05
