@@ -279,8 +279,12 @@ class States(Loss):
     loss: Loss
     chi: Scalar
     """Within a state."""
-    d: Scalar
     beta: Scalar | None
+
+    def _spread(self, chi: Scalar, y: Scalar | None) -> Scalar:
+        """d."""
+        assert y is not None  # 1/y is not 0
+        return jnp.maximum(chi - self.chi, 1e-14 * chi) / y
 
     def __call__(self, y, u):
         return self.loss(y, u)
@@ -292,17 +296,17 @@ class States(Loss):
         return self.loss.of(kind)
 
     def of_length(self, t):
-        return States(self.loss, t * self.chi, t * self.d, self.beta)
+        return States(self.loss, t * self.chi, self.beta)
 
     def _one(self, y: Scalar, v: Scalar) -> Tilted:
         return self.loss.tilted(y, v, self.chi, self.beta)
 
     def tilted(self, y, v, chi, beta):
-        assert beta is not None  # 1/y is not 0
+        assert beta is not None
         at, width = self.loss.bends(y, self.chi), 7 * self.loss.blur(self.chi, self.beta)
         sharp = [0.0] if self.beta is None else [-width, 0.0, width]
         ends = jnp.asarray([b + w for b in at for w in sharp], jnp.result_type(v))
-        return tilted_states(lambda v: self._one(y, v), ends, v, self.d, beta)
+        return tilted_states(lambda v: self._one(y, v), ends, v, self._spread(chi, beta), beta)
 
     def tilted_at(self, y, v, chi, beta):
         """Few at a time where each is a quadrature of quadratures."""
@@ -314,4 +318,4 @@ class States(Loss):
         return [at + (chi - self.chi) * self._one(y, at).slope for at in self.loss.bends(y, self.chi)]
 
     def blur(self, chi, beta):
-        return jnp.sqrt(self.d + self.loss.blur(self.chi, self.beta) ** 2)
+        return jnp.sqrt(self._spread(chi, beta) + self.loss.blur(self.chi, self.beta) ** 2)

@@ -112,11 +112,6 @@ class Task(eqx.Module):
         """What the generalisation error is, in few words."""
 
     @property
-    def breaks(self) -> bool:
-        """Whether it has one step of replica symmetry breaking."""
-        return self.in_closed_form
-
-    @property
     def cools(self) -> bool:
         """Whether it has a limit beta = inf."""
         return self.in_closed_form or self.loss.cools
@@ -189,13 +184,9 @@ class Taught(Task):
     def elementwise(self) -> bool:
         return self.in_closed_form and not (self.turned and self.rows is not None)
 
-    @property
-    def breaks(self) -> bool:
-        return self.in_closed_form or not self.turned
-
-    def among_states(self, chi: Array, d: Array, beta: Array | None) -> "Taught":
-        """With the loss of predictions that fall apart into states: means that differ by N(0, d), and chi within each."""
-        return eqx.tree_at(lambda t: t.loss, self, States(self.loss, chi, d, beta))
+    def among_states(self, chi: Array, beta: Array | None) -> "Taught":
+        """With the loss of predictions that fall apart into states, of susceptibility chi each."""
+        return eqx.tree_at(lambda t: t.loss, self, States(self.loss, chi, beta))
 
     @property
     def kind(self) -> str:

@@ -78,8 +78,6 @@ def _seen_by_weights(features: Features, signal: Array, row: Channel, at: _Throu
     D = at.L[..., None] * (features.eigenvalues + at.u[..., None])
     a11, a12, a22 = (mean(features.eigenvalues**power / D**2) for power in (0, 1, 2))
     level, C = row.replicon
-    C = C / level
-    part = 1 - C * a22
     z, kappa, zero = at.ridge, at.kappa, xp.zeros_like(q)
     log_D = mean(xp.log(D))
     B2 = row.m_hat[..., None] ** 2 * _power(features, signal) * features.eigenvalues**2
@@ -93,11 +91,43 @@ def _seen_by_weights(features: Features, signal: Array, row: Channel, at: _Throu
         L=1 / chi - z,
         energy=row.energy,
         entropy=row.entropy - (log_D + xp.log(chi)) / 2,
-        # r = [(1 − C a22)(a11 − A) + C a12²] (a3 − chi²)/(−chi⁴), A = a3 chi²/(a3 − chi²), is linear in a3.
-        replicon=((part * a11 + C * a12**2) / chi**2, (part * (a11 - chi**2) + C * a12**2) / chi**4),
+        replicon=_replicon(C / level, a11, a12, a22, chi),
         effective=Effective(z, kappa, *[zero] * 3),
         label=Label(at.overlap, at.m, at.q, at.chi, mean(features.eigenvalues) + zero),
+        row=None if row.among is None else row,
     )
+
+
+def _replicon(C: Array, a11: Array, a12: Array, a22: Array, chi: Array) -> tuple[Array, Array]:
+    """r = [(1 − C a22)(a11 − A) + C a12²] (a3 − chi²)/(−chi⁴), A = a3 chi²/(a3 − chi²), is linear in a3."""
+    part = 1 - C * a22
+    return (part * a11 + C * a12**2) / chi**2, (part * (a11 - chi**2) + C * a12**2) / chi**4
+
+
+class Inside(NamedTuple):
+    """A state, in turned axes, at given L_x and chi."""
+
+    L: Array
+    chi: Array
+    """chi_x."""
+    mean_log: Array
+    """mean log D + log chi."""
+    legendre: Array
+    """A = ½ [mean log D + log chi + 1 − z chi − L_x chi_x], whose share of the potential is A/beta."""
+    moments: tuple[Array, Array, Array]
+    """mean lambda^k/D²."""
+
+    def replicon(self, C: Array, chi: Array) -> tuple[Array, Array]:
+        return _replicon(C, *self.moments, chi)
+
+
+def inside(features: Features, L: Array, chi: Array) -> Inside:
+    mean, eigenvalues = features.mean, features.eigenvalues
+    u = harmonic_root(backend_of(chi), features.share, eigenvalues, L * chi)
+    D = L[..., None] * (eigenvalues + u[..., None])
+    mean_log, z, chi_x = mean(jnp.log(D)) + jnp.log(chi), L * u, mean(eigenvalues / D)
+    moments = mean(1 / D**2), mean(eigenvalues / D**2), mean(eigenvalues**2 / D**2)
+    return Inside(1 / chi - z, chi_x, mean_log, (mean_log + 1 - z * chi - L * chi_x) / 2, moments)
 
 
 def turned_square(features: Features, alpha, signal, noise, q, chi, beta) -> Channel:

@@ -6,10 +6,10 @@ from replicajax.replica._accuracy import accuracy as accuracy
 from replicajax.replica._accuracy import ridge_accuracy as ridge_accuracy
 from replicajax.replica._batch import AT_ONCE as AT_ONCE
 from replicajax.replica._batch import solve_many as solve_many
+from replicajax.replica._breaking import allowed_steps as allowed_steps
 from replicajax.replica._breaking import break_many as break_many
 from replicajax.replica._breaking import broken_solution as broken_solution
 from replicajax.replica._breaking import broken_where_needed as broken_where_needed
-from replicajax.replica._breaking import one_step as one_step
 from replicajax.replica._pool import Device as Device
 from replicajax.replica._ridge import Unquantized as Unquantized
 from replicajax.replica._ridge import optimal_ridge as optimal_ridge

@@ -15,7 +15,9 @@ the outer channel is that of `losses.States`, at temperature 1/y, and says L(G) 
 
     c1 = alpha E Var(phi'),                          L = L(G) + y c1,                                               (3)
 
-and m_hat is no longer L(G) where labels are classes.
+and m_hat is no longer L(G) where labels are classes.  In turned axes (7.2) that is what rows feel, of their own overlaps, and
+L_x = L_x(G) + y c1_x is one more equation: the spectrum between rows and weights is Gaussian again, once with chi and L_x, once
+with G and L_x(G).
 
 With Z of `numerics.tilted_rounding` at H = m_hat w0 + sqrt(c0) z0 and inner variance c1,
 
@@ -39,6 +41,7 @@ from jaxtyping import Array, Float
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import Channel, Fields, Rounded, Task, Taught, Weights
+from replicajax.models._turned import inside
 from replicajax.numerics import JAX, NUMPY, Backend, TiltedRounding, implicit_root, slope_of_root, tilted_rounding
 from replicajax.replica._pool import CACHED, Device, Pool
 from replicajax.replica._solution import Solution
@@ -52,30 +55,30 @@ Direction = Problem
 BREAKING = 0, 1, "auto"
 
 
-def allowed(breaking: int | str) -> None:
+def allowed_steps(breaking: int | str) -> None:
     """Raises ValueError for what is no number of steps."""
     if breaking not in BREAKING:
         raise ValueError(f'breaking must be 0, 1 or "auto", got {breaking!r}')
 
 
-def one_step(task: Task, breaking: int | str) -> None:
-    """Raises ValueError where `breaking` asks for a step that the task's loss has not."""
-    allowed(breaking)
-    if breaking and not task.breaks:
-        raise ValueError(
-            f"breaking must be 0 for {task.loss} in rotated axes, got {breaking!r} (there only the square loss of a "
-            "regression has one step)"
-        )
-
-
 class Broken(NamedTuple):
-    """A point in the space of (1): log L, log(L/L(G) − 1), log c0, log y, and m_hat/L(G) where that is not 1."""
+    """A point in the space of (1): log L, log(L/L(G) − 1), log c0, log y; m_hat/L(G) where that is not 1; and
+    log L_x of rows that are not Gaussian, in turned axes."""
 
     log_L: Array
     log_split: Array
     log_c0: Array
     log_y: Array
     gain: Array | None = None
+    log_rows: Array | None = None
+
+
+def placed(task: Task, v: Any) -> Broken:
+    """A point from its numbers."""
+    known, rest = Broken(*v[:4]), v[4:]
+    if not len(rest):
+        return known
+    return known._replace(log_rows=rest[0]) if task.turned else known._replace(gain=rest[0])
 
 
 class Seen(NamedTuple):
@@ -94,26 +97,80 @@ class Seen(NamedTuple):
     """At (m, q0, chi) and beta = y, where that is all there is to a state."""
     replicon: tuple[Array, Array]
     """Within a state."""
+    rows: Array | None = None
+    """L_x, where it is an unknown."""
+    label: tuple[Array, Array, Array, Array] | None = None
+    """And then m, q0, q1 and chi of the predictions."""
 
 
-def seen(xp: Any, task: Task, m: Array, q0: Array, q1: Array, chi: Array, y: Array, beta: Array | None) -> Seen:
+def seen(
+    xp: Any,
+    task: Task,
+    m: Array,
+    q0: Array,
+    q1: Array,
+    chi: Array,
+    y: Array,
+    beta: Array | None,
+    log_rows: Array | None = None,
+) -> Seen:
     d = q1 - q0
     G = chi + y * d
+    cooling = 0.0 if beta is None else 1 / beta
     if task.in_closed_form:
         inner, outer = task.channel(m, q0, chi, y), task.channel(m, q0, G, y)
         # A = ½ chi L(chi) − entropy of the channel.
         A_chi, A_G = chi * inner.L / 2 - inner.entropy, G * outer.L / 2 - outer.entropy
-        cooling = 0.0 if beta is None else 1 / beta
         potential = (cooling - 1 / y) * A_chi + outer.potential
         return Seen(potential, A_chi - A_G + y * d * outer.L / 2, inner.entropy, inner.L, outer, inner, inner.replicon)
     assert isinstance(task, Taught)
-    d = xp.maximum(d, _ALIKE**2 * q1)
-    outer = task.among_states(chi, d, beta).channel(m, q0, chi + y * d, y)
+    G = chi + y * xp.maximum(d, _ALIKE**2 * q1)
+    if log_rows is not None:
+        return _seen_turned(task, q0, q1, chi, G, y, beta, log_rows)
+    outer = task.among_states(chi, beta).channel(m, q0, G, y)
     among = outer.among
     assert among is not None
     complexity = y * (among.potential - outer.potential) + y**2 * outer.chi_hat * d / 2
     L = outer.L + y * among.spread
     return Seen(outer.potential, complexity, outer.entropy, L, outer, None, (xp.ones_like(L), among.square))
+
+
+def _seen_turned(
+    task: Taught, q0: Array, q1: Array, chi: Array, G: Array, y: Array, beta: Array | None, log_rows: Array
+) -> Seen:
+    """In turned axes, of any loss.  At fixed order parameters y enters rows, their coupling, spectrum and Gaussian by turns."""
+    assert task.features is not None
+    state = inside(task.features, jnp.exp(log_rows), chi)
+    outer = task.among_states(state.chi, beta).channel(0 * q0, q0, G, y)
+    row, label = outer.row, outer.label
+    assert row is not None
+    assert row.among is not None
+    assert label is not None
+    d_x, c1_x = (label.chi - state.chi) / y, row.among.spread
+    c1 = (state.L - outer.L) / y
+    k1 = (1 / chi - 1 / G) / y - c1
+    complexity = (
+        y * (row.among.potential - row.potential)
+        + y**2 * (row.chi_hat * d_x + c1_x * (label.q + d_x)) / 2
+        + (state.mean_log - inside(task.features, row.L, G).mean_log) / 2
+        - y * (c1_x * label.chi + k1 * G) / 2
+        - y**2 * (c1_x * label.q + k1 * q0) / 2
+        + (G / chi - 1) / 2
+        + y * q0 * (1 / chi - 1 / G) / 2
+        - y**2 * c1 * q1 / 2
+    )
+    cooling = 0.0 if beta is None else 1 / beta
+    return Seen(
+        potential=outer.potential + (cooling - 1 / y) * state.legendre,
+        complexity=complexity,
+        entropy=row.entropy - state.mean_log / 2,
+        L=state.L,
+        outer=outer,
+        inner=None,
+        replicon=state.replicon(row.among.square, chi),
+        rows=row.L + y * c1_x,
+        label=(label.m, label.q, label.q + d_x, state.chi),
+    )
 
 
 class Within(NamedTuple):
@@ -165,7 +222,7 @@ def within(
 
     each = overlap, tilted.outer, tilted.inner, tilted.response
     m, q0, q1, chi = (label(x) for x in each)
-    rows = seen(xp, task, m, q0, q1, chi, y, None if cold else beta)
+    rows = seen(xp, task, m, q0, q1, chi, y, None if cold else beta, at.log_rows)
     outer = rows.outer
     log_Z, phi = own(tilted.log_partition), own(tilted.potential)
     complexity = rows.complexity + y**2 * c1 * q1 / 2 + log_Z - y * phi
@@ -180,6 +237,8 @@ def within(
     )
     if at.gain is not None:
         residual += (at.gain - outer.m_hat / outer.L,)
+    if at.log_rows is not None:
+        residual += (at.log_rows - xp.log(rows.rows),)
     squares = (weight * scale**2 * x for x in (tilted.bend, tilted.inner_bend))
     bend, inner_bend = (x.sum() for x in squares)
     summed = jax.tree.map(lambda x: xp.tensordot(weight, x, 1), tilted)._replace(bend=bend, inner_bend=inner_bend)
@@ -216,16 +275,28 @@ def first(xp: Any, task: Task, levels: Float[Any, " levels"], beta: Array, facto
     L, t = task.start(task.ridge + 1e3 * soft)  # as chi goes to 0
     y = xp.minimum(factor * (20 / (L * gap**2) + 4 / (xp.sqrt(L**2 * t + L * power) * gap)), 0.7 * beta)
     M, t = task.start(task.ridge + 1 / (y * power))
-    gain = None if task.matched else xp.ones_like(L)
-    return Broken(xp.log(L), xp.log(xp.expm1(xp.maximum(xp.log(L / M), 0.01))), xp.log(t * M**2), xp.log(y), gain)
+    at = Broken(xp.log(L), xp.log(xp.expm1(xp.maximum(xp.log(L / M), 0.01))), xp.log(t * M**2), xp.log(y))
+    if task.in_closed_form:
+        return at
+    if task.turned:
+        assert isinstance(task, Taught)
+        assert task.features is not None
+        return at._replace(log_rows=at.log_L - xp.log(task.features.mean(task.features.eigenvalues)))
+    return at if task.matched else at._replace(gain=xp.ones_like(L))
 
 
 def evolved(xp: Any, at: Broken, residual: tuple[Array, ...]) -> Broken:
     """A step of state evolution at fixed y."""
-    of_L, of_M, of_c0, _, *of_gain = residual
+    of_L, of_M, of_c0, _, *rest = residual
     log_ratio = xp.log1p(xp.exp(at.log_split)) - of_L + of_M
-    gain = None if at.gain is None else at.gain - of_gain[0]
-    return Broken(at.log_L - of_L, xp.log(xp.expm1(xp.maximum(log_ratio, _LEAST))), at.log_c0 - of_c0, at.log_y, gain)
+    return Broken(
+        at.log_L - of_L,
+        xp.log(xp.expm1(xp.maximum(log_ratio, _LEAST))),
+        at.log_c0 - of_c0,
+        at.log_y,
+        None if at.gain is None else at.gain - rest[0],
+        None if at.log_rows is None else at.log_rows - rest[0],
+    )
 
 
 class Found(NamedTuple):
@@ -249,7 +320,7 @@ def find_here(task: Task, law: Weights, levels: Any, beta: Any) -> Found:
 
     def residual_at(v: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
-            residual = np.array(within(NUMPY, task, law, levels, beta, Broken(*v), cold)[1])
+            residual = np.array(within(NUMPY, task, law, levels, beta, placed(task, v), cold)[1])
         return np.where(np.isfinite(residual), residual, 1e3)
 
     at = first(np, task, levels, beta, _FACTORS[0])
@@ -261,7 +332,7 @@ def find_here(task: Task, law: Weights, levels: Any, beta: Any) -> Found:
             if not np.isfinite(jax.tree.leaves(at)).all():
                 continue
             ended = root(residual_at, np.array(jax.tree.leaves(at)), options={"xtol": 1e-13, "maxfev": _FEW})
-            at = Broken(*ended.x)
+            at = placed(task, ended.x)
             here, residual = within(NUMPY, task, law, levels, beta, at, cold)
         steps += _EVOLUTIONS + int(ended.nfev)
         if sound(np, here, residual, beta):
@@ -274,12 +345,12 @@ def find(task: Task, law: Weights, levels: Array, beta: Array, cold: bool) -> Fo
     factors = _FACTORS if task.in_closed_form else _FACTORS + _SHARPER
 
     def residual_at(v: Array) -> tuple[Array, tuple[Array, Array]]:
-        here, residual = within(JAX, task, law, levels, beta, Broken(*v), cold)
+        here, residual = within(JAX, task, law, levels, beta, placed(task, v), cold)
         stacked = jnp.stack(residual)
         return stacked, (stacked, sound(jnp, here, residual, beta))
 
     def evolve(_, v):
-        return _stacked(evolved(jnp, Broken(*v), tuple(residual_at(v)[0])))
+        return _stacked(evolved(jnp, placed(task, v), tuple(residual_at(v)[0])))
 
     def newton(carry):
         v, _, left, _ = carry
@@ -298,9 +369,9 @@ def find(task: Task, law: Weights, levels: Array, beta: Array, cold: bool) -> Fo
         v, _, left, good = jax.lax.while_loop(lambda c: ~c[1] & (c[2] > 0), newton, begun)
         return v, good, number + 1, steps + _EVOLUTIONS + _NEWTON - left
 
-    nothing = jnp.zeros(4 if task.matched else 5, levels.dtype), jnp.zeros((), bool), 0, 0
+    nothing = jnp.zeros_like(_stacked(first(jnp, task, levels, beta, 1.0))), jnp.zeros((), bool), 0, 0
     v, good, _, steps = jax.lax.while_loop(lambda c: ~c[1] & (c[2] < len(factors)), attempt, nothing)
-    return Found(Broken(*v), good, steps)
+    return Found(placed(task, v), good, steps)
 
 
 def _stacked(at: Broken) -> Array:
@@ -348,7 +419,7 @@ def _slope_block(cold: bool, problems: Problem, found: Found, directions: Direct
     def one(problem: Problem, found: Found, direction: Direction) -> Any:
         def moved(v: Array, problem: Problem) -> tuple[Array, Array]:
             task, book, beta = problem
-            at = Found(Broken(*v), found.converged, found.steps)
+            at = Found(placed(task, v), found.converged, found.steps)
             here = observed(JAX, task, task.weights(), book, beta, at, cold)
             return _condition(cold, v, None, problem), here.generalization_error
 
@@ -397,11 +468,14 @@ def observed(on: Backend, task: Task, law: Weights, book: Codebook, beta: Array,
     m, q0, q1, chi = w.own
     outer, inner = w.seen.outer, w.seen.inner
     label = w.m, w.q0, w.q1, w.chi
+    if w.seen.label is not None and outer.label is not None:
+        m, label = outer.label.overlap, w.seen.label
     taught = isinstance(task, Taught)
-    if taught and not task.turned:
-        mean_q = x * w.q0 + (1 - x) * w.q1
-        state_error, error, gibbs_error = (task.error(w.m, q) for q in (w.q1, mean_q, w.q1 + cooling * w.chi))
-        test_loss = task.fresh_loss(w.m, mean_q)
+    if taught and (not task.turned or w.seen.label is not None):
+        m_x, q0_x, q1_x, chi_x = label
+        mean_q = x * q0_x + (1 - x) * q1_x
+        state_error, error, gibbs_error = (task.error(m_x, q) for q in (q1_x, mean_q, q1_x + cooling * chi_x))
+        test_loss = task.fresh_loss(m_x, mean_q)
     else:
         assert inner is not None
         nothing = Rounded(0 * m, 0 * m, 0 * m, 0 * m)
@@ -467,7 +541,7 @@ def observed(on: Backend, task: Task, law: Weights, book: Codebook, beta: Array,
 def broken_solution(problem: Problem, cold: bool) -> Solution:
     """One step of breaking wherever it leads; differentiable by the implicit function theorem.  `cold`: beta = inf."""
     v, (converged, steps) = implicit_root(eqx.Partial(_search, cold), eqx.Partial(_condition, cold), problem)
-    found = Found(Broken(*v), converged, steps)
+    found = Found(placed(problem[0], v), converged, steps)
     if not _checks.is_traced(problem) and problem[0].elementwise:
         task, book, beta = jax.tree.map(np.asarray, problem)
         with np.errstate(all="ignore"):  # where it did not converge
@@ -506,7 +580,7 @@ def _found(problem: Problem, cold: bool) -> Found:
 def _condition(cold: bool, v: Float[Array, "4"], info: Any, problem: Problem) -> Float[Array, "4"]:
     del info
     task, book, beta = problem
-    return jnp.stack(within(JAX, task, task.weights(), book.levels, beta, Broken(*v), cold)[1])
+    return jnp.stack(within(JAX, task, task.weights(), book.levels, beta, placed(task, v), cold)[1])
 
 
 def _law(task: Task) -> Weights:

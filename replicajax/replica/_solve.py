@@ -12,7 +12,7 @@ from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import Task, with_limit
 from replicajax.replica._batch import solve_many
-from replicajax.replica._breaking import allowed, broken_solution, one_step
+from replicajax.replica._breaking import allowed_steps, broken_solution
 from replicajax.replica._saddle import solution
 from replicajax.replica._solution import Solution
 
@@ -33,10 +33,9 @@ def solve(
       codebook: the levels a weight may take.
       beta: inverse temperature of p(w) ∝ exp(−beta H(w)), > 0; `jnp.inf` is empirical risk minimisation.  Losses other than
         the square one have to be told so: a traced beta that is inf does not converge.
-      breaking: 0, replica symmetry; 1, one step of its breaking (beta = inf must then not be traced; losses other than the
-        square one not in rotated axes): not converged where the measure does not fall apart; "auto", one step where replica
-        symmetry is unstable or has negative entropy, and the task allows it (inside a transformation, where that is not
-        known, 0).
+      breaking: 0, replica symmetry; 1, one step of its breaking (beta = inf must then not be traced): not converged where
+        the measure does not fall apart; "auto", one step where replica symmetry is unstable or has negative entropy, and one
+        is found (inside a transformation, where that is not known, 0).
       max_steps: map evaluations beyond which `converged` is False.
 
     Raises:
@@ -54,15 +53,14 @@ def solve(
     with_limit(task, beta)
     most = _checks.integer("max_steps", max_steps, 1, 10**6)
     problem = task, codebook, beta
-    allowed(breaking)
+    allowed_steps(breaking)
     if breaking == 1:
-        one_step(task, breaking)
         return broken_solution(problem, bool(cold)).capped(most)
     if _checks.is_traced(problem):
         return solution(problem, cold, None).capped(most)
     found = jax.tree.map(lambda x: x[0], solve_many(*jax.tree.map(lambda x: np.asarray(x)[None], problem)))
     wrong = not found.stable or found.entropy < 0
-    if breaking == "auto" and wrong and task.breaks:
+    if breaking == "auto" and wrong:
         broken = broken_solution(problem, bool(cold)).capped(most)
         if broken.converged:
             return broken

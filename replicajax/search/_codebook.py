@@ -24,9 +24,9 @@ from replicajax.numerics import implicit_root
 from replicajax.replica import (
     Direction,
     Solution,
+    allowed_steps,
     break_many,
     broken_solution,
-    one_step,
     slopes_many,
     solve,
     solve_many,
@@ -171,7 +171,7 @@ def optimal_codebook(
         raise TypeError("rate_weight must be a number that is known: the search has no derivative in it")
     _checks.nonnegative("rate_weight", rate_weight)
     weight = float(np.asarray(rate_weight))
-    one_step(task, breaking)
+    allowed_steps(breaking)
     if breaking not in (0, 1):
         raise ValueError(
             f"breaking must be 0 or 1 (what it is may not change from codebook to codebook), got {breaking!r}"

@@ -25,9 +25,9 @@ from replicajax.numerics import JAX, NUMPY, Backend, implicit_root
 from replicajax.replica import (
     Direction,
     Solution,
+    allowed_steps,
     broken_solution,
     broken_where_needed,
-    one_step,
     solve,
     solve_with_slopes,
 )
@@ -119,7 +119,7 @@ Scheme = tuple[int | str, bool | None]
 
 
 def _broken(task: Task, beta: Any, breaking: int | str, require_stable: bool) -> None:
-    one_step(task, breaking)
+    allowed_steps(breaking)
     if breaking and require_stable:
         raise ValueError(f"require_stable asks for replica symmetry: breaking must be 0 with it, got {breaking!r}")
     if breaking == "auto" and _checks.is_traced((task, beta)):

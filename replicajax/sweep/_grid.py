@@ -23,8 +23,8 @@ from replicajax.replica import (
     Device,
     Direction,
     Solution,
+    allowed_steps,
     broken_where_needed,
-    one_step,
     slopes_many,
     solve_with_slopes,
 )
@@ -273,7 +273,7 @@ def grid(
         raise ValueError(
             f"task must be a single one (values belong in axes), got alpha of shape {np.shape(task.alpha)}"
         )
-    one_step(task, breaking)
+    allowed_steps(breaking)
     return Grid(task, levels, {name: np.asarray(value).item() for name, value in fixed.items()}, checked, breaking)
 
 
