@@ -133,7 +133,7 @@ for line in {lines!r}:
 def test_the_command_keeps_what_it_compiles(command, monkeypatch):
     kept = []
     monkeypatch.setattr(rj, "enable_cache", lambda: kept.append(True))
-    monkeypatch.setattr(rj, "solve", lambda *_: rj.codebook([]))
+    monkeypatch.setattr(rj, "solve", lambda *_, **__: rj.codebook([]))
     assert command("solve", "--alpha", 2, "--width", 1)[0] == 2
     assert kept == [True]
 

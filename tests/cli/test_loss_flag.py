@@ -19,7 +19,7 @@ def posed(command, monkeypatch):
     def of(*arguments):
         tasks = []
 
-        def stop(task, *_):
+        def stop(task, *_, **__):
             tasks.append(task)
             raise KeyboardInterrupt
 

@@ -17,11 +17,11 @@ POINT = ("solve", "--alpha", "2", "--width", "1", "--bits", "1", "--beta", "5")
 @pytest.mark.parametrize(
     "slip",
     [
-        lambda *_: np.zeros(3).reshape(2),
-        lambda *_: jnp.ones(3) @ jnp.ones(4),
-        lambda *_: int("x"),
-        lambda *_: np.load("/nowhere/x.npy"),
-        lambda *_: None + 1,  # type: ignore[operator]
+        lambda *_, **__: np.zeros(3).reshape(2),
+        lambda *_, **__: jnp.ones(3) @ jnp.ones(4),
+        lambda *_, **__: int("x"),
+        lambda *_, **__: np.load("/nowhere/x.npy"),
+        lambda *_, **__: None + 1,  # type: ignore[operator]
     ],
 )
 def test_a_bug_keeps_its_traceback(command, monkeypatch, slip):
@@ -32,7 +32,7 @@ def test_a_bug_keeps_its_traceback(command, monkeypatch, slip):
 
 
 def test_what_the_package_itself_refuses_is_one_line(command, monkeypatch):
-    monkeypatch.setattr(rj, "solve", lambda task, book, beta: rj.uniform(0, 1.0))
+    monkeypatch.setattr(rj, "solve", lambda task, book, beta, breaking: rj.uniform(0, 1.0))
     code, out, err = command(*POINT)
     assert (code, out) == (2, "")
     assert err == "replicajax: bits must be a whole number from 1 to 16, got 0\n"
