@@ -249,7 +249,8 @@ def turned(task: Rows, q: Array, chi: Array, beta: Array | None) -> Channel:
 
     y, _ = jax.lax.scan(polish, y, None, length=_POLISH)
     at = through(task, y, q, chi)
-    row = task.label_channel(at.m, at.q, at.chi, beta)
+    x = order(task, y, q, chi)
+    row = task.label_channel(x[0], x[1], x[2], beta)
     return _seen_by_weights(task.features, task.signal, row, at, q, chi, jnp.inf if beta is None else beta)
 
 
