@@ -91,8 +91,8 @@ class Channel(NamedTuple):
     """Of correlated features in turned axes."""
     among: Among | None = None
     """Of predictions that fall apart into states; per weight."""
-    row: Channel | None = None
-    """Of such predictions in turned axes: what the labels make of them."""
+    seen_through: tuple[Channel, Array] | None = None
+    """Of such predictions in turned axes: what the labels make of them, and mean log D + log chi of the spectrum between."""
 
     def unknowns(self, signal: Array | float = 1.0) -> Array:
         """log L, log t and gain of what a weight feels, h = L (gain w0 + sqrt(t) z); last.  In units of the signal."""

@@ -289,9 +289,6 @@ class States(Loss):
     def __call__(self, y, u):
         return self.loss(y, u)
 
-    def kinks(self, y):
-        return self.loss.kinks(y)
-
     def of(self, kind):
         return self.loss.of(kind)
 

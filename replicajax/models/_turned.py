@@ -75,59 +75,57 @@ def _power(features: Features, signal: Array) -> Array:
 def _seen_by_weights(features: Features, signal: Array, row: Channel, at: _Through, q, chi, beta) -> Channel:
     """The whole as a channel of q and chi; with no slopes."""
     xp, mean = backend_of(q, chi).xp, features.mean
-    D = at.L[..., None] * (features.eigenvalues + at.u[..., None])
-    a11, a12, a22 = (mean(features.eigenvalues**power / D**2) for power in (0, 1, 2))
+    here = _spectrum(features, at.L, at.u, chi)
     level, C = row.replicon
     z, kappa, zero = at.ridge, at.kappa, xp.zeros_like(q)
-    log_D = mean(xp.log(D))
     B2 = row.m_hat[..., None] ** 2 * _power(features, signal) * features.eigenvalues**2
-    pushed = mean((B2 + row.chi_hat[..., None] * features.eigenvalues + kappa[..., None]) / D)
+    pushed = mean((B2 + row.chi_hat[..., None] * features.eigenvalues + kappa[..., None]) / here.D)
     coupling = row.m_hat * at.m - row.L * (at.q + at.chi / beta) / 2 + row.chi_hat * at.chi / 2
-    gauss = (log_D + xp.log(chi) + 1 - z * chi) / (2 * beta) + (q / chi - pushed - z * q + kappa * chi) / 2
+    gauss = (here.mean_log + 1 - z * chi) / (2 * beta) + (q / chi - pushed - z * q + kappa * chi) / 2
     return Channel(
         potential=row.potential + coupling + gauss,
-        m_hat=1 / chi - z,
+        m_hat=here.L,
         chi_hat=q / chi**2 - kappa,
-        L=1 / chi - z,
+        L=here.L,
         energy=row.energy,
-        entropy=row.entropy - (log_D + xp.log(chi)) / 2,
-        replicon=_replicon(C / level, a11, a12, a22, chi),
+        entropy=row.entropy - here.mean_log / 2,
+        replicon=here.replicon(C / level, chi),
         effective=Effective(z, kappa, *[zero] * 3),
         label=Label(at.overlap, at.m, at.q, at.chi, mean(features.eigenvalues) + zero),
-        row=None if row.among is None else row,
+        seen_through=None if row.among is None else (row, here.mean_log),
     )
 
 
-def _replicon(C: Array, a11: Array, a12: Array, a22: Array, chi: Array) -> tuple[Array, Array]:
-    """r = [(1 − C a22)(a11 − A) + C a12²] (a3 − chi²)/(−chi⁴), A = a3 chi²/(a3 − chi²), is linear in a3."""
-    part = 1 - C * a22
-    return (part * a11 + C * a12**2) / chi**2, (part * (a11 - chi**2) + C * a12**2) / chi**4
+class Spectrum(NamedTuple):
+    """D = L_x (lambda + u), where mean 1/D = chi."""
 
-
-class Inside(NamedTuple):
-    """A state, in turned axes, at given L_x and chi."""
-
+    D: Array
     L: Array
+    """Of the weights."""
     chi: Array
     """chi_x."""
     mean_log: Array
     """mean log D + log chi."""
-    legendre: Array
-    """A = ½ [mean log D + log chi + 1 − z chi − L_x chi_x], whose share of the potential is A/beta."""
     moments: tuple[Array, Array, Array]
     """mean lambda^k/D²."""
 
     def replicon(self, C: Array, chi: Array) -> tuple[Array, Array]:
-        return _replicon(C, *self.moments, chi)
+        """r = [(1 − C a22)(a11 − A) + C a12²] (a3 − chi²)/(−chi⁴), A = a3 chi²/(a3 − chi²), is linear in a3."""
+        a11, a12, a22 = self.moments
+        part = 1 - C * a22
+        return (part * a11 + C * a12**2) / chi**2, (part * (a11 - chi**2) + C * a12**2) / chi**4
 
 
-def inside(features: Features, L: Array, chi: Array) -> Inside:
-    mean, eigenvalues = features.mean, features.eigenvalues
-    u = harmonic_root(backend_of(chi), features.share, eigenvalues, L * chi)
+def _spectrum(features: Features, L: Array, u: Array, chi: Array) -> Spectrum:
+    xp, mean, eigenvalues = backend_of(L, chi).xp, features.mean, features.eigenvalues
     D = L[..., None] * (eigenvalues + u[..., None])
-    mean_log, z, chi_x = mean(jnp.log(D)) + jnp.log(chi), L * u, mean(eigenvalues / D)
-    moments = mean(1 / D**2), mean(eigenvalues / D**2), mean(eigenvalues**2 / D**2)
-    return Inside(1 / chi - z, chi_x, mean_log, (mean_log + 1 - z * chi - L * chi_x) / 2, moments)
+    a11, a12, a22 = (mean(eigenvalues**power / D**2) for power in (0, 1, 2))
+    return Spectrum(D, 1 / chi - L * u, mean(eigenvalues / D), mean(xp.log(D)) + xp.log(chi), (a11, a12, a22))
+
+
+def spectrum(features: Features, L: Array, chi: Array) -> Spectrum:
+    """At given L_x and chi."""
+    return _spectrum(features, L, harmonic_root(backend_of(chi), features.share, features.eigenvalues, L * chi), chi)
 
 
 def turned_square(features: Features, alpha, signal, noise, q, chi, beta) -> Channel:

@@ -176,6 +176,14 @@ def _where_it_weighs(
     return _legendre(jnp.concatenate([low[None], inside, high[None]]), _INNER)
 
 
+def _weighed(weight: Array, power: Array, V: Scalar) -> tuple[Array, Scalar]:
+    """Probabilities of nodes whose exponents these are, and log Z of N(v, V)."""
+    peak = jax.lax.stop_gradient(power.max())
+    p = weight * jnp.exp(power - peak)
+    total = p.sum()
+    return p / total, peak + jnp.log(total) - jnp.log(2 * jnp.pi * V) / 2
+
+
 def tilted_gaussian(
     loss: Callable[[Scalar], Scalar], kinks: Float[Array, " kinks"], v: Scalar, chi: Scalar, beta: Scalar
 ) -> Tilted:
@@ -186,14 +194,10 @@ def tilted_gaussian(
         return -((u - v) ** 2) / (2 * V) - beta * loss(u)
 
     u, weight = _where_it_weighs(exponent, best, kinks, V)
-    each, power = jax.vmap(loss)(u), jax.vmap(exponent)(u)
-    peak = jax.lax.stop_gradient(power.max())
-    p = weight * jnp.exp(power - peak)
-    total = p.sum()
-    p = p / total
+    each = jax.vmap(loss)(u)
+    p, log_partition = _weighed(weight, jax.vmap(exponent)(u), V)
     mean = p @ (u - v)
     left = p @ (u - v - mean) ** 2 / V
-    log_partition = peak + jnp.log(total) - jnp.log(2 * jnp.pi * V) / 2
     cost = p @ each
     return Tilted(
         potential=-log_partition / beta,
@@ -211,14 +215,10 @@ def tilted_states(
     best = proximal(lambda v: of(v).slope, v, y * d)
     u, weight = _where_it_weighs(lambda u: -((u - v) ** 2) / (2 * d) - y * of(u).potential, best, bends, d)
     each = jax.vmap(of)(u)
-    power = -((u - v) ** 2) / (2 * d) - y * each.potential
-    peak = jax.lax.stop_gradient(power.max())
-    p = weight * jnp.exp(power - peak)
-    total = p.sum()
-    p = p / total
+    p, log_partition = _weighed(weight, -((u - v) ** 2) / (2 * d) - y * each.potential, d)
     slope, mean = p @ each.slope, p @ (u - v)
     return Tilted(
-        potential=-(peak + jnp.log(total) - jnp.log(2 * jnp.pi * d) / 2) / y,
+        potential=-log_partition / y,
         slope=slope,
         curvature=(1 - p @ (u - v - mean) ** 2 / d) / (y * d),
         loss=p @ each.loss,

@@ -13,7 +13,7 @@ the fields are those of `Task.channel` itself, asked once with chi, and once wit
 Any other loss is a channel within a channel: what states are tilted by is phi of replica symmetry, at their own chi, so that
 the outer channel is that of `losses.States`, at temperature 1/y, and says L(G) and c0; within it phi' spreads over states,
 
-    c1 = alpha E Var(phi'),                          L = L(G) + y c1,                                               (3)
+    c1 = alpha E Var(phi'),                          L = L(G) + y c1,                                               (2)
 
 and m_hat is no longer L(G) where labels are classes.  In turned axes (7.2) that is what rows feel, of their own overlaps, and
 L_x = L_x(G) + y c1_x is one more equation: the spectrum between rows and weights is Gaussian again, once with chi and L_x, once
@@ -21,7 +21,7 @@ with G and L_x(G).
 
 With Z of `numerics.tilted_rounding` at H = m_hat w0 + sqrt(c0) z0 and inner variance c1,
 
-    f = share + m_hat m − ½ L (q1 + chi/beta) + ½ [(c0 + c1)(chi + y q1) − y c0 q0] − E log Z/y,                    (2)
+    f = share + m_hat m − ½ L (q1 + chi/beta) + ½ [(c0 + c1)(chi + y q1) − y c0 q0] − E log Z/y,                    (3)
 
 stationary in all and largest in y, where the complexity y² df/dy vanishes.  At q1 = q0 it is replica-symmetric.
 """
@@ -41,7 +41,7 @@ from jaxtyping import Array, Float
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models import Channel, Fields, Rounded, Task, Taught, Weights
-from replicajax.models._turned import inside
+from replicajax.models._turned import spectrum
 from replicajax.numerics import JAX, NUMPY, Backend, TiltedRounding, implicit_root, slope_of_root, tilted_rounding
 from replicajax.replica._pool import CACHED, Device, Pool
 from replicajax.replica._solution import Solution
@@ -62,7 +62,7 @@ def allowed_steps(breaking: int | str) -> None:
 
 
 class Broken(NamedTuple):
-    """A point in the space of (1): log L, log(L/L(G) − 1), log c0, log y; m_hat/L(G) where that is not 1; and
+    """A point in the space of (1) and (2): log L, log(L/L(G) − 1), log c0, log y; m_hat/L(G) where that is not 1; and
     log L_x of rows that are not Gaussian, in turned axes."""
 
     log_L: Array
@@ -140,19 +140,20 @@ def _seen_turned(
 ) -> Seen:
     """In turned axes, of any loss.  At fixed order parameters y enters rows, their coupling, spectrum and Gaussian by turns."""
     assert task.features is not None
-    state = inside(task.features, jnp.exp(log_rows), chi)
+    L_x = jnp.exp(log_rows)
+    state = spectrum(task.features, L_x, chi)
     outer = task.among_states(state.chi, beta).channel(0 * q0, q0, G, y)
-    row, label = outer.row, outer.label
-    assert row is not None
+    assert outer.seen_through is not None
+    assert outer.label is not None
+    (row, log_E), label = outer.seen_through, outer.label
     assert row.among is not None
-    assert label is not None
     d_x, c1_x = (label.chi - state.chi) / y, row.among.spread
     c1 = (state.L - outer.L) / y
     k1 = (1 / chi - 1 / G) / y - c1
     complexity = (
         y * (row.among.potential - row.potential)
         + y**2 * (row.chi_hat * d_x + c1_x * (label.q + d_x)) / 2
-        + (state.mean_log - inside(task.features, row.L, G).mean_log) / 2
+        + (state.mean_log - log_E) / 2
         - y * (c1_x * label.chi + k1 * G) / 2
         - y**2 * (c1_x * label.q + k1 * q0) / 2
         + (G / chi - 1) / 2
@@ -160,8 +161,10 @@ def _seen_turned(
         - y**2 * c1 * q1 / 2
     )
     cooling = 0.0 if beta is None else 1 / beta
+    # A = ½ [mean log D + log chi + L chi − L_x chi_x].
+    A_chi = (state.mean_log + state.L * chi - L_x * state.chi) / 2
     return Seen(
-        potential=outer.potential + (cooling - 1 / y) * state.legendre,
+        potential=outer.potential + (cooling - 1 / y) * A_chi,
         complexity=complexity,
         entropy=row.entropy - state.mean_log / 2,
         L=state.L,
@@ -222,15 +225,15 @@ def within(
 
     each = overlap, tilted.outer, tilted.inner, tilted.response
     m, q0, q1, chi = (label(x) for x in each)
-    rows = seen(xp, task, m, q0, q1, chi, y, None if cold else beta, at.log_rows)
-    outer = rows.outer
+    labels = seen(xp, task, m, q0, q1, chi, y, None if cold else beta, at.log_rows)
+    outer = labels.outer
     log_Z, phi = own(tilted.log_partition), own(tilted.potential)
-    complexity = rows.complexity + y**2 * c1 * q1 / 2 + log_Z - y * phi
+    complexity = labels.complexity + y**2 * c1 * q1 / 2 + log_Z - y * phi
     cooling = 0.0 if cold else 1 / beta
     coupling = gain * m - L * (q1 + cooling * chi) / 2 + ((c0 + c1) * (chi + y * q1) - y * c0 * q0) / 2
-    free_energy = rows.potential + coupling - log_Z / y
+    free_energy = labels.potential + coupling - log_Z / y
     residual = (
-        at.log_L - xp.log(rows.L),
+        at.log_L - xp.log(labels.L),
         xp.log(M) - xp.log(outer.L),
         at.log_c0 - xp.log(outer.chi_hat),
         complexity,
@@ -238,14 +241,14 @@ def within(
     if at.gain is not None:
         residual += (at.gain - outer.m_hat / outer.L,)
     if at.log_rows is not None:
-        residual += (at.log_rows - xp.log(rows.rows),)
+        residual += (at.log_rows - xp.log(labels.rows),)
     squares = (weight * scale**2 * x for x in (tilted.bend, tilted.inner_bend))
     bend, inner_bend = (x.sum() for x in squares)
     summed = jax.tree.map(lambda x: xp.tensordot(weight, x, 1), tilted)._replace(bend=bend, inner_bend=inner_bend)
     found = Within(
         y, m, q0, q1, chi, chi + y * (q1 - q0),
-        (own(overlap), own(tilted.outer), own(tilted.inner), own(tilted.response)), rows,
-        complexity, free_energy, rows.entropy + own(tilted.entropy), summed,
+        (own(overlap), own(tilted.outer), own(tilted.inner), own(tilted.response)), labels,
+        complexity, free_energy, labels.entropy + own(tilted.entropy), summed,
     )  # fmt: skip
     return found, residual
 

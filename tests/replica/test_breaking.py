@@ -10,6 +10,7 @@ import pytest
 import replicajax as rj
 from replicajax.numerics import NUMPY
 from replicajax.replica import _breaking as breaking
+from tests.replica.differences import along, energy_at
 
 TASK = rj.LinearRegression(2.0, 1.0, 0.1)
 BOOK = rj.uniform(2, 1.5)
@@ -167,11 +168,9 @@ def test_random_broken_points(kind):
         assert s.converged
         assert float(s.free_energy) >= float(rs.free_energy) - 1e-9
         assert s.outer_overlap < s.inner_overlap
-        h = 1e-3
         if np.isinf(beta):
             continue
-        f = [beta * (1 + i * h) * float(broken(task, book, beta * (1 + i * h)).free_energy) for i in (-2, -1, 1, 2)]
-        slope = (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * h * beta)
+        slope = energy_at(lambda beta, task=task, book=book: float(broken(task, book, beta).free_energy), beta)
         assert slope == pytest.approx(float(s.training_error), abs=1e-7)
         assert float(s.entropy) == pytest.approx(beta * float(s.training_error - s.free_energy), abs=1e-9 * beta)
     assert not missed
@@ -219,13 +218,7 @@ def test_gradients_are_those_of_differences(beta, features):
 
     theta = 2.0, 0.1, book.levels
     direction = 0.7, 0.2, jnp.asarray([-0.3, 0.1, 0.2, 0.5])
-    slope = jax.jvp(observables, (theta,), (direction,))[1]
-
-    def moved(h):
-        return observables(jax.tree.map(lambda x, v: x + h * v, theta, direction))
-
-    h = 1e-3
-    differences = (moved(-2 * h) - 8 * moved(-h) + 8 * moved(h) - moved(2 * h)) / (12 * h)
+    slope, differences = along(observables, theta, direction)
     np.testing.assert_allclose(slope, differences, rtol=1e-6, atol=1e-8)
 
 

@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 import replicajax as rj
 from replicajax.replica._breaking import _search, seen
+from tests.replica.differences import along, energy_at
 
 BOOK = rj.uniform(2, 1.5)
 ALIGNED = rj.Features([0.3, 1.7], axes="aligned")
@@ -172,10 +173,9 @@ def test_random_broken_points():
 )
 def test_energy_is_the_derivative_of_beta_f(name, beta):
     task = TASKS[name]
-    s, h = broken(task, BOOK, beta), 1e-3
+    s = broken(task, BOOK, beta)
     assert s.converged
-    f = [beta * (1 + i * h) * float(broken(task, BOOK, beta * (1 + i * h)).free_energy) for i in (-2, -1, 1, 2)]
-    slope = (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * h * beta)
+    slope = energy_at(lambda beta: float(broken(task, BOOK, beta).free_energy), beta)
     assert slope == pytest.approx(float(s.training_error), abs=1e-8)
     assert float(s.entropy) == pytest.approx(beta * float(s.training_error - s.free_energy), abs=1e-9 * beta)
     cold = broken(task, BOOK, np.inf)
@@ -193,13 +193,7 @@ def test_gradients_are_those_of_differences(beta):
 
     theta = 2.0, 0.1, 0.5, BOOK.levels
     direction = 0.7, 0.2, 0.4, jnp.asarray([-0.3, 0.1, 0.2, 0.5])
-    slope = jax.jvp(observables, (theta,), (direction,))[1]
-
-    def moved(h):
-        return observables(jax.tree.map(lambda x, v: x + h * v, theta, direction))
-
-    h = 1e-3
-    differences = (moved(-2 * h) - 8 * moved(-h) + 8 * moved(h) - moved(2 * h)) / (12 * h)
+    slope, differences = along(observables, theta, direction)
     np.testing.assert_allclose(slope, differences, rtol=1e-6, atol=1e-8)
 
 
