@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from replicajax.search import optimal_width as optimal_width
     from replicajax.search import rate_frontier as rate_frontier
     from replicajax.sweep import error_peak as error_peak
+    from replicajax.sweep import freezing_line as freezing_line
     from replicajax.sweep import open_sweep as open_sweep
     from replicajax.sweep import phase_diagram as phase_diagram
     from replicajax.sweep import stability_line as stability_line
@@ -81,7 +82,7 @@ _NAMES = {
         "models": "Classification Features GivenData LinearRegression RowLengths draw",
         "replica": "Solution optimal_ridge ridge_regression solve",
         "search": "allocate_budget optimal_bits optimal_codebook optimal_width rate_frontier",
-        "sweep": "error_peak open_sweep phase_diagram stability_line",
+        "sweep": "error_peak freezing_line open_sweep phase_diagram stability_line",
         "trials": "compare measure_widths",
     }.items()
     for name in names.split()

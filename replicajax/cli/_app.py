@@ -72,6 +72,9 @@ Width = Annotated[float | None, typer.Option(help="Largest level (default: the b
 Exponent = Annotated[float | None, typer.Option(help="Power-law codebook; 1 is uniform.")]
 Levels = Annotated[str | None, typer.Option(help="Any levels, as in --levels=-1,0,1.")]
 Rotate = Annotated[bool, typer.Option(help="Quantize in randomly rotated axes, or in the principal ones.")]
+Breaking = Annotated[
+    str, typer.Option(help="Steps of replica symmetry breaking: 0, 1, or auto, where symmetry cannot be right.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, nothing else.")]
 Figure = Annotated[Path | None, typer.Option(help="Write the figure here (png, pdf, svg).")]
 
@@ -140,9 +143,7 @@ def solve_command(
     width: Width = None,
     exponent: Exponent = None,
     levels: Levels = None,
-    breaking: Annotated[
-        str, typer.Option(help="Steps of replica symmetry breaking: 0, 1, or auto, where symmetry cannot be right.")
-    ] = "0",
+    breaking: Breaking = "0",
     as_json: AsJson = False,
 ) -> None:
     """Solve the theory at one codebook and print every observable.
@@ -153,8 +154,7 @@ def solve_command(
     named = None if loss is None else read_loss(loss)
     asked = ask(data, target, problem, named, **numbers, bits=bits, width=width, exponent=exponent)
     chosen = _levels(levels, asked)
-    if breaking not in ("0", "1", "auto"):
-        raise ProblemError(f"--breaking must be 0, 1 or auto, got {breaking}")
+    scheme = _scheme(breaking)
 
     start()
     from replicajax import solve
@@ -163,8 +163,8 @@ def solve_command(
     found = pose(asked)
     heat = asked.get("beta", default_beta(float(found.task.noise)))
     with Progress("best width" if chosen is None and asked.get("width") is None else "saddle point"):
-        book = _book(found.task, heat, asked, chosen)
-        solution = solve(found.task, book, heat, breaking=breaking if breaking == "auto" else int(breaking))
+        book = _book(found.task, heat, asked, chosen, scheme)
+        solution = solve(found.task, book, heat, breaking=scheme)
     if as_json:
         print_json(
             {"problem": found.name, "beta": heat, "levels": book.levels}
@@ -194,6 +194,7 @@ def optimize(
     bits: Annotated[str, typer.Option(help="Bit widths to try, as in 1-4 or 2,3,8.")] = "1-4",
     factor: Annotated[float, typer.Option(help="Acceptable error, as a multiple of the unquantized one.")] = 1.1,
     require_stable: Annotated[bool, typer.Option("--require-stable", help="Only widths with replicon > 0.")] = False,
+    breaking: Breaking = "0",
     measure: Annotated[bool, typer.Option("--measure", help="Also measure held-out rows by Gibbs sampling.")] = False,
     splits: Annotated[int, typer.Option(help="Random train/test splits to measure.", min=2, max=10**4)] = 8,
     sweeps: Sweeps = 400,
@@ -211,7 +212,9 @@ def optimize(
     if measure and beta is not None and math.isinf(beta):
         raise ProblemError("--measure needs a finite --beta: the Gibbs sampler has no zero temperature")
     check("factor", factor)
-    tried = whole_numbers("--bits", bits, 8)
+    tried, scheme = whole_numbers("--bits", bits, 8), _scheme(breaking)
+    if require_stable and scheme:
+        raise ProblemError(f"--require-stable asks for replica symmetry: --breaking must be 0 with it, got {breaking}")
     writable("--figure", figure, PICTURES, data, problem)
     named = None if loss is None else read_loss(loss)
     asked = ask(data, target, problem, named, alpha=alpha, signal=signal, noise=noise, ridge=ridge, beta=beta)
@@ -233,10 +236,11 @@ def optimize(
     baseline = unquantized(task)
     measured: dict[int, Any] = {}
     with Progress(f"theory, {bits} bits"):
-        best = _best_widths(task, tried, heat, require_stable)
+        best = _best_widths(task, tried, heat, require_stable, scheme)
         limit = factor * float(baseline.generalization_error) if baseline is not None else math.nan
         cheapest, enough = fewest_bits(best, limit), None
-        if baseline is not None and cheapest is None and max(tried) < 8:
+        further = not scheme and max(tried) < 8  # one step of breaking among 256 levels takes minutes
+        if baseline is not None and cheapest is None and further:
 
             def would(more: int) -> bool:
                 return fewest_bits(_best_widths(task, [more], heat, require_stable), limit) is not None
@@ -244,7 +248,7 @@ def optimize(
             if would(8):  # mostly not, and then none does
                 enough = next((more for more in range(max(tried) + 1, 8) if would(more)), 8)
     if not as_json:
-        print_theory(out, found, heat, baseline, best, unit, factor, cheapest, enough)
+        print_theory(out, found, heat, baseline, best, unit, factor, cheapest, enough, further)
     if measure:
         from replicajax.trials import measure_widths
 
@@ -269,7 +273,7 @@ def optimize(
             print_measured(out, measured, unit)
     if figure is not None:
         with Progress("figure"):
-            draw(figure, found, heat, tried, best, measured, unit, baseline)
+            draw(figure, found, heat, tried, best, measured, unit, baseline, scheme)
         if not as_json:
             written("Figure", figure)
     if as_json:
@@ -889,7 +893,7 @@ def _levels(text: str | None, asked) -> list[float] | None:
     return values
 
 
-def _book(task, beta: float, asked, levels: list[float] | None):
+def _book(task, beta: float, asked, levels: list[float] | None, breaking: int | str = 0):
     """The levels given, else those of the bits (2 unless told); of the best width if none is given."""
     from replicajax import codebook, power
 
@@ -897,11 +901,17 @@ def _book(task, beta: float, asked, levels: list[float] | None):
         return codebook(levels)
     size, reach = int(asked.get("bits", 2)), asked.get("width")
     if reach is None:
-        reach = float(_best_widths(task, [size], beta, False)[size].width)
+        reach = float(_best_widths(task, [size], beta, False, breaking)[size].width)
     return power(size, reach, asked.get("exponent", 1.0))
 
 
-def _best_widths(task, bits: list[int], beta: float, require_stable: bool) -> dict[int, Any]:
+def _best_widths(task, bits: list[int], beta: float, require_stable: bool, breaking: int | str = 0) -> dict[int, Any]:
     from replicajax.search import optimal_width
 
-    return {b: optimal_width(task, b, beta, require_stable=require_stable) for b in bits}
+    return {b: optimal_width(task, b, beta, require_stable=require_stable, breaking=breaking) for b in bits}
+
+
+def _scheme(breaking: str) -> int | str:
+    if breaking not in ("0", "1", "auto"):
+        raise ProblemError(f"--breaking must be 0, 1 or auto, got {breaking}")
+    return breaking if breaking == "auto" else int(breaking)

@@ -220,7 +220,7 @@ def plain(console: Console) -> Callable[[str], None]:
     return lambda text: console.print(text, markup=False, highlight=False)
 
 
-def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheapest, enough) -> None:
+def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheapest, enough, further: bool) -> None:
     task = found.task
     print_name(out, found)
     out.print(_numbers(task, beta), markup=False, highlight=False)
@@ -234,7 +234,7 @@ def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheape
             reason = "no stable width" if jnp.isnan(b.width) else "not converged"
             table.add_row(str(bits), *["–"] * len(heads), reason)
             continue
-        phase = "stable" if s.stable else "unstable"
+        phase = ("one step, " if s.breaking else "") + ("stable" if s.stable else "unstable")
         phase += ", limit" if b.at_stability_limit else ", at range end" if b.at_edge else ""
         row = [str(bits), f"{b.width:.4f}", f"{float(b.width) / unit:.2f}", f"{s.test_error:.4f}"]
         if baseline is not None:
@@ -267,7 +267,7 @@ def print_theory(out: Console, found, beta, baseline, best, unit, factor, cheape
             bits = min(sound, key=lambda bits: float(sound[bits].generalization_error))
             out.print(f"Least error: {_choice(bits, sound[bits])}.", highlight=False)
     elif cheapest is None:
-        more = f": {enough} would" if enough else ", nor would 8" if max(best) < 8 else ""
+        more = f": {enough} would" if enough else ", nor would 8" if further else ""
         out.print(f"No bit width tried comes within {factor:g} × the unquantized error{more}.", highlight=False)
     else:
         out.print(f"Cheapest within {factor:g} ×: {_choice(cheapest, best[cheapest])}.", highlight=False)
@@ -332,7 +332,9 @@ def _plain_table(*heads: str) -> Table:
     return table
 
 
-def draw(path: Path, found, beta, tried: Sequence[int], best, measured, unit: float, baseline) -> None:
+def draw(
+    path: Path, found, beta, tried: Sequence[int], best, measured, unit: float, baseline, breaking: int | str
+) -> None:
     """Theory over widths; of measured splits their mean, optimum included."""
     from matplotlib.figure import Figure
 
@@ -342,7 +344,7 @@ def draw(path: Path, found, beta, tried: Sequence[int], best, measured, unit: fl
     widths, curves = _GRID * unit, []
     for bits in tried:
         tasks = measured[bits].tasks if measured else [found.task]
-        each = [predict_widths(task, bits, widths, beta) for task in tasks]
+        each = [predict_widths(task, bits, widths, beta, breaking) for task in tasks]
         error = np.mean([np.where(s.converged, s.test_error, np.nan) for s in each], 0)
         stable = np.mean([s.stable for s in each], 0) > 0.5
         width = float(best[bits].width)
@@ -364,6 +366,8 @@ def draw(path: Path, found, beta, tried: Sequence[int], best, measured, unit: fl
     )
     if not isinstance(found.task.loss, Square):
         name += f", {found.task.loss}"
+    if breaking:
+        name += ", one step of breaking" + (" where needed" if breaking == "auto" else "")
     axes.set_title(f"{name}\n{numbers}", fontsize=9)
     save(figure, path, 160)
 

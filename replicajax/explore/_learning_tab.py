@@ -202,7 +202,7 @@ class LearningTab(Tab):
         own = self.problem is not None
         for widget in (self.sliders["alpha"], self.sliders["noise"], self.loss):
             widget.disabled = own
-        self.breaking.disabled = not (math.isinf(state.beta) and (own or state.loss == "square"))
+        self.breaking.disabled = not math.isinf(state.beta)
         self.map_column.visible = not own
         of_classes = not own and state.loss in OF_CLASSES
         self.plot.yaxis.axis_label = (
@@ -235,7 +235,7 @@ class LearningTab(Tab):
         # What decides which program runs.
         kind = state.loss, state.bits > 4, math.isinf(state.beta), state.breaks
         if kind not in self.compiled and (state.loss != "square" or state.breaks):
-            what = "one step of symmetry breaking" if state.breaks else f"the {state.loss} loss"
+            what = " of ".join(["one step of symmetry breaking"] * bool(state.breaks) + [f"the {state.loss} loss"])
             self.status.text = said(f"compiling {what}: some seconds the first time …", ORANGE)
         else:
             self.status.text = said("computing …") if whole and not len(self.line.data["width"]) else ""

@@ -127,8 +127,8 @@ class State:
 
     @property
     def breaks(self) -> int | str:
-        """`breaking` of `solve`: asked for only where replica symmetry is always wrong, and a broken one is known."""
-        return "auto" if self.breaking and self.loss == "square" and math.isinf(self.beta) else 0
+        """`breaking` of `solve`: asked for only where replica symmetry is always wrong."""
+        return "auto" if self.breaking and math.isinf(self.beta) else 0
 
     def moved(self, **values: Any) -> "State":
         """With other values, numbers to the digits that a link has."""

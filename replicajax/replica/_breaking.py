@@ -276,7 +276,7 @@ def first(xp: Any, task: Task, levels: Float[Any, " levels"], beta: Array, facto
     gap, power = (levels[-1] - levels[0]) / (levels.shape[0] - 1), (levels**2).mean()
     soft, _ = task.start(task.ridge + 1 / power)
     L, t = task.start(task.ridge + 1e3 * soft)  # as chi goes to 0
-    y = xp.minimum(factor * (20 / (L * gap**2) + 4 / (xp.sqrt(L**2 * t + L * power) * gap)), 0.7 * beta)
+    y = xp.minimum(factor * (20 / (L * gap**2) + 4 / (xp.sqrt(L**2 * t + L * power) * gap)), 0.9 * beta)
     M, t = task.start(task.ridge + 1 / (y * power))
     at = Broken(xp.log(L), xp.log(xp.expm1(xp.maximum(xp.log(L / M), 0.01))), xp.log(t * M**2), xp.log(y))
     if task.in_closed_form:

@@ -52,6 +52,7 @@ def optimal_bits(
     factor: float = 1.1,
     bits: Sequence[int] = range(1, 7),
     require_stable: bool = False,
+    breaking: int | str = 0,
 ) -> BitsCurve:
     """The fewest bits whose best width keeps eg within `factor` of unquantized ridge, and the whole bits-error curve.
 
@@ -61,6 +62,7 @@ def optimal_bits(
       factor: how many times the unquantized error is acceptable, >= 1.
       bits: bit widths to try, each from 1 to 8.
       require_stable: as in `optimal_width`; a bit width without a stable width is not chosen.
+      breaking: as in `optimal_width`.
 
     Raises:
       TypeError, ValueError: bad arguments, or no bits to try.
@@ -73,7 +75,7 @@ def optimal_bits(
     tried = sorted({_checks.integer("bits", b, 1, 8) for b in bits})
     if not tried:
         raise ValueError(f"bits must name at least one bit width from 1 to 8, got {bits!r}")
-    found = [optimal_width(task, b, beta, require_stable=require_stable) for b in tried]
+    found = [optimal_width(task, b, beta, require_stable=require_stable, breaking=breaking) for b in tried]
     unquantized = ridge_regression(task, optimal_ridge(task)).generalization_error
     errors = np.stack([f.generalization_error for f in found])
     converged = np.stack([f.converged for f in found])

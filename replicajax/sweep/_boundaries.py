@@ -1,8 +1,8 @@
-"""Curves in a phase diagram, traced to rounding: where replica symmetry breaks, and where double descent peaks.
+"""Curves in a phase diagram, traced to rounding: where replica symmetry breaks or freezes, and where double descent peaks.
 
-Neither is read off a grid.  A scan finds a bracket on every slice, a secant method in it the root of
+None is read off a grid.  A scan finds a bracket on every slice, a secant method in it the root of
 
-    replicon(x) = 0          or          d eg/dx = 0,
+    replicon(x) = 0          or          entropy(x) = 0          or          d eg/dx = 0,
 
 and the implicit function theorem its slope in every other axis y:  dx/dy = −(d replicon/dy)/(d replicon/dx), and with
 second derivatives likewise for the peak.  All derivatives are those of the theory (`replica.slopes_many`).
@@ -59,6 +59,38 @@ def stability_line(
     Source: theory 1.3, [Q].
     """
     sweep = _sweep(task, bits, beta, unknown, between, axes, width, exponent, codebook)
+    return _crossing(sweep, unknown, between, "replicon", "replica symmetry breaks (replicon = 0)", devices)
+
+
+def freezing_line(
+    task: Task,
+    bits: int | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    unknown: str,
+    between: tuple[float, float],
+    axes: Mapping[str, ArrayLike],
+    width: ArrayLike | None = None,
+    exponent: ArrayLike | None = None,
+    codebook: Codebook | None = None,
+    devices: Sequence[Device] = (),
+) -> xr.Dataset:
+    """The line entropy = 0: the value of `unknown` at which replica symmetry runs out of words, for every point of `axes`.
+
+    Beyond it the replica-symmetric entropy (nats per weight) is negative, of a finite codebook an impossibility, also where
+    the replicon is positive: the measure has frozen (`solve` with breaking=1).  Where the line lies beyond `stability_line`
+    symmetry is lost before.
+
+    Arguments, errors and the dataset are those of `stability_line`, with `entropy` in the place of its replicon.
+
+    Source: theory 3, 8.
+    """
+    sweep = _sweep(task, bits, beta, unknown, between, axes, width, exponent, codebook)
+    return _crossing(sweep, unknown, between, "entropy", "the measure freezes (entropy = 0)", devices)
+
+
+def _crossing(sweep: Grid, unknown: str, between, of: str, where: str, devices: Sequence[Device]) -> xr.Dataset:
+    """Where the observable `of` changes its sign first."""
     if np.isinf(sweep.axes.get("beta", sweep.fixed.get("beta", 1.0))).any():
         raise ValueError(
             "beta must be finite (at beta = inf no finite codebook is stable that has a training error), got inf"
@@ -66,28 +98,28 @@ def stability_line(
     slices = Slices(sweep, unknown, devices)
     scan = np.geomspace(between[0], between[1], _SCAN)
     every = np.tile(scan, slices.everyone.size)
-    replicon, converged = slices.solve(every, np.repeat(slices.everyone, _SCAN), "replicon")
-    replicon = np.where(converged, replicon, np.nan).reshape(-1, _SCAN)
-    change = replicon[:, 1:] * replicon[:, :-1] < 0
+    value, converged = slices.solve(every, np.repeat(slices.everyone, _SCAN), of)
+    value = np.where(converged, value, np.nan).reshape(-1, _SCAN)
+    change = value[:, 1:] * value[:, :-1] < 0
     which = np.flatnonzero(change.any(1))
     first = change[which].argmax(1)
 
     def function(x, where):
-        return slices.solve(x, which[where], "replicon")[0]
+        return slices.solve(x, which[where], of)[0]
 
     names = [name for name in sweep.axes if name not in ("bits", unknown)]
     root, at_root, rows = np.zeros(0), np.zeros(0), np.zeros((1 + len(names), 0))
     found = np.zeros(slices.everyone.size, bool)
     if which.size:
-        ends = replicon[which, first], replicon[which, first + 1]
+        ends = value[which, first], value[which, first + 1]
         root, ok = bracketed_roots(function, scan[first], scan[first + 1], *ends, _TOLERANCE)
         at_root = function(root, np.arange(which.size))
-        found[which] = ok & (np.abs(at_root) < 1e-6)  # else the replicon jumps past 0, from one branch to another
-        rows = slices.differentiate(root, which, "replicon", names) if names else rows
+        found[which] = ok & (np.abs(at_root) < 1e-6)  # else it jumps past 0, from one branch to another
+        rows = slices.differentiate(root, which, of, names) if names else rows
     columns = {unknown: root, **{name: -row / rows[0] for name, row in zip(names, rows[1:], strict=True)}}
     error = slices.solve(root, which, "generalization_error")[0] if which.size else root
-    columns |= {"generalization_error": error, "replicon": at_root}
-    return _dataset(sweep, slices, unknown, "replica symmetry breaks (replicon = 0)", which, columns, found)
+    columns |= {"generalization_error": error, of: at_root}
+    return _dataset(sweep, slices, unknown, where, which, columns, found)
 
 
 def error_peak(

@@ -15,7 +15,15 @@ from replicajax import _checks
 from replicajax.amp import gibbs
 from replicajax.codebooks import Codebook, uniform
 from replicajax.models import GivenData, Task
-from replicajax.replica import Solution, accuracies, optimal_ridge, ridge_accuracy, ridge_regression, solve_many
+from replicajax.replica import (
+    Solution,
+    accuracies,
+    broken_where_needed,
+    optimal_ridge,
+    ridge_accuracy,
+    ridge_regression,
+    solve_many,
+)
 from replicajax.trials._split import middle, split, training_rows
 
 
@@ -76,9 +84,13 @@ class HeldOut(eqx.Module):
         return float(self.widths[np.argmin(self.error)])
 
 
-def predict_widths(task: Task, bits: int, widths: Float[np.ndarray, " widths"], beta: ArrayLike) -> Solution:
-    """The theory at many widths."""
-    return solve_many(*_at_widths(task, bits, widths, beta))
+def predict_widths(
+    task: Task, bits: int, widths: Float[np.ndarray, " widths"], beta: ArrayLike, breaking: int | str = 0
+) -> Solution:
+    """The theory at many widths; `breaking` as in `solve`."""
+    problem = _at_widths(task, bits, widths, beta)
+    found = solve_many(*problem)
+    return broken_where_needed(found, {}, breaking, lambda _: problem)[0] if breaking else found
 
 
 def _at_widths(task: Task, bits: int, widths: Float[np.ndarray, " widths"], beta: ArrayLike) -> Any:

@@ -57,6 +57,26 @@ def test_solve_with_a_step_of_breaking(command):
     assert "--breaking must be 0, 1 or auto, got 2" in error
 
 
+@pytest.mark.slow
+def test_optimize_with_a_step_of_breaking(command, tmp_path):
+    figure = tmp_path / "figure.png"
+    arguments = ["--alpha", "2", "--noise", "0.1", "--bits", "1", "--beta", "inf", "--breaking", "auto", "--figure"]
+    code, text, _ = command("optimize", *arguments, figure)
+    assert code == 0
+    assert "0.7119" in text
+    assert "one step, unstable" in text
+    assert "unquantized error.\n" in text  # of more bits it says nothing
+    assert figure.exists()
+    curve = rj.optimal_bits(rj.LinearRegression(2.0, noise=0.1), float("inf"), bits=[1], breaking="auto")
+    np.testing.assert_allclose(curve.width, 0.711896, rtol=1e-6)
+
+
+def test_stable_widths_are_of_replica_symmetry(command):
+    code, _, error = command("optimize", "--alpha", "2", "--require-stable", "--breaking", "1")
+    assert code == 2
+    assert "--breaking must be 0 with it, got 1" in error
+
+
 def test_toml_problem_and_flags_over_it(command, tmp_path):
     path = tmp_path / "problem.toml"
     path.write_text("beta = 5\nbits = 2\nwidth = 1.5\n[task]\nalpha = 9.0\nnoise = 0.1\n")

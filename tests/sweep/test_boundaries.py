@@ -22,6 +22,29 @@ def test_stability_line():
     np.testing.assert_allclose(line.d_width_d_alpha[2], (near[1] - near[0]) / (2 * step), rtol=1e-5)
 
 
+def test_freezing_line():
+    """With few rows the entropy is gone while symmetry is stable still; a step of breaking begins there."""
+    alpha, step = 1.0, 1e-5
+    near = [alpha - step, alpha, alpha + step]
+    line = rj.freezing_line(TASK, 2, 20.0, unknown="width", between=(0.2, 8.0), axes={"alpha": [0.5, *near]})
+    assert line.found.values.tolist() == [False, True, True, True]
+    before, width, after = line.width.values[1:]
+    np.testing.assert_allclose(line.d_width_d_alpha[2], (after - before) / (2 * step), rtol=1e-5)
+    task = rj.LinearRegression(alpha, 1.0, 0.1)
+    found = [rj.solve(task, rj.uniform(2, x * width), 20.0, breaking="auto") for x in (0.99, 1.0, 1.01)]
+    assert abs(rj.solve(task, rj.uniform(2, width), 20.0).entropy) < 1e-9
+    assert found[0].replicon > 0
+    assert [int(s.breaking) for s in (found[0], found[2])] == [0, 1]
+    assert found[2].inner_overlap - found[2].outer_overlap > 0.1  # all at once
+
+
+def test_storage_capacity_is_where_words_run_out():
+    """0.8331 random labels for each ±1 weight (Krauth and Mezard 1989)."""
+    task = rj.Classification(1.0, loss=rj.losses.Perceptron(), labels="random")
+    line = rj.freezing_line(task, beta=1.0, width=1.0, unknown="alpha", between=(0.5, 1.0), axes={"bits": [1]})
+    np.testing.assert_allclose(line.alpha, 0.8331, atol=5e-5)
+
+
 def test_stability_line_in_beta_is_amps_limit():
     line = rj.stability_line(TASK, 2, width=2.0, unknown="beta", between=(1.0, 100.0), axes={"alpha": [1.5]})
     np.testing.assert_allclose(line.beta, 9.4995, rtol=1e-5)  # where AMP stops converging (tests/trials)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import replicajax as rj
+from figures._ground_states import best_width
 from replicajax.amp import lowest_codeword
 from replicajax.trials import Estimate, extrapolate, ground_state
 from replicajax.trials._controls import Drawn, controlled_mean, controls
@@ -157,34 +158,8 @@ def test_best_width_of_ground_states(bits):
     width, one step says within 5 %."""
     predicted = float(rj.optimal_width(TASK, bits, jnp.inf, breaking=1).width)
     symmetric = float(rj.optimal_width(TASK, bits, jnp.inf).width)
-    ratios, sweeps = np.linspace(-0.3, 0.3, 7), {1: 100, 2: 200, 3: 400}[bits]
-
-    @jax.jit
-    def errors(width, keys):
-        def one(key):
-            X, y, teacher = rj.draw(TASK, 100, key)
-            found = lowest_codeword(X, y, rj.uniform(bits, width), sweeps=sweeps, key=key)
-            return jnp.mean((teacher - found.weights) ** 2), found.agreement
-
-        return jax.vmap(one)(keys)
-
-    with jax.enable_x64(False):
-        batches = jax.random.split(jax.random.key(bits), 256).reshape(4, 64)
-        found = [[errors(np.float32(predicted * np.exp(r)), keys) for keys in batches] for r in ratios]
-    error, agreed = (np.array([np.concatenate([b[i] for b in row]) for row in found]) for i in (0, 1))
-
-    def least(error):
-        fit = np.polynomial.Polynomial.fit(ratios, error.mean(1), 3)
-        places = fit.deriv().roots()
-        (place,) = (x.real for x in places if abs(x.imag) < 1e-9 and fit.deriv(2)(x.real) > 0)
-        return np.exp(place)
-
-    left_out = [least(np.delete(error, np.arange(i, 256, 16), 1)) for i in range(16)]
-    place, spread = least(error), np.sqrt(15 / 16 * np.sum((left_out - np.mean(left_out)) ** 2))
-    print(
-        f"\n{bits} bits: one step {predicted:.4f}, RS {symmetric:.4f}; of ground states {place * predicted:.4f} ± "
-        f"{spread * predicted:.4f}, agreed on {(agreed == 1).mean():.3f}"
-    )
-    assert (agreed == 1).mean() > 0.9
-    assert spread < 0.025
-    assert abs(place - 1) < 0.05
+    found = best_width(TASK, bits, predicted)
+    print(f"\n{bits} bits: one step {predicted:.4f}, RS {symmetric:.4f}; of ground states {found}")
+    assert found.agreed > 0.9
+    assert found.standard_error < 0.025 * predicted
+    assert abs(found.width / predicted - 1) < 0.05
