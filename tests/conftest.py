@@ -28,6 +28,7 @@ _MOST_MAPS = 15_000
 
 def pytest_configure(config: pytest.Config) -> None:
     rj.enable_cache(config.rootpath / ".pytest_cache" / "programs")
+    gc.set_threshold(100_000, 50, 100)  # looking for garbage among what JAX holds is a twentieth of the time
 
 
 def memory_maps() -> int:

@@ -148,8 +148,7 @@ class _Made:
                 )
             dtype = widened(np.zeros(0, tensor.dtype)).dtype.name
             notes[tensor.name] = {"shape": list(tensor.shape), "dtype": dtype, "parts": list(layout)}
-            if isinstance(fmt, StandardFormat):
-                notes[tensor.name]["format"] = fmt.name
+            notes[tensor.name] |= _said(fmt, tensor)
         return entries, {"replicajax": json.dumps(notes)}
 
     def resumed(self, names: Collection[str], read: Callable[[str], np.ndarray]) -> None:
@@ -161,8 +160,7 @@ class _Made:
             if all(f"{tensor.name}.{part}" in names for part in layout):
                 array = widened(self._weights.read(tensor.name))
                 held = {part: read(f"{tensor.name}.{part}") for part in layout}
-                name = fmt.name if isinstance(fmt, StandardFormat) else None
-                found = _restored(name, tensor.shape, array.dtype, held)
+                found = _restored(_said(fmt, tensor), tensor.shape, array.dtype, held)
                 self._errors[tensor.name] = _relative(found.dequantize(), array)
                 self._progress(tensor.count)
 
@@ -207,7 +205,7 @@ def _layout(fmt: BlockFormat | StandardFormat, tensor: TensorStatistics) -> dict
     assert isinstance(fmt, BlockFormat)
     blocks = (-(-tensor.count // block_size(fmt, tensor.shape)),)
     found: dict[str, tuple[tuple[int, ...], Any]] = {} if named else {"levels": ((len(fmt.codebook),), np.float64)}
-    if named and not fmt.as_ggml:
+    if not fmt.as_ggml:
         found["tensor_scale"] = ((1,), np.float32)
     codes = (packed_bytes(tensor.count, fmt.codebook.codes),)
     if fmt.scale_format == "double":
@@ -215,6 +213,13 @@ def _layout(fmt: BlockFormat | StandardFormat, tensor: TensorStatistics) -> dict
     if kept:
         found |= {"outlier_index": ((kept,), np.uint32), "outlier_value": ((kept,), np.float32)}
     return found | {"scales": (blocks, SCALE_DTYPES[fmt.scale_format]), "codes": (codes, np.uint8)}
+
+
+def _said(fmt: BlockFormat | StandardFormat, tensor: TensorStatistics) -> dict[str, Any]:
+    """What the parts themselves do not say."""
+    if isinstance(fmt, StandardFormat):
+        return {"format": fmt.name}
+    return {"block": block_size(fmt, tensor.shape)}
 
 
 def _part(stored: StoredTensor, part: str) -> np.ndarray:
@@ -288,7 +293,7 @@ def open_quantized(
             if name not in notes:
                 return weights.read(name)
             held = {part: weights.read(f"{name}.{part}") for part in notes[name].get("parts", _OLD_PARTS)}
-            return _restored(notes[name].get("format"), *kinds[name], held).dequantize()
+            return _restored(notes[name], *kinds[name], held).dequantize()
 
         yield kinds, read
 
@@ -298,9 +303,12 @@ _OLD_PARTS = ("levels", "scales", "codes")
 
 
 def _restored(
-    name: str | None, shape: tuple[int, ...], dtype: np.dtype, held: Mapping[str, np.ndarray]
+    note: Mapping[str, Any], shape: tuple[int, ...], dtype: np.dtype, held: Mapping[str, np.ndarray]
 ) -> StoredTensor:
-    fmt = BlockFormat(Codebook(held["levels"]), None, "rms") if name is None else standard(name).rounding
+    if "format" in note:
+        fmt = standard(note["format"]).rounding
+    else:  # of its scales nothing but their number matters any more
+        fmt = BlockFormat(Codebook(held["levels"]), note.get("block"), "rms")
     if isinstance(fmt, Cast):
         return CastTensor(fmt, dtype, held["values"])
     if isinstance(fmt, RangeFormat):

@@ -59,7 +59,7 @@ def _weight_scales(W: Array, factor: Array, block: int, scaling: str, how: Scale
     if how is not None:
         # Derivatives are those of exact scales.
         scales += jax.lax.stop_gradient(_stored(scales, how) - scales)
-    return jnp.repeat(scales, block, total_repeat_length=W.size).reshape(W.shape)
+    return jnp.broadcast_to(scales[:, None], blocks.shape).reshape(W.shape)
 
 
 def _stored(scales: Array, how: ScaleFormat) -> Array:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -79,6 +80,38 @@ def test_every_format_comes_back_from_a_file(tmp_path):
     back = f.dequantize_file(tmp_path / "q.safetensors")
     for name, x in tensors.items():
         np.testing.assert_array_equal(back[name], f.quantize(x, f.standard(name)).dequantize(), err_msg=name)
+
+
+class Own(NamedTuple):
+    """A plan of formats without names."""
+
+    tensors: list
+    kept: list
+    formats: list
+
+    def format(self, index):
+        return self.formats[index]
+
+
+def test_formats_without_a_name_come_back_too(tmp_path):
+    rng, levels = np.random.default_rng(2), Codebook([-1.0, -0.3, 0.2, 0.9])
+    formats = [
+        f.BlockFormat(levels, 16),
+        f.BlockFormat(levels, "channel", "rms", "fp16", 1.2),
+        f.BlockFormat(levels, 32, "signmax", "e4m3"),
+        f.BlockFormat(levels, 64, scale_format="double"),
+        f.BlockFormat(levels),
+    ]
+    tensors = {str(i): (1e-7 * rng.normal(size=(6, 128))).astype(np.float32) for i in range(len(formats))}
+    save_file(tensors, tmp_path / "w.safetensors")
+    of_file = f.measure_formats(tmp_path / "w.safetensors", f.menu("all")).tensors
+    errors = {}
+    f.quantize_file(tmp_path / "w.safetensors", tmp_path / "q.safetensors", Own(of_file, [], formats), errors=errors)
+    back = f.dequantize_file(tmp_path / "q.safetensors")
+    for tensor in of_file:
+        expected = f.quantize(tensors[tensor.name], formats[int(tensor.name)]).dequantize()
+        np.testing.assert_array_equal(back[tensor.name], expected, err_msg=tensor.name)
+        assert errors[tensor.name] < 0.7
 
 
 @pytest.mark.parametrize("after", [0, 3, 6])
