@@ -107,6 +107,21 @@ class Classification(Taught):
         """arccos(m / sqrt(q (rho + noise)))/pi for "probit"."""
         return classification_error(self._law, m, q, rho)
 
+    def chance_of_one(self, v: Float[Array, " n"], m: Array, q: Array) -> Float[Array, " n"]:
+        """P(y = 1) of fresh rows that are predicted v, by weights of overlaps m and q: the truth there is N(m v/q, rho − m²/q).
+
+        In rows of length t all three variances have its square, and long ones are those that are predicted far from 0.
+        """
+
+        def of(t):
+            return self._law.chance(1.0, m * v / q, t * (self.rho - m**2 / q))[0]
+
+        if self.rows is None:
+            return of(1.0)
+        t = self.rows.squares[:, None]
+        weight = jax.nn.softmax(jnp.log(self.rows.share[:, None]) - jnp.log(t) / 2 - v**2 / (2 * t * q), 0)
+        return (weight * jax.vmap(of)(self.rows.squares)).sum(0)
+
     def loss_of(self, m, q, rho):
         return classification_loss(self.loss, self._law, m, q, rho)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from replicajax import _checks
 from replicajax.codebooks import Codebook
@@ -105,6 +106,28 @@ class Solution(eqx.Module):
         if not isinstance(self.task, Classification):
             raise ValueError(f"classification_error is that of a Classification, got {type(self.task).__name__}")
         return self.generalization_error
+
+    def calibration(self, confidence: ArrayLike) -> Float[Array, "..."]:
+        """Share of labels 1 among the fresh rows of which the mean weights say 1/(1 + exp(−<w>·x)) = `confidence`.
+
+        It is `confidence` where the classifier may be believed; less, of one above ½, where it is too sure of itself.
+
+        Args:
+          confidence: inside (0, 1), any shape.
+
+        Raises:
+          ValueError: a regression, or one that is not inside.
+
+        Source: theory 7; Clarte, Loureiro, Krzakala and Zdeborova, arXiv:2202.03295.
+        """
+        if not isinstance(self.task, Classification):
+            raise ValueError(f"calibration is that of a Classification, got {type(self.task).__name__}")
+        said = _checks.real("confidence", confidence)
+        if not _checks.is_traced(said) and not np.all((_checks.known(said) > 0) & (_checks.known(said) < 1)):
+            raise ValueError(f"confidence must be inside (0, 1), got {_checks.brief(said)}")
+        v = jnp.log(said) - jnp.log1p(-said)
+        right = self.task.chance_of_one(v.ravel(), self.label_overlap, self.label_replica_overlap)
+        return right.reshape(v.shape)
 
     def capped(self, steps: int) -> Solution:
         """Not converged, if that took more steps."""
