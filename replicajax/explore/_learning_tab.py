@@ -235,7 +235,7 @@ class LearningTab(Tab):
         # What decides which program runs.
         kind = state.loss, state.bits > 4, math.isinf(state.beta), state.breaks
         if kind not in self.compiled and (state.loss != "square" or state.breaks):
-            what = " of ".join(["one step of symmetry breaking"] * bool(state.breaks) + [f"the {state.loss} loss"])
+            what = ("one step of symmetry breaking of " if state.breaks else "") + f"the {state.loss} loss"
             self.status.text = said(f"compiling {what}: some seconds the first time …", ORANGE)
         else:
             self.status.text = said("computing …") if whole and not len(self.line.data["width"]) else ""

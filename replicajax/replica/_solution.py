@@ -103,9 +103,14 @@ class Solution(eqx.Module):
 
         Raises ValueError for a regression.
         """
-        if not isinstance(self.task, Classification):
-            raise ValueError(f"classification_error is that of a Classification, got {type(self.task).__name__}")
+        self._classes("classification_error")
         return self.generalization_error
+
+    def _classes(self, what: str) -> Classification:
+        """The task, if it has classes."""
+        if not isinstance(self.task, Classification):
+            raise ValueError(f"{what} is that of a Classification, got {type(self.task).__name__}")
+        return self.task
 
     def calibration(self, confidence: ArrayLike) -> Float[Array, "..."]:
         """Share of labels 1 among the fresh rows of which the mean weights say 1/(1 + exp(−<w>·x)) = `confidence`.
@@ -120,13 +125,12 @@ class Solution(eqx.Module):
 
         Source: theory 7; Clarte, Loureiro, Krzakala and Zdeborova, arXiv:2202.03295.
         """
-        if not isinstance(self.task, Classification):
-            raise ValueError(f"calibration is that of a Classification, got {type(self.task).__name__}")
+        task = self._classes("calibration")
         said = _checks.real("confidence", confidence)
         if not _checks.is_traced(said) and not np.all((_checks.known(said) > 0) & (_checks.known(said) < 1)):
             raise ValueError(f"confidence must be inside (0, 1), got {_checks.brief(said)}")
         v = jnp.log(said) - jnp.log1p(-said)
-        right = self.task.chance_of_one(v.ravel(), self.label_overlap, self.label_replica_overlap)
+        right = task.chance_of_one(v.ravel(), self.label_overlap, self.label_replica_overlap)
         return right.reshape(v.shape)
 
     def capped(self, steps: int) -> Solution:
