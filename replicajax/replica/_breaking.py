@@ -43,7 +43,7 @@ from replicajax.codebooks import Codebook
 from replicajax.models import Channel, Fields, Rounded, Task, Taught, Weights
 from replicajax.models._turned import spectrum
 from replicajax.numerics import JAX, NUMPY, Backend, TiltedRounding, implicit_root, slope_of_root, tilted_rounding
-from replicajax.replica._pool import CACHED, Device, Pool
+from replicajax.replica._pool import CACHED, OLDER_FUSION, Device, Pool
 from replicajax.replica._solution import Solution
 from replicajax.replica._teacher import mixtures, traits_of
 
@@ -395,7 +395,7 @@ def break_many(
     problem, directions = jax.tree.map(lambda x: np.asarray(x, np.float64), ((tasks, books, betas), dict(directions)))
     fields = traits_of(tasks).components * books.levels.shape[-1]
     work = max(16, 4 * fields * books.levels.shape[-1]) if tasks.in_closed_form else CACHED
-    pool, cold = Pool(work, devices), np.isinf(problem[2])
+    pool, cold = Pool(work, devices, older_fusion=True), np.isinf(problem[2])
     slopes = {name: np.zeros(cold.shape) for name in directions}
     found: Any = None
     with jax.enable_x64(True):
@@ -563,10 +563,11 @@ def _observed(problem: Problem, found: Found, cold: bool) -> Solution:
 
 def _search(cold: bool, problem: Problem) -> tuple[Float[Array, "4"], tuple[Array, Array]]:
     if _checks.is_traced(problem):
-        found = _found(jax.lax.stop_gradient(problem), cold)
+        found = _found_inside(jax.lax.stop_gradient(problem), cold)
     elif not problem[0].elementwise:
         with jax.enable_x64(True):
-            found = jax.tree.map(np.asarray, _found(jax.tree.map(lambda x: np.asarray(x, np.float64), problem), cold))
+            exact = jax.tree.map(lambda x: np.asarray(x, np.float64), problem)
+            found = jax.tree.map(np.asarray, _found_alone(exact, cold))
     else:
         task, book, beta = jax.tree.map(lambda x: np.asarray(x, np.float64), problem)
         found = find_here(task, _law(task), book.levels, beta)
@@ -574,10 +575,12 @@ def _search(cold: bool, problem: Problem) -> tuple[Float[Array, "4"], tuple[Arra
     return jnp.asarray(_stacked(found.at), dtype), (jnp.asarray(found.converged), jnp.asarray(found.steps))
 
 
-@eqx.filter_jit
 def _found(problem: Problem, cold: bool) -> Found:
     task, book, beta = problem
     return find(task, task.weights(), book.levels, beta, cold)
+
+
+_found_inside, _found_alone = eqx.filter_jit(_found), eqx.filter_jit(_found, **OLDER_FUSION)
 
 
 def _condition(cold: bool, v: Float[Array, "4"], info: Any, problem: Problem) -> Float[Array, "4"]:

@@ -26,22 +26,26 @@ _LAUNCHED, _GROWTH = 2**13, 8
 """Fields below which an accelerator is no faster, and by how much the next larger program is."""
 _AT_ONCE = 64
 """Fields of a block in NumPy."""
-CHANNEL = 64
-"""Fields that the quadrature of a channel is worth."""
 _BATCH = 4096
 """Points of one call on a CPU: enough to hide the call, few enough that threads share the work evenly."""
 
 
 Device = Any
 """A jax.Device."""
+OLDER_FUSION: dict[str, Any] = (
+    {"compiler_options": {"xla_cpu_use_fusion_emitters": False}} if jax.version.__version_info__ < (0, 11) else {}
+)
+"""For `jax.jit`: XLA's former code generator for CPUs, gone in 0.11, compiles in little more than half the time.  What it makes
+of a quadrature is as fast; of the averages of the square loss, a third slower."""
 _BY_POINT = PartitionSpec("points")
 
 
 class Pool:
     """Devices, and the size of what they are handed: blocks that stay in cache, batches that hide the call."""
 
-    def __init__(self, fields: int, devices: Sequence[Device] = ()):
+    def __init__(self, fields: int, devices: Sequence[Device] = (), *, older_fusion: bool = False):
         """`fields` are those of one point, or as many as its work is worth; all local devices if none are given."""
+        self.blocks = _blocks_by_older_fusion if older_fusion else _blocks
         self.devices = list(devices) or jax.local_devices()
         self.mesh = Mesh(np.array(self.devices), ("points",)) if len(self.devices) > 1 else None
         self.fields, self.on_cpu = fields, self.devices[0].platform == "cpu"
@@ -71,7 +75,7 @@ class Pool:
             with jax.enable_x64(precision):
                 if self.mesh is None:
                     batch = jax.device_put(batch, self.devices[0])
-                found = jax.tree.map(np.asarray, _blocks(kernel, batch, np.int32(part.size), block, self.mesh))
+                found = jax.tree.map(np.asarray, self.blocks(kernel, batch, np.int32(part.size), block, self.mesh))
             with writing:
                 if not out:
                     out.append(jax.tree.map(lambda x: np.zeros((which.size, *x.shape[1:]), x.dtype), found))
@@ -107,8 +111,7 @@ def put(where: np.ndarray, whole: np.ndarray, part) -> None:
     whole[where] = part[: where.size]
 
 
-@eqx.filter_jit
-def _blocks(kernel: Callable, inputs, live: Array | np.integer, block: int, mesh: Mesh | None):
+def _in_blocks(kernel: Callable, inputs, live: Array | np.integer, block: int, mesh: Mesh | None):
     """kernel on block after block of the first `live` points, each device its share of them; the rest is zeros."""
 
     def share(kernel, inputs, live):
@@ -137,3 +140,7 @@ def _blocks(kernel: Callable, inputs, live: Array | np.integer, block: int, mesh
         out_specs=_BY_POINT,
         check_vma=False,
     )(dynamic, inputs, live)
+
+
+_blocks = eqx.filter_jit(_in_blocks)
+_blocks_by_older_fusion = eqx.filter_jit(_in_blocks, **OLDER_FUSION)

@@ -18,7 +18,7 @@ from replicajax.codebooks import Codebook
 from replicajax.models import Task
 from replicajax.replica._batch import outcomes
 from replicajax.replica._equations import Points, newton_step
-from replicajax.replica._pool import CACHED, CHANNEL, Device, Pool
+from replicajax.replica._pool import CACHED, Device, Pool
 from replicajax.replica._saddle import Place, solution
 from replicajax.replica._search import Outcome
 from replicajax.replica._solution import Solution, observe
@@ -118,8 +118,8 @@ def slopes_many(
 
     `of` is any observable of a Solution.  With `few` points are taken four at a time, of which a search has not many more.
     """
-    fields = max(found.codebook.levels.shape[-1], 1 if found.task.closed else CHANNEL)
-    pool = Pool(max(fields, CACHED // 4) if few else fields, devices)
+    fields = found.codebook.levels.shape[-1] if found.task.closed else CACHED // 2
+    pool = Pool(max(fields, CACHED // 4) if few else fields, devices, older_fusion=not found.task.closed)
     problem = found.task, found.codebook, found.beta
     interpolates = np.asarray(found.interpolates)
     signal = np.asarray(found.task.signal)
