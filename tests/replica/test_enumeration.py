@@ -19,7 +19,7 @@ import pytest
 from replicajax import LinearRegression, solve, uniform
 
 FIELDS = ("generalization_error", "training_error", "free_energy", "self_overlap", "overlap")
-CHUNK = 2**19
+CHUNK = 2**17
 """Boltzmann weights held at once."""
 
 
@@ -85,17 +85,22 @@ def enumerate_all(task: Task, instances: Instances) -> np.ndarray:
     A, B = words(task.levels, half), words(task.levels, N - half)
     G = X.transpose(0, 2, 1) @ X + task.ridge * np.eye(N)
     pull = (y[:, None] @ X)[:, 0]
-    H = ((A @ G[:, :half, half:]).reshape(-1, N - half) @ B.T).reshape(len(G), len(A), len(B))
-    H += (((A @ G[:, :half, :half]) * A).sum(2) / 2 - pull[:, :half] @ A.T)[:, :, None]
-    H += (((B @ G[:, half:, half:]) * B).sum(2) / 2 - pull[:, half:] @ B.T)[:, None, :]
-    H += (y**2).sum(1)[:, None, None] / 2
-    ground = H.min((1, 2))
-    weight = np.exp(-task.beta * (H - ground[:, None, None]))
-    partition = weight.sum((1, 2))
-    p, r = weight.sum(2) / partition[:, None], weight.sum(1) / partition[:, None]
+    G_A, G_B, crossed = G[:, :half, :half], G[:, half:, half:], A @ G[:, :half, half:]
+    of_a = ((A @ G_A) * A).sum(2) / 2 - pull[:, :half] @ A.T + (y**2).sum(1)[:, None] / 2
+    of_b = ((B @ G_B) * B).sum(2) / 2 - pull[:, half:] @ B.T
+    first = np.concatenate([crossed, of_a[..., None], np.ones_like(of_a)[..., None]], 2)
+    second = np.stack([np.column_stack([B, np.ones(len(B)), own]) for own in of_b])
+    weight = first @ second.transpose(0, 2, 1)
+    ground = weight.min((1, 2))
+    weight -= ground[:, None, None]
+    weight *= -task.beta
+    np.exp(weight, out=weight)
+    of_words = weight @ np.column_stack([np.ones(len(B)), B])
+    partition = of_words[..., 0].sum(1)[:, None]
+    p, r = of_words[..., 0] / partition, (np.ones(len(A)) @ weight) / partition
     mean = np.concatenate([p @ A, r @ B], axis=1)
-    energy = np.einsum("iab,iab->i", weight, H) / partition
-    free_energy = ground - np.log(partition) / task.beta
+    energy = (p * of_a).sum(1) + (r * of_b).sum(1) + (crossed * of_words[..., 1:]).sum((1, 2)) / partition[:, 0]
+    free_energy = ground - np.log(partition[:, 0]) / task.beta
     square = p @ (A**2).sum(1) + r @ (B**2).sum(1)
     error, overlap = ((teacher - mean) ** 2).sum(1), (teacher * mean).sum(1)
     return np.stack([error, energy, free_energy, square, overlap], axis=1) / N
