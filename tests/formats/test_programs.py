@@ -97,6 +97,6 @@ def test_sgd_and_budgets():
         return scaling.of_bits("additive", b[0], reach=4.0)
 
     with programs(8):
-        allocate_budget(problem, precision, TrainingCost(), 1e9)
+        allocate_budget(problem, precision, TrainingCost(), 1e9, whole=False)
     with programs(0):
         allocate_budget(problem, precision, TrainingCost(), 1e8)

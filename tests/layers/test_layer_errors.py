@@ -151,7 +151,7 @@ def _agree(ratios: np.ndarray, percent: float = 1.0) -> bool:
 
 @pytest.mark.parametrize(("name", "exponent", "bits"), [("normal", 1.0, 2), ("laplace", 1.5, 4)])
 def test_predicted_is_what_runs(name, exponent, bits):
-    ratios = _ratios(name, exponent, bits, draws=3, rows=512, inputs=200)
+    ratios = _ratios(name, exponent, bits, draws=3, rows=512, inputs=192)
     assert all(_agree(each) for each in ratios.values()), ratios
 
 
@@ -166,7 +166,7 @@ def test_predicted_is_what_runs_everywhere(name, exponent, bits):
 
 def test_weights_that_lean_on_loud_inputs():
     """Twice the power of isotropic weights: at 2 bits errors follow the weights, and a theory that does not know is off."""
-    rng, book, inputs = np.random.default_rng(3), rj.uniform(2, 1.5), 256
+    rng, book, inputs = np.random.default_rng(3), rj.uniform(2, 1.5), 192
     eigenvalues = power_law(inputs, 0.7)
     axes = L._rotation.haar(inputs, rng)
     H, lean = (axes * eigenvalues) @ axes.T, (axes * eigenvalues**0.6) @ axes.T
@@ -199,9 +199,9 @@ def test_assumptions_that_fail_are_remarked():
 def test_one_bit_needs_the_gain():
     """Errors of few levels follow the weights, and take back some of what came before: 4 % here."""
     rng, book = np.random.default_rng(3), rj.uniform(1, 0.8)
-    H, W = turned(power_law(200, 1.0), rng), rng.normal(size=(6000, 200))
-    run = np.array([L.output_error(L.gptq(w, H, book), w, H) for w in np.split(W, 4)])
-    error = run.std(ddof=1) / 2
+    H, W = turned(power_law(192, 1.0), rng), rng.normal(size=(6144, 192))
+    run = np.array([L.output_error(L.gptq(w, H, book), w, H) for w in np.split(W, 12)])
+    error = run.std(ddof=1) / np.sqrt(12)
     assert L.gptq_error(L.Layer(H), book) == pytest.approx(run.mean(), abs=3 * error + 0.005 * run.mean())
     without = L.gptq_error(L.Layer(H, rotated=True), book)
     assert without < 0.98 * run.mean()
@@ -210,7 +210,7 @@ def test_one_bit_needs_the_gain():
 def test_levels_of_short_reach():
     """Half as far as the weights: GPTQ asks more of later columns than they have, and is the better even so."""
     rng, book = np.random.default_rng(4), rj.uniform(2, 0.5)
-    H, W = turned(power_law(120, 2.0), rng), rng.normal(size=(400, 120))
+    H, W = turned(power_law(192, 2.0), rng), rng.normal(size=(512, 192))
     layer = L.Layer(H, weights=W)
     run = [L.output_error(each, W, H) for each in (L.round_to_nearest(W, book), L.gptq(W, H, book, damping=1e-3))]
     predicted = L.rounding_error(layer, book), L.gptq_error(layer, book, damping=1e-3)
@@ -220,11 +220,11 @@ def test_levels_of_short_reach():
 
 def test_rows_out_of_range_are_followed():
     """One input a hundred times the others, whose weights are large: few rows make most of the loss."""
-    rng, n, book = np.random.default_rng(5), 96, rj.uniform(3, 2.1)
+    rng, n, book = np.random.default_rng(5), 192, rj.uniform(3, 2.1)
     H = turned(power_law(n, 0.7), rng)
     loud = np.ones(n)
     loud[20] = 10.0
-    H, W = H * np.outer(loud, loud), rng.normal(size=(256, n))
+    H, W = H * np.outer(loud, loud), rng.normal(size=(512, n))
     W[:, 20] *= 3
     run = L.output_error(L.gptq(W, H, book), W, H)
     assert L.gptq_error(L.Layer(H, weights=W), book) == pytest.approx(float(run), rel=0.03)
@@ -247,7 +247,7 @@ def test_rows_out_of_range_are_followed():
     ids=str,
 )
 def test_formats(fmt, rng):
-    n, rows = 192, 768
+    n, rows = 192, 512
     H, W = turned(power_law(n, 1.0), rng), rng.normal(size=(rows, n))
     rounded = L.round_to_nearest(W, fmt)
     stored = f.quantize(W, fmt).dequantize()

@@ -164,8 +164,8 @@ def test_optimal_ridge_is_that_of_rows_left_out():
 
 
 def test_gaussian_rows_are_the_theory_of_gaussian_rows():
-    """Section 1, from 12 draws of N = 400; its replicon is 1 − alpha chi²/(1 + chi)² times that of given rows."""
-    task, book, beta, size = rj.LinearRegression(2.0, 1.0, 0.2), rj.uniform(2, 1.5), 2.0, 400
+    """Section 1, from 12 draws of N = 300; its replicon is 1 − alpha chi²/(1 + chi)² times that of given rows."""
+    task, book, beta, size = rj.LinearRegression(2.0, 1.0, 0.2), rj.uniform(2, 1.5), 2.0, 300
     s = rj.solve(task, book, beta)
     names = "generalization_error", "gibbs_error", "rounded_error", "training_error", "entropy"
     every = []

@@ -14,7 +14,7 @@ TASK = rj.LinearRegression(2.0, 1.0, 0.1, teacher=GaussBernoulli(0.5))
 
 @pytest.fixture(scope="module")
 def found():
-    return rj.compare(TASK, BOOK, 5.0, size=400, instances=12, sampler="gibbs", sweeps=100, design="rademacher", seed=2)
+    return rj.compare(TASK, BOOK, 5.0, size=400, instances=12, sampler="gibbs", sweeps=60, design="rademacher", seed=2)
 
 
 def test_within_error_bars(found):
