@@ -415,7 +415,7 @@ def phase_diagram_command(
             raise ProblemError(f"--store must be in a folder that exists, got {store}")
         try_writing("--store", store / "inside" if store.is_dir() else store)
 
-    start()
+    start(many_points=True)
     import numpy as np
 
     from replicajax import phase_diagram

@@ -11,13 +11,13 @@ from typing import final
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import digamma, gammaln, ndtr
+from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
 from replicajax.distributions._law import Mixture, float_or
 from replicajax.distributions._symmetric import Symmetric
-from replicajax.numerics import gamma_nodes, student_t_beyond
+from replicajax.numerics import gamma_nodes, ndtr, student_t_beyond
 from replicajax.numerics._gamma_tail import gamma_tail
 
 

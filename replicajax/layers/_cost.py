@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
 from replicajax.distributions import thresholds
+from replicajax.numerics import ndtr
 
 SHARPEST = 1e-20
 """Variance that is none: its square root still has a reciprocal square in float32."""
@@ -37,27 +37,35 @@ class Cost(NamedTuple):
 
 def rounding_cost(levels: Float[Array, " levels"], u: Float[Array, "..."], v: Float[Array, "..."]) -> Cost:
     """Of x ~ N(u, v), v >= 0."""
+    return cost_and_bias(levels, u, v)[0]
+
+
+def cost_and_bias(
+    levels: Float[Array, " levels"], u: Float[Array, "..."], v: Float[Array, "..."]
+) -> tuple[Cost, Float[Array, "..."]]:
+    """And E (x − Q(x))."""
     cuts, gaps = thresholds(levels), jnp.diff(levels)
     s = jnp.sqrt(jnp.maximum(v, SHARPEST))
     beyond = u[..., None] - cuts
     # Not abs: of u on a threshold it has another derivative than Q, which has chosen a side.
-    z = jnp.where(beyond > 0, beyond, -beyond) / s[..., None]
-    saved = (gaps * (density(z) - z * ndtr(-z))).sum(-1)
-    square = v + (u - levels[jnp.searchsorted(cuts, u)]) ** 2 - 2 * s * saved
+    side = jnp.where(beyond > 0, 1.0, -1.0)
+    z = side * beyond / s[..., None]
+    crossing, error = ndtr(-z), u - nearest(levels, u)
+    saved = (gaps * (density(z) - z * crossing)).sum(-1)
+    square = v + error**2 - 2 * s * saved
     high, low = (u - levels[-1] - gaps[-1] / 2) / s, (levels[0] - gaps[0] / 2 - u) / s
     above, below = ndtr(high), ndtr(low)
     excess = s * (density(high) + high * above - density(low) - low * below)
     overload = excess + gaps[-1] / 2 * above - gaps[0] / 2 * below
     blunt = jnp.maximum(s[..., None], gaps / _BLUNT)
-    gain = 1 - (gaps * density((u[..., None] - cuts) / blunt) / blunt).sum(-1)
-    return Cost(square, above + below, overload, gain)
+    gain = 1 - (gaps * density(beyond / blunt) / blunt).sum(-1)
+    return Cost(square, above + below, overload, gain), error + (side * gaps * crossing).sum(-1)
+
+
+def nearest(levels: Float[Array, " levels"], u: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Q(u)."""
+    return levels[jnp.searchsorted(thresholds(levels), u)]
 
 
 def density(z: Array) -> Array:
     return jnp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-
-
-def mean_error(levels: Float[Array, " levels"], u: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
-    """E (x − Q(x)) of x ~ N(u, v), v >= 0."""
-    s = jnp.sqrt(jnp.maximum(v, SHARPEST))
-    return u - levels[0] - (jnp.diff(levels) * ndtr((u[..., None] - thresholds(levels)) / s[..., None])).sum(-1)

@@ -16,7 +16,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr
 from jaxtyping import Array, ArrayLike, Float
 
 from replicajax import _checks
@@ -27,7 +26,7 @@ from replicajax.layers._feedback import Evolution, Feedback, feedback, needs_dam
 from replicajax.layers._laws import Law
 from replicajax.layers._layer import Layer
 from replicajax.layers._rotation import haar
-from replicajax.numerics import bisect, implicit_root
+from replicajax.numerics import bisect, implicit_root, ndtr
 
 STEPS = ("even", "waterfilled")
 _REACH, _FINE = 24, 3.0

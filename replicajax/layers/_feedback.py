@@ -66,12 +66,17 @@ class Feedback(NamedTuple):
 
 def feedback(H: Float[Array, "n n"], damping: ArrayLike, order: str) -> Feedback:
     """Not a number where the damped H has no inverse."""
+    columns, H, L = factor(H, damping, order)
+    U = solve_triangular(L, jnp.eye(H.shape[0], dtype=H.dtype), lower=False)
+    return Feedback(columns, U / jnp.diag(U)[:, None], H)
+
+
+def factor(H: Float[Array, "n n"], damping: ArrayLike, order: str) -> tuple[Array, Array, Array]:
+    """Columns in their order, H in it, and its L: upper, with L Lᵀ the damped H and U its inverse."""
     columns = jnp.argsort(-jnp.diag(H), stable=True) if order == "descending" else jnp.arange(H.shape[0])
     H = H[columns][:, columns]
     damped = H + damping * jnp.mean(jnp.diag(H)) * jnp.eye(H.shape[0], dtype=H.dtype)
-    L = jnp.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]  # upper, with L Lᵀ the matrix, and U its inverse
-    U = solve_triangular(L, jnp.eye(H.shape[0], dtype=H.dtype), lower=False)
-    return Feedback(columns, U / jnp.diag(U)[:, None], H)
+    return columns, H, jnp.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
 
 
 def response(share: Float[Array, "n n"], gain: Float[Array, " n"]) -> Float[Array, "n n"]:

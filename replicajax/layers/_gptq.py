@@ -1,4 +1,12 @@
-"""GPTQ itself, whose errors `_errors` predicts."""
+"""GPTQ itself, whose errors `_errors` predicts.
+
+With H = L Lᵀ, L upper, a row whose columns are off by d = ŵ − w loses |Lᵀd|², column after column
+
+    sum_i L_ii² (d_i + sum_{j<i} d_j L_ji/L_ii)²:                                                                   (1)
+
+each is rounded so that its own term is least, to the level nearest to w_i − sum_j d_j L_ji/L_ii.  This is what undoing
+errors by rows of U = L^(-1) comes to, without U.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +24,13 @@ from replicajax.distributions import thresholds
 from replicajax.formats import BlockFormat, QuantizedTensor
 from replicajax.formats._double import DoubleScales
 from replicajax.formats._tensor import packed_tensor, stored_scales
-from replicajax.layers._feedback import ORDERS, feedback, needs_damping
+from replicajax.layers._feedback import ORDERS, factor, needs_damping
 from replicajax.layers._layer import Layer, in_floats
 from replicajax.layers._rotation import ROTATIONS, Rotation
 from replicajax.layers._scales import as_format, block_of, weight_scales
 
-_BLOCK = 128
-"""Columns whose feedback on each other is immediate; on later ones it is one matrix product a block."""
+_BLOCKS = 128, 8, 1
+"""Columns that are rounded before others hear of it, by a matrix product: blocks, blocks of those, and one by one."""
 
 
 def gptq(
@@ -97,36 +105,42 @@ def _rounded(W: Array, H: Array, fmt: BlockFormat, scales: Array, damping: Any, 
 
 @partial(jax.jit, static_argnames="order")
 def _gptq(W: Array, H: Array, levels: Array, scales: Array, damping: Array, order: str) -> tuple[Array, Array]:
-    back, (outputs, n) = feedback(H, damping, order), W.shape
-    columns, more = back.columns, -n % _BLOCK
-    share = jnp.pad(back.share, ((0, more), (0, more)))
+    (columns, _, L), n = factor(H, damping, order), W.shape[1]
+    more = -n % _BLOCKS[0]
     # Columns first; those that pad weigh nothing.
+    share = jnp.pad(L / jnp.diag(L), ((0, more), (0, more)))
     weights, scales = (jnp.pad(x.T[columns], ((0, more), (0, 0))) for x in (W, scales))
     levels = levels.astype(W.dtype)
     cuts = thresholds(levels)
 
-    def block(k, state):
-        weights, codes = state
-        start = k * _BLOCK
-        mine, scale = (jax.lax.dynamic_slice(x, (start, 0), (_BLOCK, outputs)) for x in (weights, scales))
-        rows = jax.lax.dynamic_slice(share, (start, 0), (_BLOCK, n + more))
-        own = jax.lax.dynamic_slice(rows, (0, start), (_BLOCK, _BLOCK))
+    def rounded(wanted: Array, weights: Array, scales: Array, share: Array, sizes: tuple[int, ...]):
+        """How far columns end from their weights, and their codes; `wanted` is what earlier columns made of the weights."""
+        if not sizes:
+            code = jnp.searchsorted(cuts, wanted / jnp.where(scales == 0, 1.0, scales)).astype(jnp.int32)
+            return scales * levels[code] - weights, code
+        size, *finer = sizes
 
-        def column(i, inner):
-            mine, errors, found = inner
-            s, x = scale[i], mine[i]
-            code = jnp.searchsorted(cuts, x / jnp.where(s == 0, 1.0, s)).astype(found.dtype)
-            error = x - s * levels[code]
-            return mine - own[i][:, None] * error, errors.at[i].set(error), found.at[i].set(code)
+        def block(k, state):
+            wanted, off, codes = state
+            start = k * size
+            mine, own, scale, rows = (
+                jax.lax.dynamic_slice_in_dim(x, start, size) for x in (wanted, weights, scales, share)
+            )
+            among = jax.lax.dynamic_slice_in_dim(rows, start, size, 1)
+            each, code = rounded(mine, own, scale, among, tuple(finer))
+            later = jnp.where(jnp.arange(len(share)) >= start + size, rows, 0.0)
+            return (
+                wanted - (later.T @ each if size > 1 else later[0][:, None] * each),
+                jax.lax.dynamic_update_slice_in_dim(off, each, start, 0),
+                jax.lax.dynamic_update_slice_in_dim(codes, code, start, 0),
+            )
 
-        inner = mine, jnp.zeros_like(mine), jnp.zeros(mine.shape, codes.dtype)
-        _, errors, found = jax.lax.fori_loop(0, _BLOCK, column, inner)
-        later = jnp.where(jnp.arange(n + more) >= start + _BLOCK, rows, 0.0)
-        return weights - later.T @ errors, jax.lax.dynamic_update_slice(codes, found, (start, 0))
+        begun = wanted, jnp.zeros_like(weights), jnp.zeros(weights.shape, jnp.int32)
+        return jax.lax.fori_loop(0, len(share) // size, block, begun)[1:]
 
-    begun = weights, jnp.zeros(weights.shape, jnp.int32)
-    weights, codes = jax.lax.fori_loop(0, (n + more) // _BLOCK, block, begun)
-    codes, scales = codes[:n][back.back], scales[:n][back.back]
+    _, codes = rounded(weights, weights, scales, share, _BLOCKS)
+    back = jnp.argsort(columns)
+    codes, scales = codes[:n][back], scales[:n][back]
     # What has no number has no code either.
-    lost = jnp.where(jnp.isfinite(back.share).all(), 0.0, jnp.nan)
+    lost = jnp.where(jnp.isfinite(share).all(), 0.0, jnp.nan)
     return (scales * levels[codes]).T + lost, codes.T

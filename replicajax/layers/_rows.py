@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from replicajax.layers._cost import mean_error, rounding_cost
+from replicajax.layers._cost import cost_and_bias, nearest, rounding_cost
 from replicajax.layers._feedback import Evolution, feedback, response
 from replicajax.layers._layer import Layer
 
@@ -75,11 +75,11 @@ def _together(levels: Array, R: Array, w: Array, s: Array, share: Array) -> tupl
     def step(v, at):
         i, felt, w, s, mu, kappa, k = at
         u, var = (w + mu) / s, v[i] / s**2
-        cost, bias = rounding_cost(levels, u, var), s * mean_error(levels, u, var)
+        cost, bias = cost_and_bias(levels, u, var)
         square, like = s**2 * cost.square, kappa * w + k * mu
-        noise = (square - 2 * (like * bias + k * v[i] * cost.gain) + like**2 + k**2 * v[i]) @ share
+        noise = (square - 2 * (like * s * bias + k * v[i] * cost.gain) + like**2 + k**2 * v[i]) @ share
         found = square @ share, v[i] + mu**2 @ share, cost.clipped @ share
-        return v + felt**2 * noise, (found, _follows(bias - k * mu, w, share), cost.gain @ share)
+        return v + felt**2 * noise, (found, _follows(s * bias - k * mu, w, share), cost.gain @ share)
 
     def sweep(gains, _):
         kappa, k = gains
@@ -88,7 +88,7 @@ def _together(levels: Array, R: Array, w: Array, s: Array, share: Array) -> tupl
         found, kappa, k = jax.lax.scan(step, jnp.zeros_like(k), at)[1]
         return (kappa, k), (found, felt)
 
-    kappa = _follows(s * mean_error(levels, w / s, jnp.zeros_like(w)), w, share)
+    kappa = _follows(w - s * nearest(levels, w / s), w, share)
     (_, k), of_sweeps = jax.lax.scan(sweep, (kappa, kappa), length=_SWEEPS)
     found, felt = jax.tree.map(lambda x: x[-1], of_sweeps)
     return found, k, felt

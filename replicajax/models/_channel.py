@@ -22,12 +22,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
 from replicajax.models._features import RowLengths
 from replicajax.models._losses import Loss, MarginLoss, ResidualLoss
-from replicajax.numerics import Among, Tilted, backend_of, normal_nodes
+from replicajax.numerics import Among, Tilted, backend_of, ndtr, normal_nodes
 
 Scalar = Float[Array, ""]
 

@@ -9,6 +9,7 @@ from replicajax.numerics._gamma_nodes import gamma_nodes as gamma_nodes
 from replicajax.numerics._hull import falling_hull as falling_hull
 from replicajax.numerics._implicit import implicit_root as implicit_root
 from replicajax.numerics._implicit import slope_of_root as slope_of_root
+from replicajax.numerics._ndtr import ndtr as ndtr
 from replicajax.numerics._panels import Among as Among
 from replicajax.numerics._panels import Tilted as Tilted
 from replicajax.numerics._panels import envelope as envelope

@@ -38,12 +38,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from replicajax import _checks
+from replicajax import _checks, _fusion
 from replicajax.codebooks import Codebook
 from replicajax.models import Channel, Fields, Rounded, Task, Taught, Weights
 from replicajax.models._turned import spectrum
 from replicajax.numerics import JAX, NUMPY, Backend, TiltedRounding, implicit_root, slope_of_root, tilted_rounding
-from replicajax.replica._pool import CACHED, OLDER_FUSION, Device, Pool
+from replicajax.replica._pool import CACHED, Device, Pool
 from replicajax.replica._solution import Solution
 from replicajax.replica._teacher import mixtures, traits_of
 
@@ -580,7 +580,7 @@ def _found(problem: Problem, cold: bool) -> Found:
     return find(task, task.weights(), book.levels, beta, cold)
 
 
-_found_inside, _found_alone = eqx.filter_jit(_found), eqx.filter_jit(_found, **OLDER_FUSION)
+_found_inside, _found_alone = eqx.filter_jit(_found), eqx.filter_jit(_found, **_fusion.OLDER)
 
 
 def _condition(cold: bool, v: Float[Array, "4"], info: Any, problem: Problem) -> Float[Array, "4"]:

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
+from replicajax import _fusion
 from replicajax.numerics import JAX
 
 CACHED = 512
@@ -32,11 +33,6 @@ _BATCH = 4096
 
 Device = Any
 """A jax.Device."""
-OLDER_FUSION: dict[str, Any] = (
-    {"compiler_options": {"xla_cpu_use_fusion_emitters": False}} if jax.version.__version_info__ < (0, 11) else {}
-)
-"""For `jax.jit`: XLA's former code generator for CPUs, gone in 0.11, compiles in little more than half the time.  What it makes
-of a quadrature is as fast; of the averages of the square loss, a third slower."""
 _BY_POINT = PartitionSpec("points")
 
 
@@ -143,4 +139,4 @@ def _in_blocks(kernel: Callable, inputs, live: Array | np.integer, block: int, m
 
 
 _blocks = eqx.filter_jit(_in_blocks)
-_blocks_by_older_fusion = eqx.filter_jit(_in_blocks, **OLDER_FUSION)
+_blocks_by_older_fusion = eqx.filter_jit(_in_blocks, **_fusion.OLDER)
