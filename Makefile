@@ -13,8 +13,8 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Slow studies run for longer than they compile: XLA optimizes them, as it does for users.
-test-all: $(VENV)/.installed-notebook
-	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist loadfile -m ""
+test-all: test $(VENV)/.installed-notebook
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # The page to play with, in a Chromium that is on the machine.
 test-browser: $(VENV)/.installed-browser
