@@ -141,3 +141,16 @@ def test_the_command_keeps_what_it_compiles(command, monkeypatch):
 def test_words_of_the_command_are_those_of_the_package():
     assert _scaling.SITES == scaling.SITES
     assert _scaling.KINDS == scaling.KINDS
+
+
+def test_flags_of_the_users_own_are_kept(monkeypatch):
+    import os
+
+    from replicajax import _fusion
+
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    _fusion.use_older()
+    assert os.environ["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=false"
+    monkeypatch.delenv("XLA_FLAGS")
+    _fusion.use_older()
+    assert os.environ.get("XLA_FLAGS", "").count("fusion_emitters") == bool(_fusion.OLDER)
