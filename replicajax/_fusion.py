@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-_THERE = jax.version.__version_info__ < (0, 11)  # XLA stops at a flag it does not know
+_THERE = jax.__version_info__ < (0, 11)  # XLA stops at a flag it does not know
 _FLAG = "xla_cpu_use_fusion_emitters"
 
 OLDER: dict[str, Any] = {"compiler_options": {_FLAG: False}} if _THERE else {}
