@@ -14,10 +14,9 @@ import jax.monitoring
 import pytest
 
 import replicajax as rj
+from replicajax import _fusion
 
-_QUICK = ["--xla_backend_optimization_level=0"]
-if jax.version.__version_info__ < (0, 11):  # XLA stops at a flag it does not know
-    _QUICK.append("--xla_cpu_use_fusion_emitters=false")
+_QUICK = "--xla_backend_optimization_level=0", *_fusion.FLAGS
 os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))  # read when the first program is compiled
 jax.config.update("jax_enable_x64", True)
 

@@ -50,7 +50,7 @@ def cost_and_bias(
     # Not abs: of u on a threshold it has another derivative than Q, which has chosen a side.
     side = jnp.where(beyond > 0, 1.0, -1.0)
     z = side * beyond / s[..., None]
-    crossing, error = ndtr(-z), u - nearest(levels, u)
+    crossing, error = ndtr(-z), u - levels[jnp.searchsorted(cuts, u)]
     saved = (gaps * (density(z) - z * crossing)).sum(-1)
     square = v + error**2 - 2 * s * saved
     high, low = (u - levels[-1] - gaps[-1] / 2) / s, (levels[0] - gaps[0] / 2 - u) / s
@@ -60,11 +60,6 @@ def cost_and_bias(
     blunt = jnp.maximum(s[..., None], gaps / _BLUNT)
     gain = 1 - (gaps * density(beyond / blunt) / blunt).sum(-1)
     return Cost(square, above + below, overload, gain), error + (side * gaps * crossing).sum(-1)
-
-
-def nearest(levels: Float[Array, " levels"], u: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Q(u)."""
-    return levels[jnp.searchsorted(thresholds(levels), u)]
 
 
 def density(z: Array) -> Array:

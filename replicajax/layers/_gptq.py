@@ -129,6 +129,7 @@ def _gptq(W: Array, H: Array, levels: Array, scales: Array, damping: Array, orde
             among = jax.lax.dynamic_slice_in_dim(rows, start, size, 1)
             each, code = rounded(mine, own, scale, among, tuple(finer))
             later = jnp.where(jnp.arange(len(share)) >= start + size, rows, 0.0)
+            # A product of single rows and columns is slow as a product.
             return (
                 wanted - (later.T @ each if size > 1 else later[0][:, None] * each),
                 jax.lax.dynamic_update_slice_in_dim(off, each, start, 0),

@@ -25,9 +25,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from replicajax.layers._cost import cost_and_bias, nearest, rounding_cost
+from replicajax.layers._cost import cost_and_bias, rounding_cost
 from replicajax.layers._feedback import Evolution, feedback, response
 from replicajax.layers._layer import Layer
+from replicajax.layers._nearest import nearest
 
 _FOLLOWED = 8, 192
 """One row in so many, up to so many."""
@@ -88,7 +89,7 @@ def _together(levels: Array, R: Array, w: Array, s: Array, share: Array) -> tupl
         found, kappa, k = jax.lax.scan(step, jnp.zeros_like(k), at)[1]
         return (kappa, k), (found, felt)
 
-    kappa = _follows(w - s * nearest(levels, w / s), w, share)
+    kappa = _follows(w - nearest(w, s, levels), w, share)
     (_, k), of_sweeps = jax.lax.scan(sweep, (kappa, kappa), length=_SWEEPS)
     found, felt = jax.tree.map(lambda x: x[-1], of_sweeps)
     return found, k, felt

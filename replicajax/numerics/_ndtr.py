@@ -1,7 +1,4 @@
-"""Phi(z) = erfc(−z/sqrt 2)/2, to the last digits in both tails.
-
-`jax.scipy.special.ndtr` chooses among three forms, and so costs twice as much to compile and to run.
-"""
+"""Phi(z) = erfc(−z/sqrt 2)/2, as good in both tails as z is: `jax.scipy.special.ndtr` computes three forms, to choose."""
 
 import math
 

@@ -15,7 +15,7 @@ from replicajax.codebooks import Codebook
 from replicajax.models import Task, Weights
 from replicajax.numerics import JAX, NUMPY, Backend
 from replicajax.replica._equations import Numbers, Points, Rule, Shared, hard_usage, padded, problems
-from replicajax.replica._pool import CACHED, Device, Here, Pool
+from replicajax.replica._pool import QUADRATURE, Device, Here, Pool
 from replicajax.replica._search import (
     HASTY,
     PATIENT,
@@ -36,8 +36,7 @@ from replicajax.replica._teacher import mixtures, traits_of
 AT_ONCE = 512
 """Fields up to which NumPy answers before JAX would have compiled."""
 _NUMBERS = 64
-"""Of a given spectrum, that are worth a field.  A quadrature is worth half a block: few wait for another, and one alone pays
-twice."""
+"""Of a given spectrum, that are worth a field."""
 
 
 def solve_many(
@@ -88,7 +87,7 @@ def outcomes(
     if channels is not None:
         channels = channels.bare() if compiled else channels
         numbers_each = sum(x.size for x in jax.tree.leaves(channels)) // betas.size
-        work = CACHED // 2 if quadrature else max(work, numbers_each // _NUMBERS)
+        work = max(work, QUADRATURE if quadrature else numbers_each // _NUMBERS)
     on, pool = (JAX, Pool(work, devices, older_fusion=quadrature)) if compiled else (NUMPY, Here(work))
     cold, interpolates = np.isinf(betas), np.zeros(betas.shape, bool)
     inputs = numbers, mixtures(tasks), padded(levels), betas, interpolates, channels

@@ -27,6 +27,8 @@ _LAUNCHED, _GROWTH = 2**13, 8
 """Fields below which an accelerator is no faster, and by how much the next larger program is."""
 _AT_ONCE = 64
 """Fields of a block in NumPy."""
+QUADRATURE = CACHED // 2
+"""Fields that the quadrature of a channel is worth: in blocks of two few wait for another, and one alone pays twice."""
 _BATCH = 4096
 """Points of one call on a CPU: enough to hide the call, few enough that threads share the work evenly."""
 

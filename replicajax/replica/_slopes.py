@@ -18,7 +18,7 @@ from replicajax.codebooks import Codebook
 from replicajax.models import Task
 from replicajax.replica._batch import outcomes
 from replicajax.replica._equations import Points, newton_step
-from replicajax.replica._pool import CACHED, Device, Pool
+from replicajax.replica._pool import CACHED, QUADRATURE, Device, Pool
 from replicajax.replica._saddle import Place, solution
 from replicajax.replica._search import Outcome
 from replicajax.replica._solution import Solution, observe
@@ -116,9 +116,9 @@ def slopes_many(
 ) -> np.ndarray:
     """Derivative along `direction` at every point of a batch, or the second derivative along `direction` and `second`.
 
-    `of` is any observable of a Solution.  With `few` points are taken four at a time, of which a search has not many more.
+    `of` is any observable of a Solution.  With `few` points, as a search has, at most four are taken at a time.
     """
-    fields = found.codebook.levels.shape[-1] if found.task.closed else CACHED // 2
+    fields = max(found.codebook.levels.shape[-1], 1 if found.task.closed else QUADRATURE)
     pool = Pool(max(fields, CACHED // 4) if few else fields, devices, older_fusion=not found.task.closed)
     problem = found.task, found.codebook, found.beta
     interpolates = np.asarray(found.interpolates)

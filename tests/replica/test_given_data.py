@@ -178,7 +178,7 @@ def test_gaussian_rows_are_the_theory_of_gaussian_rows():
         every.append([float(getattr(found, name)) for name in names] + [replicon])
     theory = np.array([float(getattr(s, name)) for name in names] + [float(s.replicon)])
     mean, error = np.mean(every, 0), np.std(every, 0, ddof=1) / np.sqrt(len(every))
-    assert (np.abs(mean - theory) <= 3 * error + 2 / size).all(), (mean - theory) / error
+    assert (np.abs(mean - theory) <= 3 * error + 2 / 400).all(), (mean - theory) / error
     assert (error <= 0.04 * theory).all()
 
 

@@ -72,9 +72,9 @@ def test_multiplicative_errors_are_not_gaussian_features():
     precision = Precision("multiplicative", data=eps)
     step = 0.3 * float(step_limit(problem, precision))
     exact = float(sgd_risk(problem, precision, 100, step, "constant").total)
-    found = simulate_sgd(problem, precision, 100, step, "constant", runs=16_000)
+    found = simulate_sgd(problem, precision, 100, step, "constant", runs=40_000)
     assert abs(found.mean - exact) < 3 * found.error
-    assert found.mean - gaussian_closure(problem, eps, step, 100) > 10 * found.error
+    assert found.mean - gaussian_closure(problem, eps, step, 100) > 15 * found.error
 
 
 @pytest.mark.parametrize("kind", scaling.KINDS)
