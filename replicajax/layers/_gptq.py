@@ -31,6 +31,8 @@ from replicajax.layers._scales import as_format, block_of, weight_scales
 
 _BLOCKS = 128, 8, 1
 """Columns that are rounded before others hear of it, by a matrix product: blocks, blocks of those, and one by one."""
+_TILES = 8
+"""Of the later columns; those that hold none are left alone."""
 
 
 def gptq(
@@ -103,6 +105,23 @@ def _rounded(W: Array, H: Array, fmt: BlockFormat, scales: Array, damping: Any, 
     return found, codes
 
 
+def _taught(wanted: Array, later: Array, each: Array, first: Array) -> Array:
+    """What columns from `first` on make of errors before them."""
+    size = len(later)
+    if size == 1:  # slow as a product of matrices
+        return wanted - later[0][:, None] * each
+    if size < _BLOCKS[0]:
+        return wanted - later.T @ each
+    tile = len(wanted) // _TILES
+
+    def teach(i, wanted):
+        rows = jax.lax.dynamic_slice_in_dim(wanted, i * tile, tile)
+        rows -= jax.lax.dynamic_slice_in_dim(later, i * tile, tile, 1).T @ each
+        return jax.lax.dynamic_update_slice_in_dim(wanted, rows, i * tile, 0)
+
+    return jax.lax.fori_loop(first // tile, _TILES, teach, wanted)
+
+
 @partial(jax.jit, static_argnames="order")
 def _gptq(W: Array, H: Array, levels: Array, scales: Array, damping: Array, order: str) -> tuple[Array, Array]:
     (columns, _, L), n = factor(H, damping, order), W.shape[1]
@@ -129,9 +148,8 @@ def _gptq(W: Array, H: Array, levels: Array, scales: Array, damping: Array, orde
             among = jax.lax.dynamic_slice_in_dim(rows, start, size, 1)
             each, code = rounded(mine, own, scale, among, tuple(finer))
             later = jnp.where(jnp.arange(len(share)) >= start + size, rows, 0.0)
-            # A product of single rows and columns is slow as a product.
             return (
-                wanted - (later.T @ each if size > 1 else later[0][:, None] * each),
+                _taught(wanted, later, each, start + size),
                 jax.lax.dynamic_update_slice_in_dim(off, each, start, 0),
                 jax.lax.dynamic_update_slice_in_dim(codes, code, start, 0),
             )

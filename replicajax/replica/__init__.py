@@ -4,7 +4,7 @@ from replicajax.replica._accuracy import Accuracy as Accuracy
 from replicajax.replica._accuracy import accuracies as accuracies
 from replicajax.replica._accuracy import accuracy as accuracy
 from replicajax.replica._accuracy import ridge_accuracy as ridge_accuracy
-from replicajax.replica._batch import AT_ONCE as AT_ONCE
+from replicajax.replica._batch import at_once as at_once
 from replicajax.replica._batch import solve_many as solve_many
 from replicajax.replica._breaking import allowed_steps as allowed_steps
 from replicajax.replica._breaking import break_many as break_many

@@ -33,8 +33,8 @@ from replicajax.replica._search import (
 from replicajax.replica._solution import Solution, observe
 from replicajax.replica._teacher import mixtures, traits_of
 
-AT_ONCE = 512
-"""Fields up to which NumPy answers before JAX would have compiled."""
+_FIELDS, _THRESHOLDS = 512, 2**14
+"""Fields, or thresholds of all fields of the square loss, up to which NumPy answers before JAX would have compiled."""
 _NUMBERS = 64
 """Of a given spectrum, that are worth a field."""
 
@@ -45,6 +45,7 @@ def solve_many(
     betas: Points,
     devices: Sequence[Device] = (),
     compiled: bool | None = None,
+    alone: bool = False,
 ) -> Solution:
     """`solve` for a batch, without waiting for its slowest point; not itself a JAX transformation.
 
@@ -53,6 +54,7 @@ def solve_many(
       betas: (points,) inverse temperatures, inf among them if need be.
       devices: to spread the points over; all local ones if empty.
       compiled: by JAX rather than NumPy; if None where there are many points.  The two differ in the last digit.
+      alone: one point that is no part of a larger batch; found in fewer steps, and other in the last digit.
 
     Where several saddle points exist that one is given which state evolution, or Newton's method without crossing a fold,
     reaches from weights without levels (`ridge_start`).
@@ -62,7 +64,13 @@ def solve_many(
       whatever that is.
     """
     tasks, books, betas = jax.tree.map(np.asarray, (tasks, books, betas))
-    return observe(np, tasks, books, betas, outcomes(tasks, books, betas, devices, compiled))
+    return observe(np, tasks, books, betas, outcomes(tasks, books, betas, devices, compiled, alone))
+
+
+def at_once(tasks: Task, points: int, levels: int) -> bool:
+    """Whether NumPy answers for so many points like these before JAX would have compiled."""
+    fields = points * traits_of(tasks).components
+    return fields <= _FIELDS or (tasks.closed and fields * (levels - 1) <= _THRESHOLDS)
 
 
 def outcomes(
@@ -71,6 +79,7 @@ def outcomes(
     betas: Points,
     devices: Sequence[Device] = (),
     compiled: bool | None = None,
+    alone: bool = False,
 ) -> Outcome:
     """What `solve_many` makes its solutions of; in float64 whatever the dtype of the problem."""
     law = traits_of(tasks)
@@ -81,14 +90,16 @@ def outcomes(
         levels = (levels - levels[:, ::-1]) / 2
     channels = None if tasks.closed else jax.tree.map(lambda x: np.asarray(x, np.float64), tasks)
     if compiled is None:
-        compiled = betas.size * law.components > AT_ONCE or bool(devices)
+        compiled = not at_once(tasks, betas.size, levels.shape[-1]) or bool(devices)
     compiled = compiled or not (tasks.closed or tasks.elementwise)
     work, quadrature = law.components, channels is not None and not channels.elementwise
     if channels is not None:
         channels = channels.bare() if compiled else channels
         numbers_each = sum(x.size for x in jax.tree.leaves(channels)) // betas.size
         work = max(work, QUADRATURE if quadrature else numbers_each // _NUMBERS)
-    on, pool = (JAX, Pool(work, devices, older_fusion=quadrature)) if compiled else (NUMPY, Here(work))
+    on, pool = (
+        (JAX, Pool(work, devices, older_fusion=quadrature)) if compiled else (NUMPY, Here(work, levels.shape[-1] - 1))
+    )
     cold, interpolates = np.isinf(betas), np.zeros(betas.shape, bool)
     inputs = numbers, mixtures(tasks), padded(levels), betas, interpolates, channels
     found: Any = None
@@ -96,7 +107,7 @@ def outcomes(
     def run(which: np.ndarray, patience: Patience, frozen: bool = False) -> Any:
         if not which.any():
             return found
-        kernel = eqx.Partial(_block, on, law.centred, frozen, shared, jax.tree.map(np.asarray, patience))
+        kernel = eqx.Partial(_block, on, law.centred, frozen, alone, shared, jax.tree.map(np.asarray, patience))
         return pool.run(kernel, inputs, which, into=found)
 
     with jax.enable_x64(True), np.errstate(all="ignore"):
@@ -127,6 +138,7 @@ def _block(
     on: Backend,
     centred: bool,
     frozen: bool,
+    alone: bool,
     shared: Shared,
     patience: Patience,
     tasks: Numbers,
@@ -139,7 +151,7 @@ def _block(
     """One block of points, from the start to the averages there."""
     xp = on.xp
     p = problems(on, tasks, teacher, levels, shared.count, betas, interpolates, channels)
-    rule = Rule(on, shared, centred, channels is not None and channels.turned, cold=frozen)
+    rule = Rule(on, shared, centred, channels is not None and channels.turned, cold=frozen, fine=alone and on is NUMPY)
     start = with_gain(ridge_start(xp, p), channels is None or channels.matched)
     if not frozen:
         return outcome(xp, p, search(p, constrained(xp, p, start), rule, patience), interpolates)

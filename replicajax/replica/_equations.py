@@ -28,6 +28,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from replicajax.models import Channel, Rounded, Task, Weights, at_heat
 from replicajax.numerics import (
+    JAX,
     Averages,
     Backend,
     Levels,
@@ -180,10 +181,17 @@ class Rule(NamedTuple):
     """beta = inf: closed forms."""
     at_once: bool = False
     """All sides, nodes and levels together: for one point inside a transformation."""
+    fine: bool = False
+    """All nodes from the first step on: for a point alone, to whom they cost nothing."""
     fineness: Array | int = FINEST
     """Of the quadrature: 0 for the first steps, many times cheaper, to `FINEST` for the result."""
     everything: Array | bool = True
     """The usage of the levels too."""
+
+    @property
+    def exact(self) -> bool:
+        """At every step, whatever the fineness."""
+        return self.cold or self.at_once or self.fine
 
     def __call__(self, book: Levels, curvature, beta, mean, deviation) -> Averages:
         arguments, flags = (book, curvature, beta, mean, deviation), {"centred": self.centred, "on": self.on}
@@ -192,9 +200,10 @@ class Rule(NamedTuple):
         if self.at_once:
             return soft_averages(*arguments)
         rules = *((gauss_legendre(n, _MOST), error) for n, error in _COARSE), (self.shared.nodes, 1e-16)
-        nodes, error = self.on.pick(rules, self.fineness)
+        nodes, error = self.on.pick(rules, FINEST if self.fine else self.fineness)
         flags |= {"everything": self.everything, "crossed": self.crossed, "nodes": nodes, "error": error}
-        return rounding_averages(*arguments, **flags)
+        found = rounding_averages(*arguments, **flags)
+        return found if self.on is JAX or self.everything else Averages(found.slopes, None, None)
 
 
 class Sloped(NamedTuple):

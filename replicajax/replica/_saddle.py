@@ -190,7 +190,7 @@ def _problems(problem: Problem, interpolates) -> Problems:
 def _find(problem: Problem, cold: bool | None) -> Place:
     if _checks.is_traced(problem):
         return _search(jax.lax.stop_gradient(problem), cold)
-    found = outcomes(*jax.tree.map(lambda x: np.asarray(x)[None], problem))
+    found = outcomes(*jax.tree.map(lambda x: np.asarray(x)[None], problem), alone=True)
     dtype = np.result_type(*(x.dtype for x in jax.tree.leaves(problem)))
     y = jnp.asarray(np.concatenate(jax.tree.leaves(found.state)), dtype)
     return Place(y, *(jnp.asarray(x[0]) for x in (found.interpolates, found.converged, found.steps)))

@@ -96,7 +96,7 @@ def search(p: Problems, start: State, rule: Rule, patience: Patience) -> Found:
     eps = float(np.finfo(dtype).eps)
     settled = eps ** (0.45 if rule.cold else 0.36)  # a step later the residual is of its square
     evolutions, scouting, settling, _ = patience
-    refining = xp.where(scouting > 0, _REFINEMENTS, 0)
+    refining = xp.where(scouting > 0, 0 if rule.exact else _REFINEMENTS, 0)
     budget = xp.stack([xp.asarray(n) for n in (evolutions, scouting, refining, settling, _REPORTS, 1)])
     goal = xp.array([1e-7, 1e-2, 1e-2, settled, settled, xp.inf], dtype)
     never = xp.full_like(start.log_L, xp.inf)

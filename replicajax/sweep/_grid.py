@@ -19,11 +19,11 @@ from replicajax import _checks
 from replicajax.codebooks import Codebook, power
 from replicajax.models import Task, Taught, with_limit
 from replicajax.replica import (
-    AT_ONCE,
     Device,
     Direction,
     Solution,
     allowed_steps,
+    at_once,
     broken_where_needed,
     slopes_many,
     solve_with_slopes,
@@ -75,6 +75,12 @@ class Grid:
         return tuple(values.size for values in self.axes.values())
 
     @property
+    def most_levels(self) -> int:
+        if self.levels is not None:
+            return len(self.levels)
+        return 2 ** int(np.max(self.axes.get("bits", self.fixed.get("bits"))))
+
+    @property
     def dtype(self) -> np.dtype:
         return np.dtype(jnp.result_type(float))
 
@@ -99,7 +105,8 @@ class Grid:
         """The solutions, and derivatives of eg in each of `names`."""
         problem = self.problem(values)
         # Decided by the whole, so that numbers do not depend on how it is divided into chunks.
-        found, slopes = solve_with_slopes(*problem, devices, compiled=bool(devices) or math.prod(self.shape) > AT_ONCE)
+        few = at_once(problem[0], math.prod(self.shape), self.most_levels)
+        found, slopes = solve_with_slopes(*problem, devices, compiled=bool(devices) or not few)
         known = slopes._asdict() | {"width": slopes.log_width / self._float(values["width"])}
         each = {
             name: known[name]

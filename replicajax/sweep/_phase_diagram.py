@@ -100,10 +100,11 @@ def phase_diagram(
     `phase_diagram(task, bits=3, beta=20.0, axes={"alpha": A, "width": W})` solves every combination; an axis replaces the
     task's own value.  Levels are width sign(u) |u|^exponent as in `power`, or those of `codebook` scaled to `width`.
 
-    Runs on all local devices, and on those of every process where `jax.distributed` is initialised (each process takes
-    its share of the chunks and all return the whole).  In float64 the values are good to 1e-9; points that did not
-    converge have `converged` False.  Where several saddle points exist (cold, few rows, few bits) one is given, the same on
-    neighbouring points up to where it ends; `state_evolution` tells, and may end in another, as may `solve`.
+    A thousand points or so (by levels) are answered at once, by NumPy; more are compiled, for all local devices.  Where
+    `jax.distributed` is initialised each process takes its share of the chunks and all return the whole.  In float64 the
+    values are good to 1e-9; points that did not converge have `converged` False.  Where several saddle points exist (cold,
+    few rows, few bits) one is given, the same on neighbouring points up to where it ends; `state_evolution` tells, and may
+    end in another, as may `solve`.
 
     Args:
       task: what the axes leave as it is.
@@ -121,7 +122,7 @@ def phase_diagram(
         one is refused.  The dataset returned reads from it as needed.
       chunk: points computed at a time; what a kill can lose, and what memory is needed beyond the result.
       progress: show a bar with points/s and time left; if None, on a terminal.
-      devices: to use instead of all local ones.
+      devices: to use instead of all local ones; compiled for, however few the points.
 
     Raises:
       TypeError, ValueError: bad arguments, or a store that holds something else.

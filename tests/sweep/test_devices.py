@@ -21,16 +21,16 @@ if port != "0":
 else:
     assert len(jax.local_devices()) == 8
 import replicajax as rj
-axes = {"alpha": np.linspace(0.3, 3, 30), "width": np.linspace(0.6, 3, 31), "beta": [20.0, np.inf]}
+axes = {"alpha": np.linspace(0.3, 3, 20), "width": np.linspace(0.6, 3, 31), "beta": [20.0, np.inf]}
 task = rj.LinearRegression(2.0, 1.0, 0.1)
-rj.phase_diagram(task, 1, axes=axes, store=store, chunk=300).to_netcdf(out)
+rj.phase_diagram(task, 4, axes=axes, store=store, chunk=300).to_netcdf(out)
 """
 
 
 @pytest.fixture(scope="module")
 def alone():
-    axes = {"alpha": np.linspace(0.3, 3, 30), "width": np.linspace(0.6, 3, 31), "beta": [20.0, np.inf]}
-    return rj.phase_diagram(rj.LinearRegression(2.0, 1.0, 0.1), 1, axes=axes)
+    axes = {"alpha": np.linspace(0.3, 3, 20), "width": np.linspace(0.6, 3, 31), "beta": [20.0, np.inf]}
+    return rj.phase_diagram(rj.LinearRegression(2.0, 1.0, 0.1), 4, axes=axes)
 
 
 def check(path, alone):

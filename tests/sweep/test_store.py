@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -18,7 +19,8 @@ import sys, numpy as np, jax
 jax.config.update("jax_enable_x64", True)
 import replicajax as rj
 axes = {"alpha": np.linspace(0.5, 3, 40), "width": np.linspace(0.6, 3, 40)}
-rj.phase_diagram(rj.LinearRegression(2.0, 1.0, 0.1), 1, 5.0, axes=axes, store=sys.argv[1], chunk=40)
+rj.phase_diagram(rj.LinearRegression(2.0, 1.0, 0.1), 1, 5.0, axes=axes, store=sys.argv[1], chunk=40,
+    devices=jax.local_devices())
 """
 
 
@@ -51,8 +53,9 @@ def test_kill_and_resume(tmp_path):
 
     array = zarr.open_group(store, mode="r+")["overlap"]
     array[0, 0] = 7.0
-    resumed = run(store).load()
-    whole = run(None)
+    devices = jax.local_devices()
+    resumed = run(store, devices=devices).load()
+    whole = run(None, devices=devices)
     assert float(resumed.overlap[0, 0]) == 7.0
     resumed.overlap[0, 0] = whole.overlap[0, 0]
     xr.testing.assert_identical(resumed, whole)
