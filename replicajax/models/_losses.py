@@ -43,6 +43,11 @@ class Loss(eqx.Module):
         """Whether beta = inf is a limit of its own: (2) of `numerics._panels`."""
         return True
 
+    @property
+    def hard(self) -> Loss | None:
+        """What is left of it among codewords that fit every row, at beta = inf; None where that is not known."""
+        return None
+
     def tilted(self, y: Scalar, v: Scalar, chi: Scalar, beta: Scalar | None) -> Tilted:
         """What a label y does to a prediction of mean v and variance chi/beta: (1) of `numerics._panels`; (2) where beta is
         None, for infinity, and chi the response that is left of it."""
@@ -132,8 +137,35 @@ class MarginLoss(Loss):
         return None if s is None else y * s
 
 
+class Exact(ResidualLoss):
+    """0 where u = y, infinite elsewhere: the codewords that fit every row, whatever beta."""
+
+    def of_residual(self, r):
+        return jnp.where(r == 0, 0.0, jnp.inf)
+
+    def tilted(self, y, v, chi, beta):
+        """(y − v)²/(2 chi) + log(chi)/(2 beta): `Square` in the limit of chi."""
+        assert beta is not None  # `cools`
+        r, none = y - v, 0 * v
+        return Tilted(
+            potential=r**2 / chi / 2 + jnp.log(chi) / beta / 2,
+            slope=-r / chi,
+            curvature=1 / chi + none,
+            loss=none,
+            entropy=none - jnp.inf,
+        )
+
+    @property
+    def cools(self):
+        return False
+
+
 class Square(ResidualLoss):
     """½ (y − u)²."""
+
+    @property
+    def hard(self):
+        return Exact()
 
     def of_residual(self, r):
         return r**2 / 2
@@ -154,6 +186,10 @@ class Square(ResidualLoss):
 class Absolute(ResidualLoss):
     """|y − u|."""
 
+    @property
+    def hard(self):
+        return Exact()
+
     def of_residual(self, r):
         return jnp.abs(r)
 
@@ -172,6 +208,10 @@ class Huber(ResidualLoss):
     def __init__(self, delta: ArrayLike = 1.0):
         """Raises ValueError unless delta > 0."""
         self.delta = _checks.positive("delta", delta)
+
+    @property
+    def hard(self):
+        return Exact()
 
     def of_residual(self, r):
         size = jnp.abs(r)
@@ -194,6 +234,10 @@ class Quantile(ResidualLoss):
         self.level = _checks.positive("level", level)
         if not _checks.is_traced(self.level) and not (_checks.known(self.level) < 1).all():
             raise ValueError(f"level must lie between 0 and 1, got {level!r}")
+
+    @property
+    def hard(self):
+        return Exact()
 
     def of_residual(self, r):
         return jnp.where(r > 0, self.level, self.level - 1) * r
@@ -225,6 +269,10 @@ class Logistic(MarginLoss):
 
 class Hinge(MarginLoss):
     """max(0, 1 − y u)."""
+
+    @property
+    def hard(self):
+        return Perceptron(1.0)
 
     def of_margin(self, s):
         return jnp.maximum(0.0, 1 - s)
@@ -268,6 +316,32 @@ class Perceptron(MarginLoss):
 
     def bends(self, y, chi):
         return [y * self.margin]
+
+
+class Fitted(Loss):
+    """`loss` of codewords that fit every row without any, which is what constrains them."""
+
+    loss: Loss
+    constraint: Loss
+
+    def __call__(self, y, u):
+        return self.loss(y, u)
+
+    def of(self, kind):
+        return self.loss.of(kind)
+
+    def kinks(self, y):
+        return self.loss.kinks(y)
+
+    def tilted(self, y, v, chi, beta):
+        return self.constraint.tilted(y, v, chi, beta)
+
+    def bends(self, y, chi):
+        return self.constraint.bends(y, chi)
+
+    @property
+    def cools(self):
+        return False
 
 
 class States(Loss):

@@ -15,7 +15,7 @@ from replicajax import _checks
 from replicajax.distributions import Distribution, Mixture, Normal
 from replicajax.models._channel import Channel, by_length, regression_channel, regression_loss, square_channel
 from replicajax.models._features import Features, RowLengths
-from replicajax.models._losses import Loss, MarginLoss, ResidualLoss, Square, States
+from replicajax.models._losses import Fitted, Loss, MarginLoss, ResidualLoss, Square, States
 from replicajax.models._moments import moments_of_data
 from replicajax.models._rows import Deployed
 from replicajax.models._turned import turned, turned_square
@@ -116,6 +116,11 @@ class Task(eqx.Module):
         """Whether it has a limit beta = inf."""
         return self.in_closed_form or self.loss.cools
 
+    @property
+    def fitted(self) -> "Task | None":
+        """With the constraint that beta = inf leaves of its loss where codewords fit every row; None where none is known."""
+        return None
+
     @abc.abstractmethod
     def channel(self, m: Array, q: Array, chi: Array, beta: Array | None) -> Channel:
         """What labels and loss make of the predictions, of one point: (1) of `_channel`.  In the units of the weights."""
@@ -183,6 +188,11 @@ class Taught(Task):
     @property
     def elementwise(self) -> bool:
         return self.in_closed_form and not (self.turned and self.rows is not None)
+
+    @property
+    def fitted(self):
+        hard = self.loss.hard
+        return None if hard is None else eqx.tree_at(lambda t: t.loss, self, Fitted(self.loss, hard))
 
     def among_states(self, chi: Array, beta: Array | None) -> "Taught":
         """With the loss of predictions that fall apart into states, of susceptibility chi each."""

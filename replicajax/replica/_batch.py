@@ -5,6 +5,8 @@ leaves over starts again in blocks of its like, with more patience (`_search`).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -15,11 +17,12 @@ from replicajax.codebooks import Codebook
 from replicajax.models import Task, Weights
 from replicajax.numerics import JAX, NUMPY, Backend
 from replicajax.replica._equations import Numbers, Points, Rule, Shared, hard_usage, padded, problems
-from replicajax.replica._pool import QUADRATURE, Device, Here, Pool
+from replicajax.replica._pool import QUADRATURE, Device, Here, Pool, put
 from replicajax.replica._search import (
     HASTY,
     PATIENT,
     STUBBORN,
+    Fit,
     Outcome,
     Patience,
     constrained,
@@ -64,7 +67,20 @@ def solve_many(
       whatever that is.
     """
     tasks, books, betas = jax.tree.map(np.asarray, (tasks, books, betas))
-    return observe(np, tasks, books, betas, outcomes(tasks, books, betas, devices, compiled, alone))
+    return observed(tasks, books, betas, outcomes(tasks, books, betas, devices, compiled, alone))
+
+
+def observed(tasks: Task, books: Codebook, betas: Points, at: Outcome) -> Solution:
+    """Every observable of a batch, in NumPy."""
+    found = observe(np, tasks, books, betas, at)
+    if at.fit is None:
+        return found
+    which = at.fit.which
+    books_there = jax.tree.map(lambda x: x[which], books)
+    part = observe(np, at.fit.tasks, books_there, betas[which], at.fit.at)
+    found = jax.tree.map(np.array, replace(found, task=None, codebook=None))  # a copy, to be written into
+    jax.tree.map(partial(put, which), found, replace(part, task=None, codebook=None))
+    return replace(found, task=tasks, codebook=books)
 
 
 def at_once(tasks: Task, points: int, levels: int) -> bool:
@@ -80,8 +96,10 @@ def outcomes(
     devices: Sequence[Device] = (),
     compiled: bool | None = None,
     alone: bool = False,
+    fitted: bool = False,
 ) -> Outcome:
-    """What `solve_many` makes its solutions of; in float64 whatever the dtype of the problem."""
+    """What `solve_many` makes its solutions of; in float64 whatever the dtype of the problem.  `fitted` tasks are those of
+    codewords that fit every row, at beta = inf."""
     law = traits_of(tasks)
     levels, betas = np.asarray(books.levels, np.float64), np.asarray(betas, np.float64)
     numbers = Numbers(*(np.asarray(getattr(tasks, name), np.float64) for name in Numbers._fields))
@@ -100,7 +118,8 @@ def outcomes(
     on, pool = (
         (JAX, Pool(work, devices, older_fusion=quadrature)) if compiled else (NUMPY, Here(work, levels.shape[-1] - 1))
     )
-    cold, interpolates = np.isinf(betas), np.zeros(betas.shape, bool)
+    interpolates = np.full(betas.shape, fitted)
+    cold = np.isinf(betas) & ~interpolates
     inputs = numbers, mixtures(tasks), padded(levels), betas, interpolates, channels
     found: Any = None
 
@@ -113,14 +132,18 @@ def outcomes(
     with jax.enable_x64(True), np.errstate(all="ignore"):
         found = run(~cold, HASTY)
         if channels is not None:
+            fit = None
             for patience in (HASTY, PATIENT, STUBBORN) if cold.any() else (PATIENT, STUBBORN):
                 missing = cold if found is None else ~found.converged
+                if patience is STUBBORN:
+                    fit = _fit(tasks, books, betas, missing & cold)
+                    missing &= ~np.isin(np.arange(betas.size), [] if fit is None else fit.which)
                 run(missing & ~cold, patience)
                 found = run(missing & cold, patience, frozen=True) if (missing & cold).any() else found
             if jax.tree.structure(channels) != jax.tree.structure(tasks):
                 report = reports(tasks, numbers.signal, betas * numbers.signal, found, found.report)
                 found = found._replace(report=report)
-            return found
+            return found._replace(fit=fit)
         found = run(cold, HASTY, frozen=True)
         interpolates |= cold & found.interpolates
         run(interpolates, HASTY)
@@ -132,6 +155,17 @@ def outcomes(
         for patience in HASTY, PATIENT:
             run(~found.converged & doubtful, patience)
     return found
+
+
+def _fit(tasks: Task, books: Codebook, betas: Points, which: np.ndarray) -> Fit | None:
+    """Those of the points `which` whose codewords fit every row."""
+    if not which.any() or tasks.fitted is None:
+        return None
+    tasks, books, betas = jax.tree.map(lambda x: x[which], (tasks, books, betas))
+    tasks = jax.tree.map(np.asarray, jax.vmap(lambda t: t.fitted)(tasks))
+    at = outcomes(tasks, books, betas, fitted=True)
+    some = np.flatnonzero(at.converged)
+    return Fit(np.flatnonzero(which)[some], *jax.tree.map(lambda x: x[some], (tasks, at))) if some.size else None
 
 
 def _block(

@@ -59,30 +59,39 @@ class Place(NamedTuple):
 
 
 @eqx.filter_custom_jvp
-def solution(problem: Problem, cold: bool | None, place: Place | None) -> Solution:
-    """`cold` says whether beta = inf, if that is known; `place` where the saddle point is."""
-    return _describe(problem, _root(problem, cold, place), cold)
+def solution(problem: Problem, cold: bool | None, place: Place | None, fit: bool) -> Solution:
+    """`cold` says whether beta = inf, if that is known; `place` where the saddle point is, and `fit` whether it is that of a
+    loss other than the square one under the constraint that codewords fit every row."""
+    found = _root(problem, cold, place, fit)
+    return _describe(problem, found, cold, fit or _fits(problem, found))
 
 
 @solution.def_jvp
 def _solution_jvp(primals, tangents):
-    problem, cold, place = primals
-    place = _root(problem, cold, place)
-    found, slopes = _move(problem, tangents[0], place, cold, _nearby(problem, place))
+    problem, cold, place, fit = primals
+    place = _root(problem, cold, place, fit)
+    fit = fit or _fits(problem, place)
+    found, slopes = _move(problem, tangents[0], place, cold, fit, _nearby(problem, place))
     real = jax.tree.map(lambda x: jnp.issubdtype(x.dtype, jnp.floating), found)
     return found, eqx.filter(slopes, real)
 
 
+def _fits(problem: Problem, place: Place) -> bool:
+    """Known of numbers; inside a transformation such points are not looked for."""
+    return not (problem[0].closed or _checks.is_traced(place)) and bool(place.interpolates)
+
+
 @eqx.filter_custom_jvp
-def _root(problem: Problem, cold: bool | None, place: Place | None) -> Place:
+def _root(problem: Problem, cold: bool | None, place: Place | None, fit: bool) -> Place:
     return _find(problem, cold) if place is None else place
 
 
 @_root.def_jvp
 def _root_jvp(primals, tangents):
-    problem, cold, place = primals
-    place = _root(problem, cold, place)
-    return place, Place(_follow(problem, tangents[0], place, cold), None, None, None)
+    problem, cold, place, fit = primals
+    place = _root(problem, cold, place, fit)
+    y = _follow(problem, tangents[0], place, cold, fit or _fits(problem, place))
+    return place, Place(y, None, None, None)
 
 
 def _nearby(problem: Problem, place: Place) -> Nearby | None:
@@ -101,37 +110,41 @@ def _nearby(problem: Problem, place: Place) -> Nearby | None:
 
 @eqx.filter_jit
 def _move(
-    problem: Problem, change, place: Place, cold: bool | None, nearby: Nearby | None
+    problem: Problem, change, place: Place, cold: bool | None, fit: bool, nearby: Nearby | None
 ) -> tuple[Solution, Solution]:
     """The solution and its slope."""
 
     def at(y, problem):
-        return _at(problem, place._replace(y=y), cold, nearby)
+        return _at(problem, place._replace(y=y), cold, fit, nearby)
 
     _, found, slopes = slope_of_root(at, place.y, problem, change)
     return found, slopes
 
 
 @eqx.filter_jit
-def _follow(problem: Problem, change, place: Place, cold: bool | None) -> Float[Any, " unknowns"]:
+def _follow(problem: Problem, change, place: Place, cold: bool | None, fit: bool) -> Float[Any, " unknowns"]:
     """The slope of y."""
-    return slope_of_root(lambda y, problem: _at(problem, place._replace(y=y), cold), place.y, problem, change)[0]
+    at = lambda y, problem: _at(problem, place._replace(y=y), cold, fit)  # noqa: E731
+    return slope_of_root(at, place.y, problem, change)[0]
 
 
 @eqx.filter_jit
-def _describe(problem: Problem, place: Place, cold: bool | None) -> Solution:
-    return _at(problem, place, cold)[1]
+def _describe(problem: Problem, place: Place, cold: bool | None, fit: bool) -> Solution:
+    return _at(problem, place, cold, fit)[1]
 
 
 def _at(
-    problem: Problem, place: Place, cold: bool | None, nearby: Nearby | None = None
+    problem: Problem, place: Place, cold: bool | None, fit: bool, nearby: Nearby | None = None
 ) -> tuple[Float[Any, " unknowns"], Solution]:
     """Residual of (1) in `_equations`, and the solution if that is 0."""
-    task, book, beta = problem
-    hot = cold is False  # then nothing interpolates
+    given, book, beta = problem
+    constrained = given.fitted if fit else given
+    task = given if constrained is None else constrained
+    cold = cold and not fit  # then beta is 1
+    hot = cold is False  # then nothing else interpolates
     state = State(*place.y)
     L, t, gain = jnp.exp(state.log_L), jnp.exp(state.log_t), 1.0 if state.gain is None else state.gain
-    p = _problems(problem, place.interpolates)
+    p = _problems((task, book, beta), place.interpolates)
     scaled = task.rescaled(p.noise[0], p.ridge[0])
     levels = eqx.tree_at(lambda book: book.levels, book, p.levels[:, 0])
     fields = Fields(L * gain, L**2 * t, L)
@@ -172,7 +185,7 @@ def _at(
         usage=soft.usage,
         report=said,
     )
-    return residual, observe(jnp, task, book, beta, found)
+    return residual, observe(jnp, given, book, beta, found)
 
 
 def _problems(problem: Problem, interpolates) -> Problems:
@@ -191,6 +204,7 @@ def _find(problem: Problem, cold: bool | None) -> Place:
     if _checks.is_traced(problem):
         return _search(jax.lax.stop_gradient(problem), cold)
     found = outcomes(*jax.tree.map(lambda x: np.asarray(x)[None], problem), alone=True)
+    found = found if found.fit is None else found.fit.at
     dtype = np.result_type(*(x.dtype for x in jax.tree.leaves(problem)))
     y = jnp.asarray(np.concatenate(jax.tree.leaves(found.state)), dtype)
     return Place(y, *(jnp.asarray(x[0]) for x in (found.interpolates, found.converged, found.steps)))

@@ -7,7 +7,8 @@ steps of state evolution, then of very many.
 At beta = inf the averages are closed forms; without ridge L drops out of the second equation, which then has a bracketed
 root.  If the first has none chi is infinite: the codebook **interpolates**.  chi = beta (Q − q) runs off because Q − q stays
 positive: the Gibbs measure is uniform over the interpolating codewords (those of least |a| if ridge > 0).  Its theory is the
-hard constraint y = x·w: (1) with log(chi) in the place of log(1 + chi), at beta 1 and with v = Q − q for chi.
+hard constraint y = x·w: (1) with log(chi) in the place of log(1 + chi), at beta 1 and with v = Q − q for chi.  Other losses
+leave a constraint too, `Task.fitted`, and its theory is looked for where that of the loss itself has no saddle point.
 """
 
 from __future__ import annotations
@@ -250,6 +251,17 @@ class Outcome(NamedTuple):
     usage: Float[Any, "points levels"]
     report: Report | None
     """What the channel says; None for the square loss of a regression."""
+    fit: Fit | None = None
+    """Of points that have no such saddle point."""
+
+
+class Fit(NamedTuple):
+    """Points at beta = inf whose codewords fit every row: of their loss a constraint is left (`Task.fitted`)."""
+
+    which: Int[Any, " some"]
+    tasks: Task
+    """So constrained."""
+    at: Outcome
 
 
 class Report(NamedTuple):

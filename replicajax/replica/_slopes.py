@@ -7,6 +7,7 @@ go through `solution`, differentiated at the saddle points that were found.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -16,12 +17,12 @@ import numpy as np
 
 from replicajax.codebooks import Codebook
 from replicajax.models import Task
-from replicajax.replica._batch import outcomes
+from replicajax.replica._batch import observed, outcomes
 from replicajax.replica._equations import Points, newton_step
-from replicajax.replica._pool import CACHED, QUADRATURE, Device, Pool
+from replicajax.replica._pool import CACHED, QUADRATURE, Device, Pool, put
 from replicajax.replica._saddle import Place, solution
 from replicajax.replica._search import Outcome
-from replicajax.replica._solution import Solution, observe
+from replicajax.replica._solution import Solution
 
 Direction = tuple[Task, Codebook, Points]
 """A tangent in the space of problems: what `jax.jvp` would be given with (tasks, books, betas)."""
@@ -42,7 +43,10 @@ class Slopes(NamedTuple):
 def first_slopes(tasks: Task, betas: Points, at: Outcome) -> Slopes:
     """What `at` implies; NumPy arrays."""
     if at.report is not None:
-        return _channel_slopes(at)
+        found = _channel_slopes(at)
+        if at.fit is not None:
+            jax.tree.map(partial(put, at.fit.which), found, _channel_slopes(at.fit.at))
+        return found
     alpha, signal, noise = (np.asarray(x, float) for x in (tasks.alpha, tasks.signal, tasks.noise))
     free = np.where(at.interpolates, 0.0, 1.0)  # of ridge and beta, which then play no part
     R = alpha * np.exp(at.state.log_t)
@@ -89,7 +93,8 @@ def _channel_slopes(at: Outcome) -> Slopes:
 
         return sum(slope * total(x) for slope, x in zip(by, (at.m, at.q, at.chi), strict=True))
 
-    return Slopes(log_width=along("log_scale"), ridge=along("ridge"))
+    free = np.where(at.interpolates, 0.0, 1.0)  # of ridge, which then plays no part
+    return Slopes(log_width=along("log_scale"), ridge=free * along("ridge"))
 
 
 def solve_with_slopes(
@@ -102,7 +107,7 @@ def solve_with_slopes(
     """`solve_many`, and the slopes of its generalisation errors."""
     tasks, books, betas = jax.tree.map(np.asarray, (tasks, books, betas))
     at = outcomes(tasks, books, betas, devices, compiled)
-    return observe(np, tasks, books, betas, at), first_slopes(tasks, betas, at)
+    return observed(tasks, books, betas, at), first_slopes(tasks, betas, at)
 
 
 def slopes_many(
@@ -129,19 +134,20 @@ def slopes_many(
     if not (found.task.closed or found.task.matched):
         unknowns = np.concatenate([unknowns, (found.fields.m_hat / found.fields.L)[:, None]], 1)
     place = Place(unknowns, interpolates, np.asarray(found.converged), np.asarray(found.steps))
-    cold = np.isinf(found.beta)
+    cold, fits = np.isinf(found.beta), interpolates & (not found.task.closed)
     result = np.zeros(found.beta.shape, found.beta.dtype)
-    for frozen in (True, False):
-        if (cold == frozen).any():
-            kernel = eqx.Partial(_slope_block, frozen, of)
-            pool.run(kernel, (problem, place, direction, second), cold == frozen, into=result)
+    for frozen, fit in (True, True), (True, False), (False, False):
+        which = (cold == frozen) & (fits == fit)
+        if which.any():
+            kernel = eqx.Partial(_slope_block, frozen, fit, of)
+            pool.run(kernel, (problem, place, direction, second), which, into=result)
     return result
 
 
-def _slope_block(cold: bool, of: str, problem, place, direction, second) -> Points:
+def _slope_block(cold: bool, fit: bool, of: str, problem, place, direction, second) -> Points:
     def one(problem, place, direction, second):
         def observable(problem):
-            return getattr(solution(problem, cold, place), of)
+            return getattr(solution(problem, cold, place, fit), of)
 
         def first(problem):
             return jax.jvp(observable, (problem,), (direction,))[1]

@@ -233,6 +233,7 @@ def observe(xp: Any, task: Task, book: Codebook, beta, at: Outcome) -> Solution:
         energetic = alpha / 2 * (xp.log1p(chi) / heat + R / (1 + chi))
         # beta (e − f) with everything that cancels left out.
         entropy = at.entropy - alpha / 2 * (xp.log1p(chi) - chi / (1 + chi))
+        entropy = xp.where(at.interpolates, -xp.inf, entropy)
         level, stiffness = 1.0, alpha / (unit + chi) ** 2
         rounded_m, rounded_q, *_ = at.rounded
         errors = tuple(signal * x for x in (eg, eg + spread, 1 - 2 * rounded_m + rounded_q))
@@ -279,7 +280,7 @@ def observe(xp: Any, task: Task, book: Codebook, beta, at: Outcome) -> Solution:
         test_loss=real(test_loss),
         training_error=real(signal * energy),
         free_energy=real(signal * f),
-        entropy=real(xp.where(at.interpolates, -xp.inf, entropy)),
+        entropy=real(entropy),
         usage=real(usage),
         rate=real(rate),
         breaking=xp.zeros(xp.shape(replicon), int),

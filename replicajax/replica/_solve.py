@@ -32,7 +32,8 @@ def solve(
       task: the learning problem.
       codebook: the levels a weight may take.
       beta: inverse temperature of p(w) ∝ exp(−beta H(w)), > 0; `jnp.inf` is empirical risk minimisation.  Losses other than
-        the square one have to be told so: a traced beta that is inf does not converge.
+        the square one have to be told so: a traced beta that is inf does not converge, nor does, inside a transformation,
+        what such a loss leaves of codewords that fit every row (`Loss.hard`).
       breaking: 0, replica symmetry; 1, one step of its breaking (beta = inf must then not be traced): not converged where
         the measure does not fall apart; "auto", one step where replica symmetry is unstable or has negative entropy, and one
         is found (inside a transformation, where that is not known, 0).
@@ -57,7 +58,7 @@ def solve(
     if breaking == 1:
         return broken_solution(problem, bool(cold)).capped(most)
     if _checks.is_traced(problem):
-        return solution(problem, cold, None).capped(most)
+        return solution(problem, cold, None, False).capped(most)
     found = jax.tree.map(lambda x: x[0], solve_many(*jax.tree.map(lambda x: np.asarray(x)[None], problem), alone=True))
     wrong = not found.stable or found.entropy < 0
     if breaking == "auto" and wrong:

@@ -78,7 +78,7 @@ class Grid:
     def most_levels(self) -> int:
         if self.levels is not None:
             return len(self.levels)
-        return 2 ** int(np.max(self.axes.get("bits", self.fixed.get("bits"))))
+        return 2 ** int(np.max(self.axes["bits"] if "bits" in self.axes else self.fixed["bits"]))
 
     @property
     def dtype(self) -> np.dtype:

@@ -100,17 +100,14 @@ def frozen(loss: str, kind: str):
     """At beta = inf, next to it, and which points interpolate there: their response grows like beta."""
     tasks, levels, _ = problems(loss, kind)
     cold, near = (solved(tasks, levels, np.full(EACH, beta)) for beta in (np.inf, 1e5))
-    return cold, near, cold.interpolates | (near.converged & (near.label_susceptibility > 1e3))
+    return cold, near, near.converged & (near.label_susceptibility > 1e3)
 
 
 @every_case({("square", "rotated"), ("hinge", "aligned")})
 def test_zero_temperature_is_the_limit(loss, kind):
     cold, near, interpolates = frozen(loss, kind)
-    assert (cold.converged | interpolates).all()
-    assert (
-        loss == "square" and kind == "iid"
-    ) == cold.interpolates.any()  # others have no theory of it, and do not settle
-    assert (cold.converged & interpolates == cold.interpolates).all()
+    assert cold.converged.all()
+    assert (interpolates == cold.interpolates).all()
     same = cold.converged & near.converged
     assert same.sum() >= EACH - 2
     for what in ("generalization_error", "training_error", "free_energy"):

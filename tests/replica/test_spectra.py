@@ -1,7 +1,6 @@
 """Correlated features and rows of unequal length: reference numbers, limits that are known, simulation."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -214,10 +213,6 @@ def test_sweep_of_features():
     assert float(at.d_generalization_error_d_width) == pytest.approx(float(slope), rel=1e-8)
     assert task.kind != rj.LinearRegression(2.0, 1.0, 0.1, features=ALIGNED).kind
     assert task.kind != rj.LinearRegression(2.0, 1.0, 0.1, features=rj.Features(EIGENVALUES)).kind
-
-
-def test_interpolation_at_zero_temperature_is_flagged():
-    assert not rj.solve(rj.LinearRegression(0.5, 1.0, 0.1, features=ROTATED), BOOK, jnp.inf).converged
 
 
 def test_what_knows_no_turned_features_says_so():

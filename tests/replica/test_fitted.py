@@ -1,0 +1,146 @@
+"""beta = inf where codewords fit every row: of the loss a constraint is left, and chi is infinite."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import replicajax as rj
+from replicajax.losses import Absolute, Hinge, Huber, Perceptron, Quantile
+
+SPECTRUM = [0.3, 0.7, 2.0], [0.4, 0.3, 0.3]
+ROTATED, ALIGNED = (rj.Features(*SPECTRUM, axes=axes) for axes in ("rotated", "aligned"))
+LENGTHS = rj.RowLengths.student_t(5.0, 12)
+HINGE = rj.Classification(0.31, 1.0, 0.12, 0.1, loss=Hinge())
+TASKS = {
+    "hinge, ridge": (HINGE, rj.uniform(1, 2.8)),
+    "square, rotated": (rj.LinearRegression(0.5, 1.0, 0.1, features=ROTATED), rj.uniform(2, 1.5)),
+    "hinge, aligned": (rj.Classification(0.3, 1.0, 0.1, loss=Hinge(), features=ALIGNED), rj.uniform(3, 2.0)),
+    "hinge, rotated": (rj.Classification(0.3, 1.0, 0.1, loss=Hinge(), features=ROTATED), rj.uniform(2, 2.0)),
+    "hinge, lengths": (rj.Classification(0.3, 1.0, 0.1, loss=Hinge(), rows=LENGTHS), rj.uniform(2, 2.0)),
+    "huber, rotated": (rj.LinearRegression(0.5, 1.0, 0.1, loss=Huber(0.5), features=ROTATED), rj.uniform(2, 1.5)),
+    "square, lengths": (rj.LinearRegression(0.5, 1.0, 0.1, rows=LENGTHS), rj.uniform(4, 2.5)),
+    "absolute, aligned": (rj.LinearRegression(0.5, 1.0, 0.1, loss=Absolute(), features=ALIGNED), rj.uniform(2, 1.5)),
+}
+FAST = "hinge, ridge", "square, rotated"
+SAME = [
+    "generalization_error",
+    "gibbs_error",
+    "rounded_error",
+    "test_loss",
+    "training_error",
+    "overlap",
+    "self_overlap",
+    "replica_overlap",
+    "label_overlap",
+    "label_self_overlap",
+    "label_replica_overlap",
+    "replicon",
+    "usage",
+]
+
+
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in TASKS])
+def test_it_is_the_limit(name):
+    """Which theory at finite beta, loss and all, comes to."""
+    task, book = TASKS[name]
+    cold = rj.solve(task, book, jnp.inf)
+    assert cold.converged
+    assert cold.interpolates
+    assert np.isposinf(cold.susceptibility)
+    for beta, close in (1e3, 1e-2), (1e5, 1e-4):
+        warm = rj.solve(task, book, beta)
+        assert warm.converged
+        assert not warm.interpolates
+        for what in SAME:
+            got, limit = (np.asarray(getattr(s, what)) for s in (warm, cold))
+            np.testing.assert_allclose(got, limit, rtol=close, atol=close, err_msg=what)
+    if isinstance(task, rj.Classification):  # there are such words, and so many
+        assert float(cold.entropy) == pytest.approx(float(warm.entropy), abs=1e-3)
+    else:
+        assert np.isneginf(cold.entropy)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [Huber(0.5), pytest.param(Absolute(), marks=pytest.mark.slow), pytest.param(Quantile(0.3), marks=pytest.mark.slow)],
+    ids=str,
+)
+def test_what_is_fitted_exactly_has_the_theory_of_the_square_loss(loss):
+    """With its own closed forms."""
+    book = rj.uniform(2, 1.8)
+    want, found = (rj.solve(rj.LinearRegression(0.4, 1.0, 0.1, loss=x), book, jnp.inf) for x in (None, loss))
+    assert found.converged
+    assert found.interpolates
+    for what in [x for x in SAME if x != "test_loss"]:
+        np.testing.assert_allclose(getattr(found, what), getattr(want, what), rtol=1e-9, atol=1e-10, err_msg=what)
+
+
+def test_a_margin_kept_is_a_perceptron():
+    found = rj.solve(HINGE, rj.uniform(1, 2.8), jnp.inf)
+    bare = rj.Classification(0.31, 1.0, 0.12, loss=Perceptron(1.0))
+    want = rj.solve(bare, rj.uniform(1, 2.8), 3.0)  # whatever the temperature
+    for what in "generalization_error", "entropy", "self_overlap", "replica_overlap", "replicon":
+        np.testing.assert_allclose(getattr(found, what), getattr(want, what), rtol=1e-9, err_msg=what)
+
+
+@pytest.mark.parametrize("what", ["generalization_error", "entropy"])
+def test_implicit_gradients_are_those_of_differences(what):
+    def observable(x):
+        task = rj.Classification(x[0], 1.0, x[1], loss=Hinge())
+        return getattr(rj.solve(task, rj.codebook(x[2:]), jnp.inf), what)
+
+    x, h = jnp.array([0.31, 0.12, -2.8, 2.6]), 1e-4
+    steps = h * jnp.eye(x.size)
+    differences = [(observable(x + d) - observable(x - d)) / (2 * h) for d in steps]
+    np.testing.assert_allclose(jax.grad(observable)(x), differences, rtol=1e-6, atol=1e-9)
+
+
+def test_sweep_across_the_capacity():
+    """Few rows are fitted, many are not, and derivatives are those of the errors on either side."""
+    alphas, h = np.array([0.2, 0.4, 3.0]), 1e-4
+    names = ["width", "alpha", "ridge"]
+    task = rj.Classification(0.31, 1.0, 0.12, loss=Hinge())
+    found = rj.phase_diagram(
+        task, 1, jnp.inf, axes={"alpha": alphas, "width": [2.8 - h, 2.8, 2.8 + h]}, gradients=names
+    )
+    assert found.converged.all()
+    np.testing.assert_array_equal(found.interpolates[:, 1], [True, True, False])
+    error = found.generalization_error.values
+    np.testing.assert_allclose(
+        found.d_generalization_error_d_width[:, 1], (error[:, 2] - error[:, 0]) / (2 * h), rtol=1e-5, atol=1e-8
+    )
+    slope = found.d_generalization_error_d_alpha.values[:, 1]
+    for k, alpha in enumerate(alphas):
+        ends = [
+            rj.solve(rj.Classification(a, 1.0, 0.12, loss=Hinge()), rj.uniform(1, 2.8), jnp.inf)
+            for a in (alpha - h, alpha + h)
+        ]
+        difference = float(ends[1].generalization_error - ends[0].generalization_error) / (2 * h)
+        assert slope[k] == pytest.approx(difference, rel=1e-5)
+    assert (found.d_generalization_error_d_ridge[:2] == 0).all()  # all words are as long
+
+
+class Cautious(rj.losses.MarginLoss):
+    """A hinge without its corner."""
+
+    def of_margin(self, s):
+        return jnp.maximum(0.0, 1 - s) ** 2
+
+
+class Named(Cautious):
+    @property
+    def hard(self):
+        return Perceptron(1.0)
+
+
+def test_a_loss_of_ones_own_names_its_constraint():
+    """Or does not settle."""
+    book = rj.uniform(1, 2.8)
+    cautious, named, hinge = (
+        rj.solve(rj.Classification(0.31, 1.0, 0.12, loss=loss), book, jnp.inf)
+        for loss in (Cautious(), Named(), Hinge())
+    )
+    assert not cautious.converged
+    assert named.converged
+    assert float(named.generalization_error) == pytest.approx(float(hinge.generalization_error), abs=1e-12)
