@@ -1,6 +1,7 @@
 """Losses: what a row costs.  Subclass `ResidualLoss`, `MarginLoss` or `Loss`, with one method, for your own."""
 
 from replicajax.models._losses import Absolute as Absolute
+from replicajax.models._losses import Exact as Exact
 from replicajax.models._losses import Hinge as Hinge
 from replicajax.models._losses import Huber as Huber
 from replicajax.models._losses import Logistic as Logistic

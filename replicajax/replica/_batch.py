@@ -136,7 +136,7 @@ def outcomes(
             for patience in (HASTY, PATIENT, STUBBORN) if cold.any() else (PATIENT, STUBBORN):
                 missing = cold if found is None else ~found.converged
                 if patience is STUBBORN:
-                    fit = _fit(tasks, books, betas, missing & cold)
+                    fit = _fit(tasks, books, betas, missing & cold, devices)
                     missing &= ~np.isin(np.arange(betas.size), [] if fit is None else fit.which)
                 run(missing & ~cold, patience)
                 found = run(missing & cold, patience, frozen=True) if (missing & cold).any() else found
@@ -157,13 +157,13 @@ def outcomes(
     return found
 
 
-def _fit(tasks: Task, books: Codebook, betas: Points, which: np.ndarray) -> Fit | None:
+def _fit(tasks: Task, books: Codebook, betas: Points, which: np.ndarray, devices: Sequence[Device]) -> Fit | None:
     """Those of the points `which` whose codewords fit every row."""
     if not which.any() or tasks.fitted is None:
         return None
     tasks, books, betas = jax.tree.map(lambda x: x[which], (tasks, books, betas))
     tasks = jax.tree.map(np.asarray, jax.vmap(lambda t: t.fitted)(tasks))
-    at = outcomes(tasks, books, betas, fitted=True)
+    at = outcomes(tasks, books, betas, devices, fitted=True)
     some = np.flatnonzero(at.converged)
     return Fit(np.flatnonzero(which)[some], *jax.tree.map(lambda x: x[some], (tasks, at))) if some.size else None
 

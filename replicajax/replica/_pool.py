@@ -25,7 +25,7 @@ _RESIDENT = 2**19
 """The same for an accelerator, which wants many at once."""
 _LAUNCHED, _GROWTH = 2**13, 8
 """Fields below which an accelerator is no faster, and by how much the next larger program is."""
-_FEWEST, _MOST, _THRESHOLDS = 64, 256, 1024
+_FEWEST, _MOST, _CACHE = 64, 256, 1024
 """Fields of a block in NumPy; and thresholds of all, if there are so few: more would not stay in cache, fewer hide no call."""
 QUADRATURE = CACHED // 2
 """Fields that the quadrature of a channel is worth: in blocks of two few wait for another, and one alone pays twice."""
@@ -91,7 +91,7 @@ class Here:
 
     def __init__(self, fields: int, thresholds: int):
         """`fields` as in `Pool`, each of so many thresholds."""
-        self.block = max(1, min(max(_THRESHOLDS // thresholds, _FEWEST), _MOST) // fields)
+        self.block = max(1, min(max(_CACHE // thresholds, _FEWEST), _MOST) // fields)
 
     def run(self, kernel: Callable, inputs, which: np.ndarray, into: Any = None) -> Any:
         """As `Pool.run`."""
