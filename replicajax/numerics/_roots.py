@@ -89,6 +89,6 @@ def harmonic_root(
 
     u, *_ = on.repeat(going, body, (start, xp.full_like(start, xp.inf), _NEWTON))
     u = constant(u)
-    for _ in range(_POLISH if on is JAX else 1):
+    for _ in range(_POLISH if on is JAX else 0):
         u = step(share, poles, target, u)
     return u

@@ -261,7 +261,7 @@ def staircase_averages(
       crossed: where everything is asked for, `Averages.crossed` too.
     """
 
-    xp = on.xp
+    xp, counting = on.xp, on is JAX or bool(everything)  # compiled, it is not known
 
     def of_side(k, total, levels, curvature, beta, mean, deviation):
         values, usage = total
@@ -302,7 +302,8 @@ def staircase_averages(
         at_end = at_end / deviation
         tail = side.right * _tail(on, integral.z)
         jump = side.right * side.gap * _density(xp, integral.z)
-        usage = on.add_row(on.add_row(usage, side.winner_index, tail - rest[3]), side.loser_index, -tail)
+        if counting:
+            usage = on.add_row(on.add_row(usage, side.winner_index, tail - rest[3]), side.loser_index, -tail)
         of_side = q, 2 * beta * q_z, 2 * (q_c / curvature - beta * side.middle * q_h)
         by_mean = beta * (v_h / deviation + at_end)
         of_side += beta * v, beta * (v_z - v) / deviation, beta * v_c / curvature - side.middle * by_mean
@@ -333,7 +334,7 @@ def staircase_averages(
         response=v,
         response_square=v_square,
         entropy=entropy,
-        usage=both_sides(xp, book, usage),
+        usage=both_sides(xp, book, usage) if counting else usage,
     )
     slopes = RoundingSlopes(
         None if centred else Slope(soft.mean, v, m_z, m_c),

@@ -85,7 +85,11 @@ class Shared(NamedTuple):
     def of(cls, levels: Float[Any, "points levels"], *, centred: bool) -> Shared:
         """By inspection; `centred` says that the teacher's components have mean 0."""
         gaps, size = np.diff(levels, axis=1), np.abs(levels).max(1, keepdims=True)
-        close = partial(np.allclose, rtol=0, atol=8 * np.finfo(levels.dtype).eps * size)
+        rounding = 8 * np.finfo(levels.dtype).eps * size
+
+        def close(x, y) -> bool:
+            return bool((np.abs(x - y) <= rounding).all())
+
         count = levels.shape[1]
         even, symmetric = close(gaps, gaps.mean(1, keepdims=True)), centred and close(levels, -levels[:, ::-1])
         nodes = default_nodes(count) if not (even and symmetric) else 20 if count <= 8 else 28

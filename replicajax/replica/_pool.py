@@ -99,6 +99,8 @@ class Here:
         for part in np.split(chosen, range(self.block, chosen.size, self.block)):
             padded = np.resize(part, max(2, part.size))  # NumPy adds up a single column in another order than many
             found = kernel(*jax.tree.map(lambda x, padded=padded: x[padded], inputs))
+            if into is None and part.size == which.size:
+                return jax.tree.map(lambda x: np.array(x[: which.size]), found)
             if into is None:
                 into = jax.tree.map(lambda x: np.zeros((which.size, *x.shape[1:]), x.dtype), found)
             jax.tree.map(partial(put, part), into, found)
