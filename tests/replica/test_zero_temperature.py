@@ -112,18 +112,6 @@ def test_gradients(name):
     np.testing.assert_allclose(slope, (up - down) / (2 * step), rtol=1e-6, atol=1e-7)
 
 
-def test_no_loss_at_all():
-    """Few rows: the hinge's limit is not one of a finite response, and is flagged; its codewords are those of margin 1."""
-    task = rj.Classification(0.4, noise=0.05, loss=rj.losses.Hinge())
-    book = rj.uniform(2, WIDTH)
-    assert not rj.solve(task, book, jnp.inf).converged
-    near = rj.solve(task, book, 1e5)
-    hard = rj.solve(rj.Classification(0.4, noise=0.05, loss=rj.losses.Perceptron(1.0)), book, 1.0)
-    assert near.converged
-    assert float(near.generalization_error) == pytest.approx(float(hard.generalization_error), abs=1e-5)
-    assert float(near.entropy) == pytest.approx(float(hard.entropy), abs=1e-4)
-
-
 def test_best_width_and_sweep():
     task = TASKS["hinge"]
     best = rj.optimal_width(task, 2, jnp.inf)
