@@ -139,3 +139,31 @@ def test_a_loss_of_ones_own_names_its_constraint():
     assert not cautious.converged
     assert named.converged
     assert float(named.generalization_error) == pytest.approx(float(hinge.generalization_error), abs=1e-12)
+
+
+@pytest.mark.slow
+def test_words_that_keep_the_margin_counted():
+    """All 2^N of them, on drawn rows; error and number per weight, extrapolated linearly in 1/N from 8, 12 and 16 weights."""
+    alpha, noise, width, rng = 0.25, 0.12, 2.8, np.random.default_rng(0)
+    means, errors, sizes = [], [], np.array([8, 12, 16])
+    for inputs, draws in zip(sizes, (60_000, 30_000, 8_000), strict=True):
+        words = width * (2.0 * ((np.arange(2**inputs)[:, None] >> np.arange(inputs)) & 1) - 1)
+        found = []
+        for _ in range(draws):
+            truth, X = rng.normal(size=inputs), rng.normal(size=(round(alpha * inputs), inputs)) / np.sqrt(inputs)
+            y = np.where(X @ truth + np.sqrt(noise) * rng.normal(size=len(X)) > 0, 1.0, -1.0)
+            loss = np.maximum(0, 1 - words @ (X.T * y)).sum(1)
+            best = words[loss <= loss.min() + 1e-12]
+            w = best.mean(0)
+            aligned = truth @ w / np.sqrt(w @ w * (truth @ truth + inputs * noise))
+            found.append((np.arccos(np.clip(aligned, -1, 1)) / np.pi, np.log(len(best)) / inputs))
+        means.append(np.mean(found, 0))
+        errors.append(np.std(found, 0) / np.sqrt(draws))
+    task = rj.Classification(alpha, 1.0, noise, loss=Hinge())
+    theory = rj.solve(task, rj.uniform(1, width), jnp.inf)
+    for k, expected in enumerate((theory.generalization_error, theory.entropy)):
+        value, error = np.array(means)[:, k], np.array(errors)[:, k]
+        design = np.vander(1 / sizes, 2, increasing=True) / error[:, None]
+        covariance = np.linalg.inv(design.T @ design)
+        limit = (covariance @ design.T @ (value / error))[0]
+        assert abs(limit - float(expected)) < 3 * np.sqrt(covariance[0, 0])
