@@ -160,12 +160,16 @@ class Exact(ResidualLoss):
         return False
 
 
-class Square(ResidualLoss):
-    """½ (y − u)²."""
+class Vanishing(ResidualLoss):
+    """0 where u = y, and only there."""
 
     @property
     def hard(self):
         return Exact()
+
+
+class Square(Vanishing):
+    """½ (y − u)²."""
 
     def of_residual(self, r):
         return r**2 / 2
@@ -183,12 +187,8 @@ class Square(ResidualLoss):
         )
 
 
-class Absolute(ResidualLoss):
+class Absolute(Vanishing):
     """|y − u|."""
-
-    @property
-    def hard(self):
-        return Exact()
 
     def of_residual(self, r):
         return jnp.abs(r)
@@ -200,7 +200,7 @@ class Absolute(ResidualLoss):
         return r - jnp.clip(r, -chi, chi)
 
 
-class Huber(ResidualLoss):
+class Huber(Vanishing):
     """½ r² up to |r| = delta, a straight line beyond."""
 
     delta: Scalar
@@ -208,10 +208,6 @@ class Huber(ResidualLoss):
     def __init__(self, delta: ArrayLike = 1.0):
         """Raises ValueError unless delta > 0."""
         self.delta = _checks.positive("delta", delta)
-
-    @property
-    def hard(self):
-        return Exact()
 
     def of_residual(self, r):
         size = jnp.abs(r)
@@ -224,7 +220,7 @@ class Huber(ResidualLoss):
         return r - chi * jnp.clip(r / (1 + chi), -self.delta, self.delta)
 
 
-class Quantile(ResidualLoss):
+class Quantile(Vanishing):
     """level r for r = y − u > 0, (level − 1) r otherwise: its minimum is the quantile `level` of the labels."""
 
     level: Scalar
@@ -234,10 +230,6 @@ class Quantile(ResidualLoss):
         self.level = _checks.positive("level", level)
         if not _checks.is_traced(self.level) and not (_checks.known(self.level) < 1).all():
             raise ValueError(f"level must lie between 0 and 1, got {level!r}")
-
-    @property
-    def hard(self):
-        return Exact()
 
     def of_residual(self, r):
         return jnp.where(r > 0, self.level, self.level - 1) * r

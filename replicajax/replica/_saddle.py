@@ -58,40 +58,35 @@ class Place(NamedTuple):
     steps: Int[Any, ""]
 
 
+class FittedPlace(Place):
+    """Of codewords that fit every row: that of `Task.fitted`, of a loss other than the square one, at beta = inf."""
+
+
 @eqx.filter_custom_jvp
-def solution(problem: Problem, cold: bool | None, place: Place | None, fit: bool) -> Solution:
-    """`cold` says whether beta = inf, if that is known; `place` where the saddle point is, and `fit` whether it is that of a
-    loss other than the square one under the constraint that codewords fit every row."""
-    found = _root(problem, cold, place, fit)
-    return _describe(problem, found, cold, fit or _fits(problem, found))
+def solution(problem: Problem, cold: bool | None, place: Place | None) -> Solution:
+    """`cold` says whether beta = inf, if that is known; `place` where the saddle point is."""
+    return _describe(problem, _root(problem, cold, place), cold)
 
 
 @solution.def_jvp
 def _solution_jvp(primals, tangents):
-    problem, cold, place, fit = primals
-    place = _root(problem, cold, place, fit)
-    fit = fit or _fits(problem, place)
-    found, slopes = _move(problem, tangents[0], place, cold, fit, _nearby(problem, place))
+    problem, cold, place = primals
+    place = _root(problem, cold, place)
+    found, slopes = _move(problem, tangents[0], place, cold, _nearby(problem, place))
     real = jax.tree.map(lambda x: jnp.issubdtype(x.dtype, jnp.floating), found)
     return found, eqx.filter(slopes, real)
 
 
-def _fits(problem: Problem, place: Place) -> bool:
-    """Known of numbers; inside a transformation such points are not looked for."""
-    return not (problem[0].closed or _checks.is_traced(place)) and bool(place.interpolates)
-
-
 @eqx.filter_custom_jvp
-def _root(problem: Problem, cold: bool | None, place: Place | None, fit: bool) -> Place:
+def _root(problem: Problem, cold: bool | None, place: Place | None) -> Place:
     return _find(problem, cold) if place is None else place
 
 
 @_root.def_jvp
 def _root_jvp(primals, tangents):
-    problem, cold, place, fit = primals
-    place = _root(problem, cold, place, fit)
-    y = _follow(problem, tangents[0], place, cold, fit or _fits(problem, place))
-    return place, Place(y, None, None, None)
+    problem, cold, place = primals
+    place = _root(problem, cold, place)
+    return place, type(place)(_follow(problem, tangents[0], place, cold), None, None, None)
 
 
 def _nearby(problem: Problem, place: Place) -> Nearby | None:
@@ -110,36 +105,36 @@ def _nearby(problem: Problem, place: Place) -> Nearby | None:
 
 @eqx.filter_jit
 def _move(
-    problem: Problem, change, place: Place, cold: bool | None, fit: bool, nearby: Nearby | None
+    problem: Problem, change, place: Place, cold: bool | None, nearby: Nearby | None
 ) -> tuple[Solution, Solution]:
     """The solution and its slope."""
 
     def at(y, problem):
-        return _at(problem, place._replace(y=y), cold, fit, nearby)
+        return _at(problem, place._replace(y=y), cold, nearby)
 
     _, found, slopes = slope_of_root(at, place.y, problem, change)
     return found, slopes
 
 
 @eqx.filter_jit
-def _follow(problem: Problem, change, place: Place, cold: bool | None, fit: bool) -> Float[Any, " unknowns"]:
+def _follow(problem: Problem, change, place: Place, cold: bool | None) -> Float[Any, " unknowns"]:
     """The slope of y."""
-    at = lambda y, problem: _at(problem, place._replace(y=y), cold, fit)  # noqa: E731
-    return slope_of_root(at, place.y, problem, change)[0]
+    return slope_of_root(lambda y, problem: _at(problem, place._replace(y=y), cold), place.y, problem, change)[0]
 
 
 @eqx.filter_jit
-def _describe(problem: Problem, place: Place, cold: bool | None, fit: bool) -> Solution:
-    return _at(problem, place, cold, fit)[1]
+def _describe(problem: Problem, place: Place, cold: bool | None) -> Solution:
+    return _at(problem, place, cold)[1]
 
 
 def _at(
-    problem: Problem, place: Place, cold: bool | None, fit: bool, nearby: Nearby | None = None
+    problem: Problem, place: Place, cold: bool | None, nearby: Nearby | None = None
 ) -> tuple[Float[Any, " unknowns"], Solution]:
     """Residual of (1) in `_equations`, and the solution if that is 0."""
     given, book, beta = problem
-    constrained = given.fitted if fit else given
-    task = given if constrained is None else constrained
+    fit = isinstance(place, FittedPlace)
+    task = given.fitted if fit else given
+    assert task is not None  # such a task has fitted points
     cold = cold and not fit  # then beta is 1
     hot = cold is False  # then nothing else interpolates
     state = State(*place.y)
@@ -204,10 +199,10 @@ def _find(problem: Problem, cold: bool | None) -> Place:
     if _checks.is_traced(problem):
         return _search(jax.lax.stop_gradient(problem), cold)
     found = outcomes(*jax.tree.map(lambda x: np.asarray(x)[None], problem), alone=True)
-    found = found if found.fit is None else found.fit.at
+    kind, found = (Place, found) if found.fit is None else (FittedPlace, found.fit.at)
     dtype = np.result_type(*(x.dtype for x in jax.tree.leaves(problem)))
     y = jnp.asarray(np.concatenate(jax.tree.leaves(found.state)), dtype)
-    return Place(y, *(jnp.asarray(x[0]) for x in (found.interpolates, found.converged, found.steps)))
+    return kind(y, *(jnp.asarray(x[0]) for x in (found.interpolates, found.converged, found.steps)))
 
 
 @eqx.filter_jit

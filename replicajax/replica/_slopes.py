@@ -20,7 +20,7 @@ from replicajax.models import Task
 from replicajax.replica._batch import observed, outcomes
 from replicajax.replica._equations import Points, newton_step
 from replicajax.replica._pool import CACHED, QUADRATURE, Device, Pool, put
-from replicajax.replica._saddle import Place, solution
+from replicajax.replica._saddle import FittedPlace, Place, solution
 from replicajax.replica._search import Outcome
 from replicajax.replica._solution import Solution
 
@@ -139,15 +139,16 @@ def slopes_many(
     for frozen, fit in (True, True), (True, False), (False, False):
         which = (cold == frozen) & (fits == fit)
         if which.any():
-            kernel = eqx.Partial(_slope_block, frozen, fit, of)
-            pool.run(kernel, (problem, place, direction, second), which, into=result)
+            kernel = eqx.Partial(_slope_block, frozen, of)
+            there = FittedPlace(*place) if fit else place
+            pool.run(kernel, (problem, there, direction, second), which, into=result)
     return result
 
 
-def _slope_block(cold: bool, fit: bool, of: str, problem, place, direction, second) -> Points:
+def _slope_block(cold: bool, of: str, problem, place, direction, second) -> Points:
     def one(problem, place, direction, second):
         def observable(problem):
-            return getattr(solution(problem, cold, place, fit), of)
+            return getattr(solution(problem, cold, place), of)
 
         def first(problem):
             return jax.jvp(observable, (problem,), (direction,))[1]

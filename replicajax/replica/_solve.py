@@ -58,7 +58,7 @@ def solve(
     if breaking == 1:
         return broken_solution(problem, bool(cold)).capped(most)
     if _checks.is_traced(problem):
-        return solution(problem, cold, None, False).capped(most)
+        return solution(problem, cold, None).capped(most)
     found = jax.tree.map(lambda x: x[0], solve_many(*jax.tree.map(lambda x: np.asarray(x)[None], problem), alone=True))
     wrong = not found.stable or found.entropy < 0
     if breaking == "auto" and wrong:

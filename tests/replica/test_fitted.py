@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import replicajax as rj
-from replicajax.losses import Absolute, Hinge, Huber, Perceptron, Quantile
+from replicajax.losses import Absolute, Exact, Hinge, Huber, Perceptron, Quantile
 
 SPECTRUM = [0.3, 0.7, 2.0], [0.4, 0.3, 0.3]
 ROTATED, ALIGNED = (rj.Features(*SPECTRUM, axes=axes) for axes in ("rotated", "aligned"))
@@ -71,6 +71,8 @@ def test_what_is_fitted_exactly_has_the_theory_of_the_square_loss(loss):
     assert found.interpolates
     for what in [x for x in SAME if x != "test_loss"]:
         np.testing.assert_allclose(getattr(found, what), getattr(want, what), rtol=1e-9, atol=1e-10, err_msg=what)
+    exact = rj.solve(rj.LinearRegression(0.4, 1.0, 0.1, loss=Exact()), book, 3.0)  # whatever the temperature
+    assert float(exact.generalization_error) == pytest.approx(float(want.generalization_error), abs=1e-9)
 
 
 def test_a_margin_kept_is_a_perceptron():
@@ -94,6 +96,18 @@ def test_implicit_gradients_are_those_of_differences(what):
     steps = h * jnp.eye(x.size)
     differences = [(observable(x + d) - observable(x - d)) / (2 * h) for d in steps]
     np.testing.assert_allclose(jax.grad(observable)(x), differences, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_second_derivatives_and_what_jit_does_not_look_for():
+    def error(width):
+        task = rj.Classification(0.31, 1.0, 0.12, loss=Hinge())
+        return rj.solve(task, rj.codebook(width * jnp.array([-1.0, 0.93])), jnp.inf)
+
+    h, slope = 1e-4, jax.grad(lambda width: error(width).generalization_error)
+    difference = (slope(2.8 + h) - slope(2.8 - h)) / (2 * h)
+    assert float(jax.jacfwd(slope)(2.8)) == pytest.approx(float(difference), rel=1e-6)
+    assert not jax.jit(lambda width: error(width).converged)(2.8)
 
 
 @pytest.mark.parametrize("names", [["width", "ridge"], pytest.param(["alpha"], marks=pytest.mark.slow)], ids=str)
