@@ -1,6 +1,7 @@
 """The suite runs in float64; its workers share what they compile; CLI tests start their own processes.
 
-Most of its time is compiling, and most programs run once: neither XLA nor LLVM spends anything on making them fast here.
+Most of its time is compiling, and most programs run once: neither XLA nor LLVM spends anything on making them fast, but for
+tests marked `optimized`, whose programs run for longer than that takes.  `make test-all` has all of them.
 """
 
 import gc
@@ -16,8 +17,9 @@ import pytest
 import replicajax as rj
 from replicajax import _fusion
 
-_QUICK = "--xla_backend_optimization_level=0", *_fusion.FLAGS
-os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))  # read when the first program is compiled
+# In one piece, for less work and fewer maps: there is a worker for every core.  Read when the first program is compiled.
+os.environ.setdefault("XLA_FLAGS", " ".join(["--xla_cpu_parallel_codegen_split_count=1", *_fusion.FLAGS]))
+_QUICK = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"  # by processes that tests start, too
 jax.config.update("jax_enable_x64", True)
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -33,6 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def memory_maps() -> int:
     maps = Path("/proc/self/maps")
     return maps.read_bytes().count(b"\n") if maps.exists() else 0
+
+
+@pytest.fixture(autouse=True)
+def _optimized(request: pytest.FixtureRequest) -> None:
+    slowly = request.node.get_closest_marker("optimized") is not None
+    jax.config.update("jax_disable_most_optimizations", _QUICK and not slowly)
 
 
 _since_counted = 0

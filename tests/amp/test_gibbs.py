@@ -30,6 +30,7 @@ def test_against_enumeration(levels, N, ridge):
     assert np.isin(np.asarray(sample.final), levels).all()
 
 
+@pytest.mark.optimized
 def test_agrees_with_the_theory():
     """N = 300 in the stable phase: energy and mean error of 6 instances within 4 standard errors plus 2/N."""
     N, alpha, noise, beta = 300, 2.0, 0.1, 5.0

@@ -81,6 +81,7 @@ def test_allocations():
         f.allocate_bits(np.arange(1.0, 12), np.arange(1.0, 12), np.arange(1.0, 12), 3.5)
 
 
+@pytest.mark.optimized
 def test_sgd_and_budgets():
     def risk(N, step, eps):
         return scaling.sgd_risk(scaling.power_law(300, 1.5, noise=eps), scaling.of_bits("additive", eps * 50), N, step)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from replicajax.numerics import bracketed_roots, implicit_root
 
@@ -21,6 +22,7 @@ def root(a):
     return implicit_root(search, condition, a)[0][0]
 
 
+@pytest.mark.optimized
 def test_implicit_derivatives_of_both_modes_and_two_orders():
     a, h = 1.2, 1e-4
     first = (root(a + h) - root(a - h)) / (2 * h)

@@ -125,6 +125,7 @@ def sampled(X, y, X_test, y_test, book, beta, turns=16):
     return np.mean(every, 0), np.std(every, 0, ddof=1) / np.sqrt(turns)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(("rows", "bits", "width"), [(40, 3, 1.5), (12, 2, 1.2)])
 def test_gibbs_sampling_agrees(rows, bits, width):
     X, y, X_test, y_test = table(rows, 16, seed=2)

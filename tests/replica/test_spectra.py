@@ -154,6 +154,7 @@ def sampled(task, book, beta, size: int, instances: int, sweeps: int):
     return (theory - mean) / deviation, deviation / theory
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("features", [ROTATED, ALIGNED], ids=["rotated", "aligned"])
 def test_sampling_agrees(features):
     z, error = sampled(rj.LinearRegression(2.0, 1.0, 0.1, features=features), BOOK, 3.0, 200, 14, 100)

@@ -87,6 +87,7 @@ def test_exhaustive_search(name):
     assert split.relaxed_excess <= float(split.risk.excess) * 1.001
 
 
+@pytest.mark.optimized
 def test_exhaustive_search_of_a_small_budget():
     """The same on some hundred points."""
     problem, precision, cost, budget, _ = CASES["a small budget"]
@@ -96,6 +97,7 @@ def test_exhaustive_search_of_a_small_budget():
     assert float(split.risk.excess) < 1.01 * best
 
 
+@pytest.mark.optimized
 def test_no_neighbour_is_better():
     """Bits one up and down, a fifth more or fewer features, longer and shorter steps, for the same money."""
     budget = 1e9

@@ -17,6 +17,7 @@ def found():
     return rj.compare(TASK, BOOK, 5.0, size=400, instances=12, sampler="gibbs", sweeps=60, design="rademacher", seed=2)
 
 
+@pytest.mark.optimized
 def test_within_error_bars(found):
     """Another teacher and another design: theory holds at every iteration (4 standard errors plus 5/N)."""
     scores = found.scores()
