@@ -59,13 +59,7 @@ def rounding_error(layer: Layer, fmt: Codebook | BlockFormat) -> Float[Array, ""
     fmt, layer = as_format(fmt), _as_rounded(layer)
     if layer.given is not None:
         return output_error(round_to_nearest(layer.given, fmt), layer.given, layer.moment)
-    return _rounding_error(layer, law_of(layer, fmt))
-
-
-@eqx.filter_jit
-def _rounding_error(layer: Layer, law: Law) -> Float[Array, ""]:
-    total = layer.trace
-    return law.cost(jnp.zeros_like(total), total).square * total / layer.output_square
+    return law_of(layer, fmt).alone().square * layer.trace / layer.output_square
 
 
 def gptq_error(
@@ -100,9 +94,9 @@ def gptq_evolution(
         scales, levels = weight_scales(layer.given, fmt), jnp.asarray(fmt.codebook.levels, layer.given.dtype)
         found = rows_evolution(layer, scales, levels, damping, order)
     elif layer.rotated:
-        found = turned_evolution(layer, law_of(layer, fmt), damping)
+        found = turned_evolution(layer, law_of(layer, fmt).tabulated(), damping)
     else:
-        found = _evolution(layer, law_of(layer, fmt), damping, order)
+        found = _evolution(layer, law_of(layer, fmt).tabulated(), damping, order)
     if not _checks.is_traced(found.error) and not np.isfinite(found.error):
         raise ValueError(needs_damping(layer.moment, damping))
     return found

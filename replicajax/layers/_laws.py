@@ -47,6 +47,11 @@ class Law(eqx.Module):
     def cost(self, v: Float[Array, ""], price: Float[Array, ""]) -> Cost:
         """Where so much is inherited, and an error is that dear."""
 
+    @eqx.filter_jit
+    def alone(self) -> Cost:
+        """Where nothing is inherited."""
+        return self.cost(jnp.zeros(()), jnp.ones(()))
+
 
 @final
 class Gaussian(Law):
@@ -57,6 +62,10 @@ class Gaussian(Law):
     def cost(self, v, price):
         del price
         return rounding_cost(self.levels, jnp.zeros((), v.dtype), 1 + v)
+
+
+    def tabulated(self) -> Law:
+        return self
 
 
 @final
@@ -70,7 +79,36 @@ class Tabulated(Law):
         return Cost(*_interpolated(self.coefficients, v))
 
 
-def law_of(layer: Layer, fmt: BlockFormat) -> Law:
+@final
+class Points(eqx.Module):
+    """Of groups of weights that share a scale: what rows of other RMS, or blocks of other largest weights, come to."""
+
+    levels: Float[Array, " levels"]
+    u: Float[Array, " points"]
+    share: Float[Array, "groups points"]
+    square: Float[Array, " groups"]
+    """Of a group's units, in those of the rows' mean square."""
+
+    @eqx.filter_jit
+    def alone(self) -> Cost:
+        return Cost(*self._summed(self.share @ jnp.stack(rounding_cost(self.levels, self.u, jnp.zeros_like(self.u))).T))
+
+    @eqx.filter_jit
+    def tabulated(self) -> Tabulated:
+        v = jnp.asarray(_V, self.levels.dtype)
+        of_groups = jnp.einsum("gu,cuk->gck", self.share, _tabulated(self.levels, self.u))
+
+        def at(v: Array) -> Array:
+            return self._summed(jax.vmap(_interpolated)(of_groups, v / self.square))
+
+        return Tabulated(_coefficients(jax.vmap(at)(v).T))
+
+    def _summed(self, costs: Float[Array, "groups 4"]) -> Float[Array, "4"]:
+        one = jnp.ones_like(self.square)
+        return (jnp.stack([self.square, one, jnp.sqrt(self.square), one], 1) * costs).sum(0)
+
+
+def law_of(layer: Layer, fmt: BlockFormat) -> Gaussian | Points:
     """Of a layer whose law is known, as it is of every rotated one.
 
     Raises:
@@ -100,7 +138,7 @@ def _panels(edges: Array) -> tuple[Array, Array]:
 
 
 @eqx.filter_jit
-def _of_rows(law: Symmetric, levels: Array, inputs: int) -> Tabulated:
+def _of_rows(law: Symmetric, levels: Array, inputs: int) -> Points:
     """In units of the RMS r of a row, r² = 1 + (w² − 1)/inputs and what the other weights vary by, taken for lognormal: large
     weights are not as large in units of r, and a row counts by r²."""
     rms = jnp.sqrt(law.second_moment())
@@ -112,12 +150,11 @@ def _of_rows(law: Symmetric, levels: Array, inputs: int) -> Tabulated:
     row, weight = (jnp.asarray(each, x.dtype)[:, None] for each in (_ROW, _ROW_WEIGHT))
     square = mean * jnp.exp(jnp.sqrt(spread) * row - spread / 2)
     share = density * square * weight
-    of_points = _tabulated(levels, (x / jnp.sqrt(square)).ravel())
-    return Tabulated(jnp.einsum("u,cuk->ck", share.ravel(), of_points))
+    return Points(levels, (x / jnp.sqrt(square)).ravel(), share.reshape(1, -1), jnp.ones(1, x.dtype))
 
 
 @eqx.filter_jit
-def _of_blocks(law: Symmetric, levels: Array, size: Array, edges: Array, signed: bool) -> Tabulated:
+def _of_blocks(law: Symmetric, levels: Array, size: Array, edges: Array, signed: bool) -> Points:
     """Given the largest of a block, Mx, the others are within (−Mx, Mx) and it is at 1 (half the time −1, but for `signed`)."""
     M, log_measure = maximum_nodes(size, edges, law.largest)
     log_F = law.magnitude_log_cdf(M)
@@ -127,15 +164,7 @@ def _of_blocks(law: Symmetric, levels: Array, size: Array, edges: Array, signed:
     density = width * jnp.exp(law.log_pdf(M[:, None] * u) + (jnp.log(M) - log_F)[:, None])
     ends = jnp.array([1.0] if signed else [1.0, -1.0], levels.dtype)
     share = jnp.concatenate([(size - 1) * density, jnp.ones((M.size, ends.size)) / ends.size], 1) / size
-    of_M = jnp.einsum("mu,cuk->mck", share, _tabulated(levels, jnp.concatenate([u, ends])))
-    square = M**2 / law.second_moment()
-
-    def at(v: Array) -> Array:
-        cost, clipped, overload, gain = jax.vmap(_interpolated)(of_M, v / square).T
-        in_units = square * cost, clipped, jnp.sqrt(square) * overload, gain
-        return jnp.stack([weight @ each for each in in_units])
-
-    return Tabulated(_coefficients(jax.vmap(at)(jnp.asarray(_V, levels.dtype)).T))
+    return Points(levels, jnp.concatenate([u, ends]), weight[:, None] * share, M**2 / law.second_moment())
 
 
 def _tabulated(levels: Array, u: Array) -> Float[Array, "4 points nodes"]:

@@ -15,7 +15,7 @@ from replicajax.formats import BlockFormat
 from replicajax.layers._errors import gptq_evolution
 from replicajax.layers._feedback import Evolution
 from replicajax.layers._gptq import gptq
-from replicajax.layers._laws import Law, law_of
+from replicajax.layers._laws import law_of
 from replicajax.layers._layer import Layer
 from replicajax.layers._limit import rate_limit, rate_needed
 from replicajax.layers._nearest import output_error, round_to_nearest
@@ -159,15 +159,9 @@ def _remarks(
         found.append(Remark(f"{top:.0%}", "of the outputs' power is one output's"))
     # Errors of few levels follow the weights: by a gain, which is a mean, of weights that lean no more than this.
     power = float(layer.output_square / layer.trace)
-    gain = float(_gain(law_of(views.spectrum, fmt)))
+    gain = float(law_of(views.spectrum, fmt).alone().gain)
     if power > _LEANING and gain**2 / 4 > _DOUBT * float(evolutions[1].error):
         found.append(
             Remark(f"x{power:.1f}", "is the outputs' power, as weights favour loud inputs: rotated is a rough guess")
         )
     return tuple(found)
-
-
-@eqx.filter_jit
-def _gain(law: Law) -> Array:
-    """Of weights, before anything is inherited."""
-    return law.cost(jnp.zeros(()), jnp.ones(())).gain

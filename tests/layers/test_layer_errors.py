@@ -53,9 +53,11 @@ def mean_error(levels: np.ndarray, u: float, v: float) -> float:
 @pytest.mark.parametrize("v", [0.0, 0.03, 1.7])
 def test_law_with_noise_is_its_integral(name, v):
     law, levels, inputs = LAWS[name][0], np.linspace(-2.1, 2.1, 8), 10**9
-    found = law_of(_Wide(law, inputs), as_format(rj.uniform(3, 2.1))).cost(jnp.asarray(v), jnp.asarray(1.0))
+    points = law_of(_Wide(law, inputs), as_format(rj.uniform(3, 2.1)))
+    found = points.tabulated().cost(jnp.asarray(v), jnp.asarray(1.0))
     if v == 0:
         assert found.square == pytest.approx(float(f.relative_rms_error(law, rj.uniform(3, 2.1))) ** 2, rel=1e-5)
+        np.testing.assert_allclose(np.array(points.alone()), np.array(found), rtol=1e-8, atol=1e-9)
         return
     rms = float(jnp.sqrt(law.second_moment()))
 

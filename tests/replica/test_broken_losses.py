@@ -149,26 +149,25 @@ def task_of(name, kind, rng):
 
 
 @pytest.mark.slow
-def test_random_broken_points():
+@pytest.mark.parametrize("kind", ["iid", "aligned", "rotated", "lengths"])
+@pytest.mark.parametrize("name", ["hinge", "logistic", "absolute", "huber"])
+def test_random_broken_points(name, kind):
     """96 tasks at zero temperature: found wherever RS is, else flagged; above RS, and states are closer within than between.
 
     Two have neither, absolute and Huber's losses in turned axes: with the 54 of `test_breaking`, 148 of 150 are found.
     """
     missed = 0
-    for name in ("hinge", "logistic", "absolute", "huber"):
-        for kind in ("iid", "aligned", "rotated", "lengths"):
-            rng = np.random.default_rng(len(name) + len(kind))
-            for _ in range(6):
-                task, book = task_of(name, kind, rng), rj.uniform(int(rng.integers(1, 3)), rng.uniform(1.0, 2.5))
-                rs, s = (rj.solve(task, book, np.inf, breaking=b) for b in (0, 1))
-                if not s.converged:
-                    assert not rs.converged, (task, book)
-                    missed += 1
-                    continue
-                assert not rs.converged or float(s.free_energy) > float(rs.free_energy)
-                assert s.outer_overlap < s.inner_overlap
-            jax.clear_caches()
-    assert missed <= 2
+    rng = np.random.default_rng(len(name) + len(kind))
+    for _ in range(6):
+        task, book = task_of(name, kind, rng), rj.uniform(int(rng.integers(1, 3)), rng.uniform(1.0, 2.5))
+        rs, s = (rj.solve(task, book, np.inf, breaking=b) for b in (0, 1))
+        if not s.converged:
+            assert not rs.converged, (task, book)
+            missed += 1
+            continue
+        assert not rs.converged or float(s.free_energy) > float(rs.free_energy)
+        assert s.outer_overlap < s.inner_overlap
+    assert missed <= (name in ("absolute", "huber") and kind == "rotated")
 
 
 @pytest.mark.slow
