@@ -29,6 +29,7 @@ _MOST_MAPS = 15_000
 
 def pytest_configure(config: pytest.Config) -> None:
     rj.enable_cache(config.rootpath / ".pytest_cache" / "programs")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # small ones are sooner made than written
     gc.set_threshold(100_000, 50, 100)  # looking for garbage among what JAX holds is a twentieth of the time
 
 

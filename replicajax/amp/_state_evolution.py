@@ -206,13 +206,18 @@ def _starts(xp: Any, task, book, beta, start: Order):
     return xp.stack([xp.stack([xp.asarray(x, dtype) for x in row]) for row in rows]), xp.asarray(beta, dtype)
 
 
+@eqx.filter_jit
+def _error_each(task: Taught, m: Float[Array, " n"], q: Float[Array, " n"]) -> Float[Array, " n"]:
+    return jax.vmap(task.error)(m, q)
+
+
 def _report(xp: Any, task, book, beta, path, ends, converged, used) -> StateEvolution:
     order = Order(*ends.T)
 
     def errors(m, q):
         if task.closed:
             return task.error(m, q)
-        return jax.jit(jax.vmap(task.error))(m, xp.maximum(q, _NOTHING * task.signal))
+        return _error_each(task, m, xp.maximum(q, _NOTHING * task.signal))
 
     error = errors(order.m, order.q)
     limits = [jax.tree.map(lambda x, i=i: x[i], Limit(order, error, converged, used)) for i in range(3)]

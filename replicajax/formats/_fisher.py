@@ -48,6 +48,20 @@ def fisher_diagonal(
     if key is None and jax.eval_shape(lambda w, x: logits(eqx.combine(w, rest), x), weights, inputs[0]).ndim != 1:
         raise ValueError("key must be given where logits have more axes than classes: labels are then drawn")
 
+    total = jax.tree.map(jnp.zeros_like, weights)
+    keys = None if key is None else jax.random.split(key, inputs.shape[0])
+    for start in range(0, inputs.shape[0], batch):
+        index = np.minimum(np.arange(start, start + batch), inputs.shape[0] - 1)
+        live = (np.arange(start, start + batch) < inputs.shape[0]).astype(float)
+        of_batch = inputs[index], None if keys is None else keys[index], live
+        total = _added(total, logits, weights, rest, *of_batch, draws)
+    return jax.tree.map(lambda t: t / inputs.shape[0], total)
+
+
+@eqx.filter_jit
+def _added(total: Any, logits: Callable, weights: Any, rest: Any, inputs: Array, keys, live: Array, draws: int) -> Any:
+    """To the total, that of the inputs that are `live`."""
+
     def log_probability(weights, x, label):
         log_p = jax.nn.log_softmax(logits(eqx.combine(weights, rest), x))
         return jnp.take_along_axis(log_p, label[..., None], -1).sum()
@@ -63,18 +77,8 @@ def fisher_diagonal(
         each = jax.vmap(lambda y: jax.grad(log_probability)(weights, x, y))(label)
         return jax.tree.map(lambda g: jnp.tensordot(chance, g**2, 1), each)
 
-    @jax.jit
-    def add(total, inputs, keys, live):
-        each = jax.vmap(of_one)(inputs, keys)
-        return jax.tree.map(lambda t, g: t + jnp.tensordot(live, g, 1), total, each)
-
-    total = jax.tree.map(jnp.zeros_like, weights)
-    keys = None if key is None else jax.random.split(key, inputs.shape[0])
-    for start in range(0, inputs.shape[0], batch):
-        index = np.minimum(np.arange(start, start + batch), inputs.shape[0] - 1)
-        live = (np.arange(start, start + batch) < inputs.shape[0]).astype(float)
-        total = add(total, inputs[index], None if keys is None else keys[index], jnp.asarray(live))
-    return jax.tree.map(lambda t: t / inputs.shape[0], total)
+    each = jax.vmap(of_one)(inputs, keys)
+    return jax.tree.map(lambda t, g: t + jnp.tensordot(live, g, 1), total, each)
 
 
 def predicted_divergence(fisher: Any, original: Any, quantized: Any) -> Float[Array, ""]:

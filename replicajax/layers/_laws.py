@@ -63,7 +63,6 @@ class Gaussian(Law):
         del price
         return rounding_cost(self.levels, jnp.zeros((), v.dtype), 1 + v)
 
-
     def tabulated(self) -> Law:
         return self
 

@@ -74,6 +74,7 @@ def _closed_form(xp: Any, alpha, signal, noise, ridge) -> Unquantized:
     return Unquantized(ridge, m, q, 1 / a - 1, error, R)
 
 
+@eqx.filter_jit
 def _correlated(task: LinearRegression, features: Features, ridge: Array) -> Unquantized:
     """Of correlated features: `models._turned` with kappa = 0, in whatever axes.
 
@@ -125,7 +126,9 @@ def unquantized(task: Task) -> Unquantized | None:
 def _least(task: LinearRegression, features: Features) -> Float[Array, ""]:
     from scipy.optimize import minimize_scalar
 
-    error = jax.jit(lambda log: _correlated(task, features, jnp.exp(log)).generalization_error)
+    def error(log: float) -> float:
+        return float(_correlated(task, features, np.exp(log)).generalization_error)
+
     middle = np.log(float(task.noise / task.rho) + 1e-6)
-    found: Any = minimize_scalar(lambda log: float(error(log)), bounds=(middle - 12, middle + 12), method="bounded")
+    found: Any = minimize_scalar(error, bounds=(middle - 12, middle + 12), method="bounded")
     return jnp.exp(jnp.asarray(found.x, task.signal.dtype))

@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, ArrayLike, Bool, Float
@@ -77,22 +76,25 @@ def effective_data_size(
     Raises:
       ValueError: as `sgd_risk`; NaN is returned where 4 to 10^4 times `steps` do not bracket the answer.
     """
-    exact = Precision("additive")
-    own, full = (fraction * step_limit(problem, each, batch) for each in (precision, exact))
-    here = sgd_risk(problem, precision, jnp.asarray(steps, float), own, schedule, batch=batch)
-    goal = here.bias + here.variance
+    own, full = (fraction * step_limit(problem, each, batch) for each in (precision, Precision("additive")))
+    steps = jnp.asarray(steps, float)
+    here = sgd_risk(problem, precision, steps, own, schedule, batch=batch)
+    return _steps_to(here.bias + here.variance, 1e4 * steps, problem, full, schedule, jnp.asarray(batch, float))
+
+
+@eqx.filter_jit
+def _steps_to(
+    goal: Array, most: Array, problem: Regression, step: Array, schedule: str, batch: Array
+) -> Float[Array, ""]:
+    """At full precision, between 4 and `most`."""
 
     def left(log_steps):
-        risk = sgd_risk(problem, exact, jnp.exp(log_steps), full, schedule, batch=batch)
+        risk = sgd_risk(problem, Precision("additive"), jnp.exp(log_steps), step, schedule, batch=batch)
         return jnp.log(risk.bias + risk.variance) - jnp.log(goal)
 
-    @jax.jit
-    def solve(low, high):
-        found, _ = bisect(lambda x: left(x) > 0, low, high, 50)
-        return jnp.where((left(low) >= 0) & (left(high) <= 0), jnp.exp(found), jnp.nan)
-
-    most = jnp.log(jnp.asarray(steps, float))
-    return solve(jnp.log(4.0), most + jnp.log(1e4))
+    low, high = jnp.log(4.0), jnp.log(most)
+    found, _ = bisect(lambda x: left(x) > 0, low, high, 50)
+    return jnp.where((left(low) >= 0) & (left(high) <= 0), jnp.exp(found), jnp.nan)
 
 
 class Law(NamedTuple):

@@ -30,13 +30,16 @@ hinge_alone = pytest.mark.parametrize(
 
 
 @hinge_alone
-def test_state_evolution_ends_at_the_saddle_point(name):
+def test_state_evolution_ends_at_the_saddle_point(name, programs):
     task, beta = TASKS[name]
     found, s = rj.state_evolution(task, BOOK, beta, steps=60), rj.solve(task, BOOK, beta)
     assert found.unique
     assert float(found.limit.generalization_error) == pytest.approx(float(s.generalization_error), abs=1e-11)
     assert float(found.generalization_error[-1]) == pytest.approx(float(s.generalization_error), abs=1e-9)
     assert float(found.generalization_error[0]) == pytest.approx(0.5 if name != "huber" else 1.0)
+    with programs() as compiled:
+        rj.state_evolution(task, BOOK, beta / 2, steps=60)
+    assert not compiled()
 
 
 def instance(task, beta, size: int, seed: int, steps: int):

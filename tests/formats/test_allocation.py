@@ -93,7 +93,7 @@ class Softmax(eqx.Module):
     name: str = "a leaf that is no array"
 
 
-def test_fisher_of_logistic_regression():
+def test_fisher_of_logistic_regression(programs):
     """F of weight W_cj is E_x p_c (1 − p_c) x_j²; exactly, and by drawing labels."""
     x = jax.random.normal(jax.random.key(0), (500, 3))
     model = Softmax(jax.random.normal(jax.random.key(1), (4, 3)))
@@ -105,6 +105,9 @@ def test_fisher_of_logistic_regression():
     want = jnp.einsum("nc,nj->cj", p * (1 - p), x**2) / 500
     exact = f.fisher_diagonal(logits, model, x, batch=64)
     np.testing.assert_allclose(exact.weight, want, rtol=1e-10)
+    with programs() as compiled:
+        f.fisher_diagonal(logits, Softmax(2 * model.weight), x, batch=64)
+    assert compiled() <= 1  # 2 times the weights
     drawn = f.fisher_diagonal(logits, model, x, key=jax.random.key(2), draws=200, batch=100)
     np.testing.assert_allclose(drawn.weight, want, rtol=0.1)
 

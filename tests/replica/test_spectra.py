@@ -111,7 +111,7 @@ def test_fine_levels_are_ridge_regression():
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.3])
-def test_ridge_regression_of_correlated_features(ridge):
+def test_ridge_regression_of_correlated_features(programs, ridge):
     task = rj.LinearRegression(0.5, 1.0, 0.1, ridge, features=ROTATED)
     errors = []
     for seed in range(8):
@@ -128,8 +128,10 @@ def test_ridge_regression_of_correlated_features(ridge):
     )
     assert abs(z) < 3.5
     least = rj.optimal_ridge(task)
-    near = [float(rj.ridge_regression(task, least * f).generalization_error) for f in (0.98, 1.0, 1.02)]
+    with programs() as compiled:
+        near = [float(rj.ridge_regression(task, float(least) * f).generalization_error) for f in (0.98, 1.0, 1.02)]
     assert near[1] == min(near)
+    assert not compiled()
 
 
 def sampled(task, book, beta, size: int, instances: int, sweeps: int):

@@ -93,13 +93,17 @@ def test_additive_errors_that_fall_with_size_change_the_exponent():
     np.testing.assert_allclose(slope(sizes, risks), -(a - 1) / a, rtol=0.05)
 
 
-def test_effective_data_size():
+def test_effective_data_size(programs):
     """Full precision keeps all of it; multiplicative noise costs some, more with more noise."""
     problem = power_law(500, 1.5, noise=1.0)
-    sizes = [
-        float(scaling.effective_data_size(problem, Precision("multiplicative", output=eps), 1e5))
-        for eps in (0.0, 0.1, 0.3)
-    ]
+
+    def size(eps):
+        return float(scaling.effective_data_size(problem, Precision("multiplicative", output=eps), 1e5))
+
+    sizes = [size(0.0)]
+    with programs() as compiled:
+        sizes += [size(0.1), size(0.3)]
+    assert not compiled()
     np.testing.assert_allclose(sizes[0], 1e5, rtol=1e-6)
     assert sizes[0] > 1.02 * sizes[1] > 1.04 * sizes[2] > 3e4
 
