@@ -84,7 +84,7 @@ def effective_data_size(
 
 @eqx.filter_jit
 def _steps_to(
-    goal: Array, most: Array, problem: Regression, step: Array, schedule: str, batch: Array
+    goal: Array, most: Array, problem: Regression, step: ArrayLike, schedule: str, batch: Array
 ) -> Float[Array, ""]:
     """At full precision, between 4 and `most`."""
 
