@@ -14,8 +14,7 @@ test: $(VENV)/.installed
 
 # Slow studies run for longer than they compile: XLA optimizes them, as it does for users.
 test-all: test $(VENV)/.installed-notebook
-	XLA_FLAGS=--xla_cpu_parallel_codegen_split_count=1 JAX_DISABLE_MOST_OPTIMIZATIONS=0 \
-		$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # The page to play with, in a Chromium that is on the machine.
 test-browser: $(VENV)/.installed-browser

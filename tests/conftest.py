@@ -20,8 +20,9 @@ from replicajax import _fusion
 # A worker for every core: more threads than that wait for each other.  Programs in one piece are less work and fewer maps.
 _ALONE = ["--xla_cpu_multi_thread_eigen=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read by NumPy when a worker starts
-os.environ.setdefault("XLA_FLAGS", " ".join([*_ALONE, *_fusion.FLAGS]))  # when the first program is compiled
 _QUICK = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"  # by processes that tests start, too
+# When the first program is compiled.
+os.environ.setdefault("XLA_FLAGS", " ".join([*_ALONE, *(_fusion.FLAGS if _QUICK else ())]))
 jax.config.update("jax_enable_x64", True)
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
