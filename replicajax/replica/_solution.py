@@ -129,9 +129,7 @@ class Solution(eqx.Module):
         said = _checks.real("confidence", confidence)
         if not _checks.is_traced(said) and not np.all((_checks.known(said) > 0) & (_checks.known(said) < 1)):
             raise ValueError(f"confidence must be inside (0, 1), got {_checks.brief(said)}")
-        v = jnp.log(said) - jnp.log1p(-said)
-        right = task.chance_of_one(v.ravel(), self.label_overlap, self.label_replica_overlap)
-        return right.reshape(v.shape)
+        return _calibration(task, said, self.label_overlap, self.label_replica_overlap)
 
     def capped(self, steps: int) -> Solution:
         """Not converged, if that took more steps."""
@@ -209,6 +207,14 @@ class Solution(eqx.Module):
 
 
 @np.errstate(all="ignore")
+@eqx.filter_jit
+def _calibration(
+    task: Classification, said: Float[Array, "..."], overlap: Float[Array, ""], replica_overlap: Float[Array, ""]
+) -> Float[Array, "..."]:
+    v = jnp.log(said) - jnp.log1p(-said)
+    return task.chance_of_one(v.ravel(), overlap, replica_overlap).reshape(v.shape)
+
+
 def observe(xp: Any, task: Task, book: Codebook, beta, at: Outcome) -> Solution:
     """Every observable of theory 1.3, in `xp` (numpy or jax.numpy); `at` is in units of the signal, as is all here."""
     unit = xp.where(at.interpolates, 0.0, 1.0)
