@@ -346,6 +346,11 @@ def _line(n: Numbers, fixed: Fixed) -> tuple[Array, Array, Array]:
     return -found[1], found[0], confined
 
 
+@jax.jit
+def _contracted(parts: Sequence[Array], tangents: Sequence[Array]) -> Any:
+    return sum(jnp.tensordot(part, tangent, tangent.ndim) for part, tangent in zip(parts, tangents, strict=True))
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _course(numbers: Numbers, fixed: Fixed, tolerance: float, refine: int) -> _Found:
     return _compiled(numbers, fixed, tolerance, refine)
@@ -360,7 +365,7 @@ def _course_jvp(tolerance, refine, primals, tangents):
     def along(value: Array, *of_numbers: Array) -> Any:
         if not eqx.is_inexact_array(value):
             return np.zeros(value.shape, jax.dtypes.float0)
-        return sum(jnp.tensordot(part, tangent, tangent.ndim) for part, tangent in zip(of_numbers, moved, strict=True))
+        return _contracted(of_numbers, moved)
 
     found = jax.eval_shape(lambda n, fixed: solved(n, fixed, tolerance, refine), *primals)
     structure = jax.tree.structure(found)

@@ -81,6 +81,7 @@ def _added(total: Any, logits: Callable, weights: Any, rest: Any, inputs: Array,
     return jax.tree.map(lambda t, g: t + jnp.tensordot(live, g, 1), total, each)
 
 
+@eqx.filter_jit
 def predicted_divergence(fisher: Any, original: Any, quantized: Any) -> Float[Array, ""]:
     """½ sum_i F_ii d_i² in nats, over the leaves that have a Fisher information (None: left out)."""
 
@@ -91,6 +92,7 @@ def predicted_divergence(fisher: Any, original: Any, quantized: Any) -> Float[Ar
     return jnp.asarray(sum(jax.tree.leaves(terms)))
 
 
+@jax.jit
 def divergence(logits: Array, other: Array) -> Float[Array, ""]:
     """Mean KL(softmax(logits) ‖ softmax(other)) in nats over all but the last axis."""
     p, q = jax.nn.log_softmax(jnp.asarray(logits)), jax.nn.log_softmax(jnp.asarray(other))

@@ -38,11 +38,13 @@ class Rotation(NamedTuple):
         signs = rng.choice([-1.0, 1.0], inputs)
         return cls(*(jnp.asarray(x, dtype) for x in (signs, hadamard(power) / np.sqrt(power), inner)))
 
+    @eqx.filter_jit
     def turned(self, W: Float[Array, "outputs inputs"]) -> Float[Array, "outputs inputs"]:
         """W R."""
         parts = (W * self.signs).reshape(-1, self.outer.shape[0], self.inner.shape[0])
         return jnp.einsum("opr,pq,rs->oqs", parts, self.outer, self.inner, optimize=True).reshape(W.shape)
 
+    @eqx.filter_jit
     def back(self, W: Float[Array, "outputs inputs"]) -> Float[Array, "outputs inputs"]:
         """W Rᵀ."""
         parts = W.reshape(-1, self.outer.shape[0], self.inner.shape[0])

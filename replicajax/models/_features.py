@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -47,8 +47,7 @@ class Features(eqx.Module):
         self.eigenvalues = _row("eigenvalues", eigenvalues)
         size = self.eigenvalues.shape[0]
         self.teacher = _row("teacher", np.ones(size) if teacher is None else teacher, size)
-        share = _row("share", np.ones(size) if share is None else share, size)
-        self.share = share / share.sum()
+        self.share = _shares(share, size)
 
     @classmethod
     def power_law(
@@ -60,10 +59,10 @@ class Features(eqx.Module):
         axes: Literal["rotated", "aligned"] = "rotated",
     ) -> Features:
         """Eigenvalues i^(−exponent) of mean 1, and a teacher of power i^(−teacher) of mean 1, for i = 1 to `count`."""
-        rank = jnp.arange(1.0, _checks.integer("count", count, 1, 10**6) + 1)
+        rank = np.arange(1.0, _checks.integer("count", count, 1, 10**6) + 1)
 
         def law(name: str, power: ArrayLike) -> Array:
-            law = rank ** -_checks.finite(name, power)
+            law = rank ** -_checks.known(_checks.finite(name, power))
             return law / law.mean()
 
         return cls(law("exponent", exponent), law("teacher", teacher), axes)
@@ -116,10 +115,9 @@ class RowLengths(eqx.Module):
 
         Raises ValueError on lengths that disagree, negative numbers, NaN, inf, or rows all 0.
         """
-        squares = _row("squares", squares)
-        share = _row("share", np.ones(squares.shape[0]) if share is None else share, squares.shape[0])
-        self.share = share / share.sum()
-        self.squares = squares / (self.share * squares).sum()
+        given: Any = _checks.known(_row("squares", squares))
+        self.share = _shares(share, given.shape[0])
+        self.squares = jnp.asarray(given / (_checks.known(self.share) * given).sum(), given.dtype)
 
     @classmethod
     def student_t(cls, df: float, count: int = 40) -> RowLengths:
@@ -145,6 +143,12 @@ class RowLengths(eqx.Module):
     def __str__(self) -> str:
         second = float((self.share * self.squares**2).sum())
         return f"rows of squared length 1 ± {max(second - 1, 0.0) ** 0.5:.3g}"
+
+
+def _shares(share: ArrayLike | None, size: int) -> Float[Array, " values"]:
+    """In all 1; equal if None."""
+    given: Any = _checks.known(_row("share", np.ones(size) if share is None else share, size))
+    return jnp.asarray(given / given.sum(), given.dtype)
 
 
 def _row(name: str, values: ArrayLike, size: int | None = None) -> Float[Array, " values"]:

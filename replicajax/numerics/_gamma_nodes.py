@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -12,6 +14,7 @@ _NEGLIGIBLE = 37.0
 """exp(−37) = 1e-16."""
 
 
+@partial(jax.jit, static_argnames="count")
 def gamma_nodes(shape: Float[Array, ""], growth: float = 0.5, count: int = _NODES):
     """Nodes g_c and weights with sum_c weight_c F(g_c) = E F(g) for g ~ Gamma(shape, 1), shape >= 1 and > growth.
 

@@ -50,7 +50,9 @@ def ridge_regression(task: Task, ridge: ArrayLike | None = None) -> Unquantized:
     """
     ridge = task.ridge if ridge is None else _checks.nonnegative("ridge", ridge)
     if isinstance(task, GivenData):
-        return _given(task, ridge)
+        if _checks.is_traced((task, ridge)):
+            return _given(jnp, task, ridge)
+        return jax.device_put(_given(np, *jax.tree.map(np.asarray, (task, ridge))))
     _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
     square_only(task, "ridge regression")
     if isinstance(task, LinearRegression) and task.features is not None:
@@ -91,15 +93,15 @@ def _correlated(task: LinearRegression, features: Features, ridge: Array) -> Unq
     return Unquantized(ridge, mean(power * eigenvalues * E), q, chi, R - task.noise, R)
 
 
-def _given(task: GivenData, ridge: Array) -> Unquantized:
+def _given(xp: Any, task: GivenData, ridge: Array) -> Unquantized:
     """w = V b/(lambda + ridge), and no more than the minimum-norm solution at ridge 0."""
     D = task.eigenvalues + ridge
-    inverse = jnp.where(D > 0, 1 / jnp.where(D > 0, D, 1.0), 0.0)
+    inverse = xp.where(D > 0, 1 / xp.where(D > 0, D, 1.0), 0.0)
     q, chi = ((task.share * x).sum() for x in ((task.projections * inverse) ** 2, inverse))
-    z, nothing = jnp.maximum(ridge, 1e-3 * jnp.finfo(D.dtype).eps * task.eigenvalues.max()), jnp.zeros_like(chi)
+    z, nothing = xp.maximum(ridge, 1e-3 * np.finfo(D.dtype).eps * task.eigenvalues.max()), xp.zeros_like(chi)
     at = Effective(z, *[nothing] * 4)
-    error = task.error(at, Deployed(jnp.ones_like(chi), nothing, nothing)).value
-    return Unquantized(ridge, jnp.nan * q, q, chi, error, error)
+    error = task.error(at, Deployed(xp.ones_like(chi), nothing, nothing)).value
+    return Unquantized(ridge, np.nan * q, q, chi, error, error)
 
 
 def optimal_ridge(task: Task) -> Float[Array, ""]:

@@ -206,6 +206,7 @@ def closes_on_the_diagonal(problem: Regression, precision: Precision) -> bool:
     return precision.kind != "elementwise" or problem.basis is None
 
 
+@eqx.filter_jit
 def moments_of(problem: Regression, precision: Precision) -> Moments:
     return (Diagonal if closes_on_the_diagonal(problem, precision) else Full)(problem, precision)
 

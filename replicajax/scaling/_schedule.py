@@ -25,21 +25,24 @@ def step_factors(schedule: Schedule, steps: int) -> Float[Array, " steps"]:
     Raises:
       ValueError: an unknown name, an array of another length, factors that are negative.
     """
-    time = jnp.arange(steps)
     if isinstance(schedule, str):
-        _checks.choice("schedule", schedule, SCHEDULES)
-        if schedule == "geometric":
-            stages = max(int(steps).bit_length() - 1, 1)
-            return jnp.exp2(-jnp.minimum(time // max(steps // stages, 1), stages - 1).astype(float))
-        if schedule == "constant":
-            return jnp.ones(steps)
-        return 0.5 * (1 + jnp.cos(jnp.pi * time / steps)) if schedule == "cosine" else 1 - time / steps
+        return jnp.asarray(_named(_checks.choice("schedule", schedule, SCHEDULES), int(steps)), float)
     if callable(schedule):
-        return _checks.nonnegative("schedule", jnp.broadcast_to(schedule(time / steps), (steps,)))
+        return _checks.nonnegative("schedule", jnp.broadcast_to(schedule(jnp.arange(steps) / steps), (steps,)))
     each = _checks.nonnegative("schedule", schedule)
     if each.shape != (steps,):
         raise ValueError(f"schedule must have shape ({steps},), one factor per step, got shape {each.shape}")
     return each
+
+
+def _named(schedule: str, steps: int) -> np.ndarray:
+    time = np.arange(steps)
+    if schedule == "geometric":
+        stages = max(steps.bit_length() - 1, 1)
+        return np.exp2(-np.minimum(time // max(steps // stages, 1), stages - 1).astype(float))
+    if schedule == "constant":
+        return np.ones(steps)
+    return 0.5 * (1 + np.cos(np.pi * time / steps)) if schedule == "cosine" else 1 - time / steps
 
 
 def stage_count(steps: Array) -> Array:

@@ -62,11 +62,17 @@ def sketched(
     if S is None:
         assert key is not None
         S = jax.random.normal(key, (size, spectrum.size), spectrum.dtype) / jnp.sqrt(size)
+    eigenvalues, seen, missed, basis = _seen(spectrum, w, S)
+    return Regression(eigenvalues, seen, noise, missed, basis=basis)
+
+
+@jax.jit
+def _seen(spectrum: Array, w: Array, S: Array) -> tuple[Array, Array, Array, Array]:
+    """Eigenvalues of the mixtures, the target in their axes, what of it they miss, and these axes."""
     # G by the singular values of S Λ^(1/2), to full relative accuracy.
     U, root, Vt = jnp.linalg.svd(S * jnp.sqrt(spectrum), full_matrices=False)
     along = Vt @ (jnp.sqrt(spectrum) * w)
-    explained = along @ along
-    return Regression(root**2, along / root, noise, jnp.maximum(spectrum @ w**2 - explained, 0), basis=U)
+    return root**2, along / root, jnp.maximum(spectrum @ w**2 - along @ along, 0), U
 
 
 def _limit(spectrum: Array, w: Array, size: int, noise: ArrayLike) -> Regression:
