@@ -26,7 +26,7 @@ os.environ.setdefault("XLA_FLAGS", " ".join([*_ALONE, *(_fusion.FLAGS if _QUICK 
 jax.config.update("jax_enable_x64", True)
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
-_MOST_MAPS = 15_000
+_MOST_MAPS = 14_000
 """Memory maps at which compiled programs are let go: each holds some ten, and the kernel allows 65,530."""
 
 
@@ -48,7 +48,7 @@ def _optimized(request: pytest.FixtureRequest) -> None:
 
 
 _since_counted = 0
-_OFTEN = 50
+_OFTEN = 20
 """Programs between two counts of the maps, which takes a hundredth of a second."""
 
 
