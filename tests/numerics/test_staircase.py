@@ -1,6 +1,6 @@
 """Averages of many fields, in JAX and in NumPy, against the scalar ones, and slopes against their derivatives.
 
-`soft_rounding` is itself checked against mpmath, and shares neither loops nor sums with these.
+`soft_rounding` is itself checked against 32 digits, and shares neither loops nor sums with these.
 """
 
 from functools import partial
