@@ -1,7 +1,7 @@
 """The suite runs in float64; its workers share what they compile; CLI tests start their own processes.
 
-Most of its time is compiling, and most programs run once: neither XLA nor LLVM spends anything on making them fast, but for
-tests marked `optimized`, whose programs run for longer than that takes.  `make test-all` has all of them.
+Most of its time is compiling, and most programs run once: neither XLA nor LLVM spends anything on making them fast, and
+little where tests are marked `optimized`, whose programs run for longer.  Slow ones are compiled as users' are.
 """
 
 import gc
@@ -22,7 +22,8 @@ _ALONE = ["--xla_cpu_multi_thread_eigen=false", "--xla_cpu_parallel_codegen_spli
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read by NumPy when a worker starts
 _QUICK = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"  # by processes that tests start, too
 # When the first program is compiled.
-os.environ.setdefault("XLA_FLAGS", " ".join([*_ALONE, *(_fusion.FLAGS if _QUICK else ())]))
+_FLAGS = ["--xla_backend_optimization_level=1", *_fusion.FLAGS] if _QUICK else []
+os.environ.setdefault("XLA_FLAGS", " ".join(_ALONE + _FLAGS))
 jax.config.update("jax_enable_x64", True)
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"

@@ -83,6 +83,7 @@ def along_beta(loss: str, kind: str):
     return jax.tree.map(lambda x: np.asarray(x).reshape(len(STENCIL), EACH, *x.shape[1:]), found)
 
 
+@pytest.mark.optimized
 @every_case(FAST)
 def test_energy_is_the_derivative_of_beta_f(loss, kind):
     s, beta = along_beta(loss, kind), problems(loss, kind)[2]

@@ -153,6 +153,7 @@ def test_fine_wide_levels_are_those_of_scikit_learn(loss, beta):
     assert (error < 0.02).all()
 
 
+@pytest.mark.optimized
 def test_message_passing_follows_state_evolution():
     """GAMP with proximal points, before it fails to settle."""
     task, book = TASKS["hinge"], rj.uniform(2, WIDTH)

@@ -32,6 +32,7 @@ def z_score(kind, sites, where, batch, runs, steps=300, average=0.0, seed=0):
     return (found.mean - float(exact.total)) / found.error, found.error / found.mean
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(("kind", "sites", "where", "batch"), CASES[::6])
 def test_simulation(kind, sites, where, batch):
     z, error = z_score(kind, sites, where, batch, 1000)
@@ -49,6 +50,7 @@ def test_simulation_at_length(case):
     assert abs(z) < 4
 
 
+@pytest.mark.optimized
 def test_simulated_tail_average():
     z, _ = z_score("additive", ALL, "plain", 1, 1000, average=0.5)
     assert abs(z) < 4
@@ -253,6 +255,7 @@ def test_gradient_through_steps():
     np.testing.assert_allclose(jax.grad(risk)(0.1), (risk(0.1 + 1e-5) - risk(0.1 - 1e-5)) / 2e-5, rtol=1e-6)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("bits", [4, 8])
 def test_actual_integers(bits):
     """Stochastic rounding at all sites: the risk is within 5% (measured: 1.0% at 4 bits, 0.1% at 8)."""
@@ -267,6 +270,7 @@ def test_actual_integers(bits):
     assert abs(found.mean / exact - 1) < (0.05 if bits == 4 else 0.01)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("mantissa", [1, 4])
 def test_actual_floats(mantissa):
     """Elementwise theory after a sketch, and stochastic rounding of mantissas."""
