@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from replicajax import _checks
 from replicajax.models._features import Features
 from replicajax.models._task import Taught
+from replicajax.numerics import backend_of
 
 
 class Instance(NamedTuple):
@@ -24,11 +26,11 @@ class Instance(NamedTuple):
 
 
 def _gaussian(key, shape, dtype):
-    return jax.random.normal(key, shape, dtype) / jnp.sqrt(shape[1]).astype(dtype)
+    return jax.random.normal(key, shape, dtype) / np.sqrt(shape[1]).astype(dtype)
 
 
 def _rademacher(key, shape, dtype):
-    return jax.random.rademacher(key, shape, dtype) / jnp.sqrt(shape[1]).astype(dtype)
+    return jax.random.rademacher(key, shape, dtype) / np.sqrt(shape[1]).astype(dtype)
 
 
 def _normalized(key, shape, dtype):
@@ -70,8 +72,8 @@ def draw(task: Taught, size: int, key: PRNGKeyArray, *, design: str | Design = "
     weights = task.teacher_scale.astype(dtype) * task.teacher.sample(for_teacher, (size,), dtype)
     if task.features is not None:
         which, axes = _axes(task.features, size, key)
-        X = X * jnp.sqrt(task.features.eigenvalues[which]).astype(dtype)
-        weights = weights * jnp.sqrt(task.features.teacher[which]).astype(dtype)
+        eigenvalues, teacher = _checks.known(task.features.eigenvalues), _checks.known(task.features.teacher)
+        X, weights = X * (eigenvalues[which] ** 0.5).astype(dtype), weights * (teacher[which] ** 0.5).astype(dtype)
         if axes is not None:
             X, weights = (x @ axes.T.astype(dtype) for x in (X, weights))
     if task.rows is not None:
@@ -85,14 +87,15 @@ def covariance(task: Taught, size: int, key: PRNGKeyArray) -> Float[Array, "colu
     if task.features is None:
         return jnp.eye(size)
     which, axes = _axes(task.features, size, key)
-    eigenvalues = task.features.eigenvalues[which]
+    eigenvalues = _checks.known(task.features.eigenvalues)[which]
     return jnp.diag(eigenvalues) if axes is None else (axes * eigenvalues) @ axes.T
 
 
-def directions(features: Features, size: int) -> Int[Array, " columns"]:
+def directions(features: Features, size: int) -> Int[Any, " columns"]:
     """Which eigenvalue each direction has that `draw` makes, by their shares."""
-    which = jnp.searchsorted(jnp.cumsum(features.share), (jnp.arange(size) + 0.5) / size)
-    return jnp.minimum(which, features.share.size - 1)
+    share = _checks.known(features.share)
+    xp = backend_of(share).xp
+    return xp.minimum(xp.searchsorted(xp.cumsum(share), (np.arange(size) + 0.5) / size), share.size - 1)
 
 
 def _axes(features: Features, size: int, key: PRNGKeyArray) -> tuple[Array, Array | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
@@ -127,9 +128,12 @@ class RowLengths(eqx.Module):
         """
         if not float(_checks.scalar("df", df)) > 2:
             raise ValueError(f"df must exceed 2, where rows have a mean square, got {df}")
-        half_chi2, share = gamma_nodes(jnp.asarray(float(df) / 2), 0.0, _checks.integer("count", count, 8, 1000))
+        with jax.ensure_compile_time_eval():
+            nodes = gamma_nodes(jnp.asarray(float(df) / 2), 0.0, _checks.integer("count", count, 8, 1000))
+        half_chi2, share = map(np.array, nodes)
         squares = (float(df) / 2 - 1) / half_chi2
-        return cls(squares, share.at[0].add(jnp.maximum(1 - share @ squares, 0) / squares[0]))
+        share[0] += max(1 - share @ squares, 0) / squares[0]
+        return cls(squares, share)
 
     @classmethod
     def of_rows(cls, X: ArrayLike, count: int = 40) -> RowLengths:

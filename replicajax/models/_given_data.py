@@ -79,7 +79,7 @@ class GivenData(Task):
         """
         dtype = jnp.result_type(float)
         spectrum, residual, self.rows = rows_of(X, y, X_test, y_test, np.dtype(dtype), centred)
-        self.eigenvalues, self.projections, self.share = map(jnp.asarray, spectrum)
+        self.eigenvalues, self.projections, self.share = (jnp.asarray(x, dtype) for x in spectrum)
         self.residual = jnp.asarray(residual, dtype)
         self.ridge = _checks.nonnegative("ridge", ridge)
         if self.ridge.ndim:

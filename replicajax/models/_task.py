@@ -477,7 +477,7 @@ class LinearRegression(Taught):
         return "mean square of the mean predictor, noise excluded"
 
     def labelled(self, truth, key):
-        return truth + jnp.sqrt(self.noise) * jax.random.normal(key, truth.shape, truth.dtype)
+        return truth + _checks.known(self.noise) ** 0.5 * jax.random.normal(key, truth.shape, truth.dtype)
 
     def of_rows(self, m, q, chi, beta, rho):
         if self.in_closed_form:

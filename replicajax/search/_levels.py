@@ -190,7 +190,7 @@ def least(objective: Objective, starts: Sequence[np.ndarray], shape: Shape) -> t
     seen = max(_FLAT, _SEEN * float(jnp.finfo(jax.dtypes.canonicalize_dtype(float)).eps))
     flat = steepest <= max(_NEARLY_FLAT, seen) if spare else steepest <= seen and curvature > 0
     known = Ends(found.slope, curvature, minima, spare, bool(flat and held), free @ free.T)
-    return jnp.asarray(levels), jax.tree.map(jnp.asarray, known)
+    return jax.device_put((levels, known))
 
 
 def condition(levels: Array, ends: Ends, slope: Array) -> Array:
