@@ -49,8 +49,8 @@ def _optimized(request: pytest.FixtureRequest) -> None:
 
 
 _since_counted = 0
-_OFTEN = 20
-"""Programs between two counts of the maps, which takes a hundredth of a second."""
+_OFTEN = 20 if _QUICK else 1
+"""Programs between two counts of the maps, which takes a hundredth of a second; optimized ones hold some hundred each."""
 
 
 def _compiled(event: str, seconds: float, **_: object) -> None:
