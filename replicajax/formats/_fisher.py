@@ -53,7 +53,7 @@ def fisher_diagonal(
     for start in range(0, inputs.shape[0], batch):
         index = np.minimum(np.arange(start, start + batch), inputs.shape[0] - 1)
         live = (np.arange(start, start + batch) < inputs.shape[0]).astype(float)
-        of_batch = inputs[index], None if keys is None else keys[index], jnp.asarray(live)
+        of_batch = inputs[index], None if keys is None else keys[index], jnp.asarray(live, float)
         total = _added(total, logits, weights, rest, *of_batch, draws)
     return jax.tree.map(lambda t: t / inputs.shape[0], total)
 

@@ -47,11 +47,6 @@ class Law(eqx.Module):
     def cost(self, v: Float[Array, ""], price: Float[Array, ""]) -> Cost:
         """Where so much is inherited, and an error is that dear."""
 
-    @eqx.filter_jit
-    def alone(self) -> Cost:
-        """Where nothing is inherited."""
-        return self.cost(jnp.zeros(()), jnp.ones(()))
-
 
 @final
 class Gaussian(Law):
@@ -62,6 +57,11 @@ class Gaussian(Law):
     def cost(self, v, price):
         del price
         return rounding_cost(self.levels, jnp.zeros((), v.dtype), 1 + v)
+
+    @eqx.filter_jit
+    def alone(self) -> Cost:
+        """Where nothing is inherited."""
+        return rounding_cost(self.levels, *jnp.array([0.0, 1.0], self.levels.dtype))
 
     def tabulated(self) -> Law:
         return self

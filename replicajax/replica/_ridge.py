@@ -52,7 +52,8 @@ def ridge_regression(task: Task, ridge: ArrayLike | None = None) -> Unquantized:
     if isinstance(task, GivenData):
         if _checks.is_traced((task, ridge)):
             return _given(jnp, task, ridge)
-        return jax.device_put(_given(np, *jax.tree.map(np.asarray, (task, ridge))))
+        with np.errstate(all="ignore"):
+            return jax.device_put(_given(np, *jax.tree.map(np.asarray, (task, ridge))))
     _checks.instance("task", task, LinearRegression, "LinearRegression(alpha=2.0)")
     square_only(task, "ridge regression")
     if isinstance(task, LinearRegression) and task.features is not None:

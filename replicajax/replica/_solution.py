@@ -206,7 +206,6 @@ class Solution(eqx.Module):
         )
 
 
-@np.errstate(all="ignore")
 @eqx.filter_jit
 def _calibration(
     task: Classification, said: Float[Array, "..."], overlap: Float[Array, ""], replica_overlap: Float[Array, ""]
@@ -215,6 +214,7 @@ def _calibration(
     return task.chance_of_one(v.ravel(), overlap, replica_overlap).reshape(v.shape)
 
 
+@np.errstate(all="ignore")
 def observe(xp: Any, task: Task, book: Codebook, beta, at: Outcome) -> Solution:
     """Every observable of theory 1.3, in `xp` (numpy or jax.numpy); `at` is in units of the signal, as is all here."""
     unit = xp.where(at.interpolates, 0.0, 1.0)
