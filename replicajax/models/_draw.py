@@ -72,8 +72,8 @@ def draw(task: Taught, size: int, key: PRNGKeyArray, *, design: str | Design = "
     weights = task.teacher_scale.astype(dtype) * task.teacher.sample(for_teacher, (size,), dtype)
     if task.features is not None:
         which, axes = _axes(task.features, size, key)
-        eigenvalues, teacher = _checks.known(task.features.eigenvalues), _checks.known(task.features.teacher)
-        X, weights = X * (eigenvalues[which] ** 0.5).astype(dtype), weights * (teacher[which] ** 0.5).astype(dtype)
+        scale, power = (_chosen(x, which) ** 0.5 for x in (task.features.eigenvalues, task.features.teacher))
+        X, weights = X * scale.astype(dtype), weights * power.astype(dtype)
         if axes is not None:
             X, weights = (x @ axes.T.astype(dtype) for x in (X, weights))
     if task.rows is not None:
@@ -87,7 +87,7 @@ def covariance(task: Taught, size: int, key: PRNGKeyArray) -> Float[Array, "colu
     if task.features is None:
         return jnp.eye(size)
     which, axes = _axes(task.features, size, key)
-    eigenvalues = _checks.known(task.features.eigenvalues)[which]
+    eigenvalues = _chosen(task.features.eigenvalues, which)
     return jnp.diag(eigenvalues) if axes is None else (axes * eigenvalues) @ axes.T
 
 
@@ -96,6 +96,11 @@ def directions(features: Features, size: int) -> Int[Any, " columns"]:
     share = _checks.known(features.share)
     xp = backend_of(share).xp
     return xp.minimum(xp.searchsorted(xp.cumsum(share), (np.arange(size) + 0.5) / size), share.size - 1)
+
+
+def _chosen(values: Array, which: Any) -> Any:
+    """NumPy's, if both are known."""
+    return (values if _checks.is_traced(which) else _checks.known(values))[which]
 
 
 def _axes(features: Features, size: int, key: PRNGKeyArray) -> tuple[Array, Array | None]:

@@ -1,5 +1,6 @@
 """Drawn data sets have the moments their task promises."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,3 +41,16 @@ def test_own_design_and_refusals():
         rj.draw(task, 0, jax.random.key(0))
     with pytest.raises(TypeError, match="task.alpha must have a value, not be traced"):
         jax.jit(lambda a: rj.draw(rj.LinearRegression(a), 4, jax.random.key(0)))(2.0)
+
+
+@pytest.mark.parametrize("name", ["share", "eigenvalues"])
+def test_features_of_which_one_is_traced(name):
+    """Others are known, and NumPy's."""
+    features = rj.Features([0.5, 2.0], [1.0, 2.0], "aligned", [1.0, 3.0])
+    task = rj.LinearRegression(2.0, features=features)
+
+    def X(values):
+        traced = eqx.tree_at(lambda t: getattr(t.features, name), task, values)
+        return rj.draw(traced, 8, jax.random.key(0)).X
+
+    np.testing.assert_allclose(jax.jit(X)(getattr(features, name)), X(getattr(features, name)), rtol=1e-12)
