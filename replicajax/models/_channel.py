@@ -64,9 +64,10 @@ class Label(NamedTuple):
     chi: Array
     size: Array
     """Mean eigenvalue."""
-    m_by: tuple[Array, Array] | None = None
-    """Derivatives in q and chi of the weights; None where they are left to JAX."""
-    q_by: tuple[Array, Array] | None = None
+    m_by: tuple[Array, ...] | None = None
+    """Derivatives in q and chi of the weights, and in what they feel if that is asked for (`_turned.swept`); None where they
+    are left to JAX."""
+    q_by: tuple[Array, ...] | None = None
 
 
 class Channel(NamedTuple):

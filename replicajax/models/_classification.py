@@ -79,7 +79,7 @@ class Classification(Taught):
 
     @property
     def matched(self) -> bool:
-        return self.turned
+        return False
 
     @property
     def adds_noise(self) -> bool:

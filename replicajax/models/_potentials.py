@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from replicajax import _checks
 from replicajax.codebooks import Codebook
 from replicajax.models._task import Task, Taught, at_heat
+from replicajax.models._turned import gain_of_rows, swept
 from replicajax.numerics import Nearby, SoftRounding, hard_rounding, soft_rounding
 
 Scalar = Float[Array, ""]
@@ -40,11 +41,20 @@ class Fields(NamedTuple):
     L: Scalar
 
 
-def energetic(task: Task, order: Order, beta: Scalar, unit: Scalar | float = 1.0) -> Scalar:
+def energetic(
+    task: Task, order: Order, beta: Scalar, unit: Scalar | float = 1.0, fields: Fields | None = None
+) -> Scalar:
     """The data's share, `Task.channel`; of the square loss (alpha/2) [ log(1 + chi)/beta + R/(1 + chi) ].  (1.1, first line)
 
-    `unit` replaces the 1; unit = 0 turns the square loss into the hard constraint y = x·w (see `_saddle`).
+    `unit` replaces the 1; unit = 0 turns the square loss into the hard constraint y = x·w (see `_saddle`).  In turned axes q
+    and chi alone may allow several (`_turned`), of which the `fields` tell one.
     """
+    if fields is not None and task.turned and not task.elementwise:
+        assert isinstance(task, Taught)
+        assert task.features is not None
+        gain = gain_of_rows(task.features, task.signal, fields.L, order.chi, order.m)
+        felt = jnp.stack([jnp.log(fields.L), jnp.log(fields.chi_hat / fields.L**2), gain])
+        return swept(task, order.q, order.chi, beta, felt, slopes=False).channel.potential
     if not task.closed:
         return task.channel(*order, beta).potential
     assert isinstance(task, Taught)
@@ -136,7 +146,8 @@ def _average(task: Task, fields: Fields, rounding: Callable[..., SoftRounding]) 
 
 def free_energy(task: Task, book: Codebook, beta: Scalar, order: Order, fields: Fields) -> Scalar:
     """f of theory 1.1 at any order parameters and fields; its gradient vanishes at a solution."""
-    return energetic(task, order, beta) + coupling(order, fields, beta) + entropic(task, book, fields, beta)
+    data = energetic(task, order, beta, fields=fields)
+    return data + coupling(order, fields, beta) + entropic(task, book, fields, beta)
 
 
 def _said(task: Task, order: Order, beta: Scalar):

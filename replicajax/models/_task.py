@@ -54,6 +54,8 @@ class Verdict(NamedTuple):
     """Of the mean predictor on fresh labels."""
     by_order: tuple[Array, Array, Array]
     """`error` in m, q and chi."""
+    by_felt: tuple[Array, ...] = ()
+    """And in the unknowns, where turned axes ask them."""
 
 
 def deployed(said: Channel, chi: Array, rounded: Rounded) -> Deployed:
@@ -89,7 +91,7 @@ class Task(eqx.Module):
     @property
     @abc.abstractmethod
     def matched(self) -> bool:
-        """Whether m_hat = L, as where the loss knows y − u only, or plays no part."""
+        """Whether m_hat = L, of the rows, as where the loss knows y − u only."""
 
     @property
     @abc.abstractmethod
@@ -255,6 +257,7 @@ class Taught(Task):
         return jax.grad(self.error, (0, 1))(m, q)
 
     def judge(self, said, m, q, chi, beta, rounded) -> Verdict:
+        felt: tuple[Array, ...] = ()
         if said.label is None:
             of_m, of_q = self.error_by(m, q)
             slopes = of_m, of_q, 0 * chi
@@ -271,8 +274,10 @@ class Taught(Task):
             if m_by is not None and q_by is not None:
                 of_m, of_q = self.error_by(m, q)
                 of_weights = [of_m * x + of_q * y for x, y in zip(m_by, q_by, strict=True)]
-                slopes = 0 * chi, of_weights[0], of_weights[1]
-        return Verdict(self.error(m, q), self.error(m, q + chi / beta), rounded_error, self.fresh_loss(m, q), slopes)
+                by_q, by_chi, *by_felt = of_weights
+                slopes, felt = (0 * chi, by_q, by_chi), tuple(by_felt)
+        gibbs, loss = self.error(m, q + chi / beta), self.fresh_loss(m, q)
+        return Verdict(self.error(m, q), gibbs, rounded_error, loss, slopes, felt)
 
     def start(self, precision):
         """Ridge regression with that ridge: L_x = z/u, where alpha = z/u + mean lambda/(lambda + u)."""
@@ -466,7 +471,7 @@ class LinearRegression(Taught):
 
     @property
     def matched(self) -> bool:
-        return self.turned or self.loss.of(ResidualLoss)
+        return self.loss.of(ResidualLoss)
 
     @property
     def adds_noise(self) -> bool:

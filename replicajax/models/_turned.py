@@ -11,12 +11,15 @@ A row's channel says (m_hat, chi_hat, L)_x of (m, q, chi)_x.  Seen from the weig
     channel_x + m_hat_x m_x − ½ L_x (q_x + chi_x/beta) + ½ chi_hat_x chi_x + mean[log D/(2 beta) − K/(2D)]
         + (log chi + 1 − z chi)/(2 beta) + q/(2 chi) − z q/2 + kappa chi/2.
 
+Given q and chi alone the fields of the rows are themselves a saddle point, one of several where a loss is sharp and rows are
+many.  Given what the weights feel as well, they are not: L chi = mean lambda/(lambda + u) says what z is, (1) what kappa and
+chi_hat_x are, (2) what the rows are asked, and (1) again what that makes the weights feel.
+
 A turned teacher is Gaussian to the weights, who know nothing of it but through the data: their own field is N(0, chi_hat).
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -34,6 +37,8 @@ class _Through(NamedTuple):
     u: Array
     L: Array
     """L_x."""
+    gain: Array
+    t: Array
     k: Array
     """kappa/L_x²."""
     overlap: Array
@@ -59,6 +64,8 @@ def _through(features: Features, signal: Array, u: Array, L: Array, gain: Array,
     return _Through(
         u,
         L,
+        gain,
+        t,
         k,
         overlap=gain * mean(power * eigenvalues * E),
         m=gain * mean(power * eigenvalues**2 * E),
@@ -78,9 +85,10 @@ def _seen_by_weights(features: Features, signal: Array, row: Channel, at: _Throu
     here = _spectrum(features, at.L, at.u, chi)
     level, C = row.replicon
     z, kappa, zero = at.ridge, at.kappa, xp.zeros_like(q)
-    B2 = row.m_hat[..., None] ** 2 * _power(features, signal) * features.eigenvalues**2
-    pushed = mean((B2 + row.chi_hat[..., None] * features.eigenvalues + kappa[..., None]) / here.D)
-    coupling = row.m_hat * at.m - row.L * (at.q + at.chi / beta) / 2 + row.chi_hat * at.chi / 2
+    m_hat, chi_hat = at.L * at.gain, at.L**2 * at.t  # of the rows, as the row says them too at a saddle point
+    B2 = m_hat[..., None] ** 2 * _power(features, signal) * features.eigenvalues**2
+    pushed = mean((B2 + chi_hat[..., None] * features.eigenvalues + kappa[..., None]) / here.D)
+    coupling = m_hat * at.m - at.L * (at.q + at.chi / beta) / 2 + chi_hat * at.chi / 2
     gauss = (here.mean_log + 1 - z * chi) / (2 * beta) + (q / chi - pushed - z * q + kappa * chi) / 2
     return Channel(
         potential=row.potential + coupling + gauss,
@@ -180,13 +188,8 @@ def turned_square(features: Features, alpha, signal, noise, q, chi, beta) -> Cha
     )
 
 
-_EVOLUTIONS, _MOST, _POLISH = 4, 40, 2
-"""Steps without derivatives, steps at most, and steps that carry derivatives: so many of them are exact."""
-_STRIDE = 1.5
-
-
 class Rows(Protocol):
-    """What `turned` asks of a task."""
+    """What is asked of a task."""
 
     features: Any
     signal: Any
@@ -197,59 +200,129 @@ class Rows(Protocol):
     def label_channel(self, m: Array, q: Array, chi: Array, beta: Array | None, /) -> Channel: ...
 
 
-def turned(task: Rows, q: Array, chi: Array, beta: Array | None) -> Channel:
-    """Any channel of the rows: (1) and (2) by Newton's method in log L, log t and gain of the rows; of one point, in JAX."""
+class Swept(NamedTuple):
+    """Weights to rows and back."""
 
-    def through(task: Rows, y: Float[Array, "3"], q: Array, chi: Array) -> _Through:
-        L = jnp.exp(y[0])
-        u = harmonic_root(JAX, task.features.share, task.features.eigenvalues, L * chi)
-        return _through(task.features, task.signal, u, L, y[2], jnp.exp(y[1]), q)
+    channel: Channel
+    """As the weights see it, which feel what it says if they felt that before."""
+    by: Float[Array, "3 5"] | None
+    """log L, log t and gain of that, in q, chi and what log L, log t and gain were; None if not asked for."""
 
-    def order(task: Rows, y, q, chi) -> Float[Array, "3"]:
+
+def _fields_of_rows(features: Features, signal: Array, felt: Array, q: Array, chi: Array) -> _Through:
+    """Of weights that feel so much: log L, log chi_hat/L² and, of the rows, the gain."""
+    mean, eigenvalues, gain = features.mean, features.eigenvalues, felt[2]
+    u = _freedom(features, jnp.exp(felt[0]) * chi)
+    E = 1 / (eigenvalues + u)
+    A = mean(E)
+    L = A / chi
+    taught = mean(gain**2 * _power(features, signal) * eigenvalues**2 * E**2)
+    # q − k mean E², in which q itself nearly cancels where rows say little.
+    heard = jnp.exp(2 * felt[0] + felt[1]) / L**2 * mean(E**2) - q * mean((E / A - 1) ** 2)
+    t = (heard - taught) / mean(eigenvalues * E**2)
+    return _through(features, signal, u, L, gain, t, q)
+
+
+def _freedom(features: Features, degrees: Array) -> Array:
+    """u of mean lambda/(lambda + u); of points or of one, eigenvalues last."""
+    on, eigenvalues, share = backend_of(degrees), features.eigenvalues, features.share
+    xp, seen = on.xp, (features.share * (eigenvalues > 0)).sum(-1)
+    most = xp.where((eigenvalues > 0).all(-1), xp.inf, (1 - _ALL) * seen)
+    return harmonic_root(on, share * eigenvalues, eigenvalues, xp.minimum(degrees, most))
+
+
+_ALL = 1e-6
+"""Of the directions that rows see, the share that is always left to the weights, where others are not seen."""
+
+
+def gain_of_rows(features: Features, signal: Array, L: Array, chi: Array, overlap: Array) -> Array:
+    """m_hat_x/L_x, from what weights feel and their m; of points."""
+    E = 1 / (features.eigenvalues + _freedom(features, L * chi)[..., None])
+    return overlap / features.mean(_power(features, signal) * features.eigenvalues * E)
+
+
+def swept(task: Rows, q: Array, chi: Array, beta: Array | None, felt: Float[Array, "3"], slopes: bool) -> Swept:
+    """Any channel of the rows, asked once by weights that feel log L, log chi_hat/L² and, of the rows, a gain."""
+    features, signal = task.features, task.signal
+
+    def order(felt: Array, q: Array, chi: Array) -> tuple[Float[Array, "3"], _Through]:
         """Of predictions that there are: on the way q_x may fall below m_x²/rho."""
-        at = through(task, y, q, chi)
-        return jnp.stack([at.m, jnp.maximum(at.q, at.m**2 / task.rho), at.chi])
+        at = _fields_of_rows(features, signal, felt, q, chi)
+        return jnp.stack([at.m, jnp.maximum(at.q, at.m**2 / task.rho), at.chi]), at
 
-    def newton(task: Rows, y, q, chi, beta) -> tuple[Array, Array]:
-        """What the channel makes of y, less y; and its Jacobian."""
+    def back(rows: Array, q: Array, chi: Array) -> Float[Array, "3"]:
+        L, mean = jnp.exp(rows[0]), features.mean
+        u = harmonic_root(JAX, features.share, features.eigenvalues, L * chi)
+        E = 1 / (features.eigenvalues + u)
+        A, square = mean(E), mean(E**2)
+        heard = (
+            rows[2] ** 2 * _power(features, signal) * features.eigenvalues + jnp.exp(rows[1])
+        ) * features.eigenvalues
+        # 1/chi − z and q/chi² − kappa, which are small where chi is not.
+        own, chi_hat = mean(features.eigenvalues * E) / chi, q * mean((E / A - 1) ** 2) + mean(heard * E**2)
+        return jnp.stack([jnp.log(own), jnp.log(L**2 * chi_hat / (own**2 * square)), rows[2]])
 
-        def asked(x: Array) -> Channel:
-            return task.label_channel(x[0], x[1], x[2], beta)
+    x, at = order(felt, q, chi)
+    row = task.label_channel(x[0], x[1], x[2], beta)
+    rows = row.unknowns()
+    said = back(rows, q, chi)
+    L = jnp.exp(said[0])
+    found = _seen_by_weights(features, signal, row, at, q, chi, jnp.inf if beta is None else beta)
+    found = found._replace(L=L, chi_hat=L**2 * jnp.exp(said[1]), m_hat=L * said[2])
+    if not slopes:
+        return Swept(found, None)
+    if row.slopes is None:
+        of_row = jax.jacfwd(lambda x: task.label_channel(x[0], x[1], x[2], beta).unknowns())(x)
+    else:
+        of_row = row.unknown_slopes()
+    x_felt, x_q, x_chi = jax.jacfwd(lambda *v: order(*v)[0], (0, 1, 2))(felt, q, chi)
+    by_rows, by_q, by_chi = jax.jacfwd(back, (0, 1, 2))(rows, q, chi)
+    of_x = jnp.concatenate([x_q[:, None], x_chi[:, None], x_felt], 1)
+    by = by_rows @ of_row @ of_x + jnp.concatenate([by_q[:, None], by_chi[:, None], jnp.zeros((3, 3), q.dtype)], 1)
+    assert found.label is not None
+    label = found.label._replace(m_by=tuple(of_x[0]), q_by=tuple(of_x[1]))
+    return Swept(found._replace(label=label), by)
 
-        x = order(task, y, q, chi)
-        said = asked(x)
-        slopes = jax.jacfwd(lambda x: asked(x).unknowns())(x) if said.slopes is None else said.unknown_slopes()
-        return said.unknowns() - y, slopes @ jax.jacfwd(partial(order, task))(y, q, chi) - jnp.eye(3, dtype=y.dtype)
 
-    known = jax.lax.stop_gradient((task, q, chi, beta))
+_EVOLUTIONS, _MOST, _POLISH = 4, 40, 2
+"""Steps without derivatives, steps at most, and steps that carry derivatives: so many of them are exact."""
+_STRIDE = 1.5
+
+
+def turned(task: Rows, q: Array, chi: Array, beta: Array | None) -> Channel:
+    """Of q and chi alone: where what the weights feel is what they felt, by Newton's method; of one point, in JAX."""
+
+    def newton(felt: Array, q: Array, chi: Array, beta: Array | None) -> tuple[Array, Array]:
+        """What weights feel next, less what they felt; and its Jacobian."""
+        there = swept(held, q, chi, beta, felt, slopes=True)
+        assert there.by is not None
+        return there.channel.unknowns() - felt, there.by[:, 2:] - jnp.eye(3, dtype=felt.dtype)
+
+    held, q_, chi_, heat = jax.lax.stop_gradient((task, q, chi, beta))
 
     def step(carry):
-        y, _, left = carry
-        held, *rest = known
-        residual, jacobian = newton(held, y, *rest)
+        felt, _, left = carry
+        residual, jacobian = newton(felt, q_, chi_, heat)
         evolving = left > _MOST - _EVOLUTIONS
         change = jnp.where(evolving, residual, -_cramer(jacobian, residual))
         size = jnp.abs(change).max()
-        y = y + change * jnp.minimum(1.0, _STRIDE / size)
-        return y, jnp.where(evolving, jnp.inf, size), left - 1
+        felt = felt + change * jnp.minimum(1.0, _STRIDE / size)
+        return felt, jnp.where(evolving, jnp.inf, size), left - 1
 
     def going(carry):
         _, size, left = carry
         return (size > 1e-9) & (left > 0)
 
-    held, q_, chi_, _ = known
-    first = -jnp.log(2 * chi_ * held.features.mean(held.features.eigenvalues)), jnp.log(held.rho), jnp.ones_like(q_)
-    y, *_ = jax.lax.while_loop(going, step, (jnp.stack(first), jnp.full_like(q_, jnp.inf), _MOST))
+    first = jnp.stack([-jnp.log(2 * chi_), jnp.log(2 * held.signal), jnp.ones_like(q_)])
+    felt, *_ = jax.lax.while_loop(going, step, (first, jnp.full_like(q_, jnp.inf), _MOST))
+    _, jacobian = newton(felt, q_, chi_, heat)
 
-    def polish(y, _):
-        residual, jacobian = newton(task, y, q, chi, beta)
-        return y - _cramer(jax.lax.stop_gradient(jacobian), residual), None
+    def polish(felt, _):
+        said = swept(task, q, chi, beta, felt, slopes=False).channel.unknowns()
+        return felt - _cramer(jacobian, said - felt), None
 
-    y, _ = jax.lax.scan(polish, y, None, length=_POLISH)
-    at = through(task, y, q, chi)
-    x = order(task, y, q, chi)
-    row = task.label_channel(x[0], x[1], x[2], beta)
-    return _seen_by_weights(task.features, task.signal, row, at, q, chi, jnp.inf if beta is None else beta)
+    felt, _ = jax.lax.scan(polish, felt, None, length=_POLISH)
+    return swept(task, q, chi, beta, felt, slopes=False).channel
 
 
 def _cramer(a: Float[Array, "3 3"], b: Float[Array, "3"]) -> Float[Array, "3"]:

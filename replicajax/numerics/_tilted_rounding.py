@@ -174,7 +174,7 @@ def _by_hermite(on: Backend, levels, K, c, beta, y, H, top) -> _Inner:
         response=over(at.variance),
         entropy=over(at.entropy),
         response_square=over(at.variance**2),
-        usage=(tilt[..., None] * at.p).sum(-2),
+        usage=on.xp.moveaxis((tilt * at.p).sum(-1), 0, -1),
     )
 
 
@@ -276,7 +276,7 @@ def _soft(on: Backend, levels, K, beta, y) -> _Soft:
     below, above = reaches
     h, measure = _beside(on, t, scale, below, above, _SIDE)
     at = _thermal(on, levels, K, beta, h)
-    won = at.is_winner @ levels
+    won = xp.tensordot(levels, at.is_winner, 1)
     phi_cold = at.winner / beta
     before = xp.exp(-y * at.log_total / beta)  # e^{y phi} of beta = inf over that of now
     return _Soft(
@@ -289,7 +289,7 @@ def _soft(on: Backend, levels, K, beta, y) -> _Soft:
         of_potential=at.phi - before * phi_cold,
         variance=at.variance,
         entropy=at.entropy,
-        of_usage=at.p - before[..., None] * at.is_winner,
+        of_usage=xp.moveaxis(at.p - before * at.is_winner, 0, -1),
     )
 
 
@@ -297,6 +297,7 @@ class _Thermal(NamedTuple):
     """The Boltzmann distribution of one weight at fields h."""
 
     p: Array
+    """Levels first: sums over few numbers in a row are slow in NumPy."""
     is_winner: Array
     winner: Array
     """beta phi at beta = inf."""
@@ -311,15 +312,16 @@ class _Thermal(NamedTuple):
 
 def _thermal(on: Backend, levels, K, beta, h) -> _Thermal:
     xp = on.xp
-    e = beta * (h[..., None] * levels - K[..., None] * levels**2 / 2)
+    level = levels.reshape(-1, *(1,) * h.ndim)
+    e = beta * (h * level - K * level**2 / 2)
     # No maximum, whose derivative asks for equality of numbers that a compiler may have rounded twice.
-    is_winner = xp.asarray(np.arange(levels.shape[0]) == e.argmax(-1)[..., None], levels.dtype)
-    winner = (is_winner * e).sum(-1)
-    relative = e - winner[..., None]
+    is_winner = xp.asarray(np.arange(levels.shape[0]).reshape(level.shape) == e.argmax(0), levels.dtype)
+    winner = (is_winner * e).sum(0)
+    relative = e - winner
     boltzmann = xp.exp(relative)
-    total = boltzmann.sum(-1)
-    p = boltzmann / total[..., None]
-    mean, log_total = p @ levels, xp.log(total)
-    variance = beta * (p * (levels - mean[..., None]) ** 2).sum(-1)
-    entropy = log_total - (p * relative).sum(-1)
+    total = boltzmann.sum(0)
+    p = boltzmann / total
+    mean, log_total = xp.tensordot(levels, p, 1), xp.log(total)
+    variance = beta * (p * (level - mean) ** 2).sum(0)
+    entropy = log_total - (p * relative).sum(0)
     return _Thermal(p, is_winner, winner, log_total, (winner + log_total) / beta, mean, variance, entropy)

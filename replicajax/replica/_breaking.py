@@ -41,7 +41,7 @@ from jaxtyping import Array, Float
 from replicajax import _checks, _fusion
 from replicajax.codebooks import Codebook
 from replicajax.models import Channel, Fields, Rounded, Task, Taught, Weights
-from replicajax.models._turned import spectrum
+from replicajax.models._turned import spectrum, swept
 from replicajax.numerics import JAX, NUMPY, Backend, TiltedRounding, implicit_root, slope_of_root, tilted_rounding
 from replicajax.replica._pool import CACHED, Device, Pool
 from replicajax.replica._solution import Solution
@@ -62,8 +62,8 @@ def allowed_steps(breaking: int | str) -> None:
 
 
 class Broken(NamedTuple):
-    """A point in the space of (1) and (2): log L, log(L/L(G) − 1), log c0, log y; m_hat/L(G) where that is not 1; and
-    log L_x of rows that are not Gaussian, in turned axes."""
+    """A point in the space of (1) and (2): log L, log(L/L(G) − 1), log c0, log y; m_hat/L(G), of the rows, where that is not
+    1; and log L_x of rows that are not Gaussian, in turned axes."""
 
     log_L: Array
     log_split: Array
@@ -75,10 +75,11 @@ class Broken(NamedTuple):
 
 def placed(task: Task, v: Any) -> Broken:
     """A point from its numbers."""
-    known, rest = Broken(*v[:4]), v[4:]
-    if not len(rest):
+    known, rest = Broken(*v[:4]), list(v[4:])
+    if task.in_closed_form:
         return known
-    return known._replace(log_rows=rest[0]) if task.turned else known._replace(gain=rest[0])
+    gain = None if task.matched else rest.pop(0)
+    return known._replace(gain=gain, log_rows=rest.pop(0) if task.turned else None)
 
 
 class Seen(NamedTuple):
@@ -112,8 +113,9 @@ def seen(
     chi: Array,
     y: Array,
     beta: Array | None,
-    log_rows: Array | None = None,
+    at: Broken | None = None,
 ) -> Seen:
+    """Of these order parameters; `at` what the weights feel, where a loss in turned axes asks for that."""
     d = q1 - q0
     G = chi + y * d
     cooling = 0.0 if beta is None else 1 / beta
@@ -125,8 +127,9 @@ def seen(
         return Seen(potential, A_chi - A_G + y * d * outer.L / 2, inner.entropy, inner.L, outer, inner, inner.replicon)
     assert isinstance(task, Taught)
     G = chi + y * xp.maximum(d, _ALIKE**2 * q1)
-    if log_rows is not None:
-        return _seen_turned(task, q0, q1, chi, G, y, beta, log_rows)
+    if task.turned:
+        assert at is not None
+        return _seen_turned(task, q0, q1, chi, G, y, beta, at)
     outer = task.among_states(chi, beta).channel(m, q0, G, y)
     among = outer.among
     assert among is not None
@@ -136,13 +139,15 @@ def seen(
 
 
 def _seen_turned(
-    task: Taught, q0: Array, q1: Array, chi: Array, G: Array, y: Array, beta: Array | None, log_rows: Array
+    task: Taught, q0: Array, q1: Array, chi: Array, G: Array, y: Array, beta: Array | None, at: Broken
 ) -> Seen:
     """In turned axes, of any loss.  At fixed order parameters y enters rows, their coupling, spectrum and Gaussian by turns."""
     assert task.features is not None
-    L_x = jnp.exp(log_rows)
+    assert at.log_rows is not None
+    L_x, log_M = jnp.exp(at.log_rows), at.log_L - jnp.log1p(jnp.exp(at.log_split))
     state = spectrum(task.features, L_x, chi)
-    outer = task.among_states(state.chi, beta).channel(0 * q0, q0, G, y)
+    felt = jnp.stack([log_M, at.log_c0 - 2 * log_M, jnp.ones_like(chi) if at.gain is None else at.gain])
+    outer = swept(task.among_states(state.chi, beta), q0, G, y, felt, slopes=False).channel
     assert outer.seen_through is not None
     assert outer.label is not None
     (row, log_E), label = outer.seen_through, outer.label
@@ -225,7 +230,7 @@ def within(
 
     each = overlap, tilted.outer, tilted.inner, tilted.response
     m, q0, q1, chi = (label(x) for x in each)
-    labels = seen(xp, task, m, q0, q1, chi, y, None if cold else beta, at.log_rows)
+    labels = seen(xp, task, m, q0, q1, chi, y, None if cold else beta, at)
     outer = labels.outer
     log_Z, phi = own(tilted.log_partition), own(tilted.potential)
     complexity = labels.complexity + y**2 * c1 * q1 / 2 + log_Z - y * phi
@@ -281,11 +286,13 @@ def first(xp: Any, task: Task, levels: Float[Any, " levels"], beta: Array, facto
     at = Broken(xp.log(L), xp.log(xp.expm1(xp.maximum(xp.log(L / M), 0.01))), xp.log(t * M**2), xp.log(y))
     if task.in_closed_form:
         return at
-    if task.turned:
-        assert isinstance(task, Taught)
-        assert task.features is not None
-        return at._replace(log_rows=at.log_L - xp.log(task.features.mean(task.features.eigenvalues)))
-    return at if task.matched else at._replace(gain=xp.ones_like(L))
+    if not task.matched:
+        at = at._replace(gain=xp.ones_like(L))
+    if not task.turned:
+        return at
+    assert isinstance(task, Taught)
+    assert task.features is not None
+    return at._replace(log_rows=at.log_L - xp.log(task.features.mean(task.features.eigenvalues)))
 
 
 def evolved(xp: Any, at: Broken, residual: tuple[Array, ...]) -> Broken:
@@ -298,7 +305,7 @@ def evolved(xp: Any, at: Broken, residual: tuple[Array, ...]) -> Broken:
         at.log_c0 - of_c0,
         at.log_y,
         None if at.gain is None else at.gain - rest[0],
-        None if at.log_rows is None else at.log_rows - rest[0],
+        None if at.log_rows is None else at.log_rows - rest[-1],
     )
 
 
@@ -502,7 +509,7 @@ def observed(on: Backend, task: Task, law: Weights, book: Codebook, beta: Array,
     replicon = xp.minimum(outer_replicon, -xp.inf if cold else level - stiffness * w.tilted.inner_bend)
     usage = xp.clip(w.tilted.usage, 0.0, 1.0)
     test_error = error + task.noise if taught and task.adds_noise else error
-    gain = 1.0 if found.at.gain is None else found.at.gain
+    gain = 0.0 if task.turned else 1.0 if found.at.gain is None else found.at.gain
     return Solution(
         task=task,
         codebook=book,

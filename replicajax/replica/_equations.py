@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from replicajax.models import Channel, Rounded, Task, Weights, at_heat
+from replicajax.models import Channel, Rounded, Task, Taught, Weights, at_heat
+from replicajax.models._turned import swept
 from replicajax.numerics import (
     JAX,
     Averages,
@@ -344,16 +345,20 @@ class Heard(NamedTuple):
     """log L, log t and, unless the channel is matched, gain."""
     slopes: Float[Any, "unknowns 3"] | None
     """Of the unknowns in m, q and chi, if asked for."""
+    felt: Float[Any, "unknowns unknowns"] | None = None
+    """And in the state itself, where turned axes ask for that."""
 
 
 Order = tuple[Array, Array, Array]
 
 
-def heard(task: Task, signal: Array, order: Order, beta: Array | None, slopes: bool = False) -> Heard:
-    """For one point, or for many of a task whose channel takes many; m, q, chi and beta (as of `at_heat`) in units of the
-    signal."""
+def heard(task: Task, signal: Array, order: Order, beta: Array | None, state: State, slopes: bool = False) -> Heard:
+    """For one point, or for many of a task whose channel takes many; m, q, chi, beta (as of `at_heat`) and the state in units
+    of the signal."""
     m, q, chi = order
     raw = None if beta is None else heat_of(backend_of(m).xp, beta, 1 / signal)
+    if task.turned and not task.elementwise:
+        return _heard_in_turn(task, signal, order, raw, state, slopes)
     # Not bound to the task, which would make a module each time.
     c = type(task).channel(task, signal * m, signal * q, chi, raw)
     count = 2 if task.matched else 3
@@ -363,16 +368,26 @@ def heard(task: Task, signal: Array, order: Order, beta: Array | None, slopes: b
     if c.slopes is not None:
         return found._replace(slopes=c.unknown_slopes(signal)[..., :count, :])
 
-    def everything(order: Order) -> tuple[Array, tuple[Array, Array] | None]:
-        said = heard(task, signal, order, beta)
-        label = said.channel.label
-        return said.unknowns, None if label is None else (label.m, label.q)
-
-    by_order, label = jax.jacfwd(everything)(order)
-    if label is not None and c.label is not None:
-        m_by, q_by = ((q / signal, chi) for _, q, chi in label)
-        found = found._replace(channel=c._replace(label=c.label._replace(m_by=m_by, q_by=q_by)))
+    by_order = jax.jacfwd(lambda order: heard(task, signal, order, beta, state).unknowns)(order)
     return found._replace(slopes=jnp.stack(by_order, -1))
+
+
+def _heard_in_turn(task: Task, signal: Array, order: Order, beta: Array | None, state: State, slopes: bool) -> Heard:
+    """For one point; beta in units of the weights."""
+    assert isinstance(task, Taught)
+    _, q, chi = order
+    count = 2 if state.gain is None else 3
+    gain = jnp.ones_like(chi) if state.gain is None else state.gain
+    c, by = swept(task, signal * q, chi, beta, jnp.stack([state.log_L, state.log_t + jnp.log(signal), gain]), slopes)
+    found = Heard(c, c.unknowns(signal)[:count], None)
+    if by is None:
+        return found
+    by_order = jnp.stack([0 * by[:count, 0], signal * by[:count, 0], by[:count, 1]], -1)
+    assert c.label is not None
+    assert c.label.m_by is not None
+    assert c.label.q_by is not None
+    label = c.label._replace(m_by=c.label.m_by[: 2 + count], q_by=c.label.q_by[: 2 + count])
+    return Heard(c._replace(label=label), found.unknowns, by_order, by[:count, 2 : 2 + count])
 
 
 def _channel(cold: bool, p: Problems, state: State, m: Sloped, q: Sloped, chi: Sloped):
@@ -380,13 +395,14 @@ def _channel(cold: bool, p: Problems, state: State, m: Sloped, q: Sloped, chi: S
     assert p.tasks is not None
     hear = partial(heard, slopes=True)
     hear = hear if p.tasks.elementwise else jax.vmap(hear)
-    said = hear(p.tasks, p.signal, (m.value, q.value, chi.value), at_heat(p.tasks, p.beta, cold))
+    said = hear(p.tasks, p.signal, (m.value, q.value, chi.value), at_heat(p.tasks, p.beta, cold), state)
     reached, slopes = said.unknowns, said.slopes
     assert slopes is not None
     names = State._fields[: reached.shape[-1]]
 
     def entry(row: int, name: str) -> Points:
         own = 1.0 if names[row] == name else 0.0
+        own = own if said.felt is None else own - said.felt[:, row, names.index(name)]
         return own - sum(slopes[:, row, k] * getattr(x, name) for k, x in enumerate((m, q, chi)))
 
     residual = tuple(getattr(state, name) - reached[:, row] for row, name in enumerate(names))

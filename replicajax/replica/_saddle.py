@@ -158,7 +158,7 @@ def _at(
         R = 1 - 2 * m + q + scaled.noise
         reached = jnp.stack([jnp.log(task.alpha / (p.unit[0] + chi)), jnp.log(R / task.alpha)])
     else:
-        of_channel = heard(task, task.signal, (m, q, chi), at_heat(task, p.beta[0], cold))
+        of_channel = heard(task, task.signal, (m, q, chi), at_heat(task, p.beta[0], cold), state)
         reached = of_channel.unknowns
         said = report(task, task.signal, p.beta[0], m, q, chi, rounded, of_channel.channel, None)
     residual = place.y - reached

@@ -278,6 +278,8 @@ class Report(NamedTuple):
     """What the unknowns of the channel change with: m, q and chi, in units of the signal; None where JAX says it."""
     error_by_order: tuple[Points, Points, Points]
     """`error` in m, q and chi, in units of the signal."""
+    error_by_felt: tuple[Points, ...]
+    """And in the unknowns, where turned axes ask them."""
 
 
 def report(task: Task, signal, heat, m, q, chi, rounded: Rounded, channel: Channel, by_order) -> Report:
@@ -288,7 +290,8 @@ def report(task: Task, signal, heat, m, q, chi, rounded: Rounded, channel: Chann
     said = task.judge(channel, signal * m, signal * q, chi, warm, hard)
     by_m, by_q, by_chi = said.by_order
     slopes = signal * by_m, signal * by_q, by_chi
-    return Report(channel, said.error, said.gibbs_error, said.rounded_error, said.loss, by_order, slopes)
+    each = said.error, said.gibbs_error, said.rounded_error, said.loss
+    return Report(channel, *each, by_order, slopes, said.by_felt)
 
 
 def reports(tasks: Task, signal, heat, found: Outcome | Equations, said: Heard | Report) -> Report:

@@ -8,7 +8,7 @@ go through `solution`, differentiated at the saddle points that were found.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from replicajax.codebooks import Codebook
-from replicajax.models import Task
+from replicajax.models import Task, Taught
+from replicajax.models._turned import gain_of_rows
 from replicajax.replica._batch import observed, outcomes
 from replicajax.replica._equations import Points, newton_step
 from replicajax.replica._pool import CACHED, QUADRATURE, Device, Pool, put
@@ -79,7 +80,7 @@ def first_slopes(tasks: Task, betas: Points, at: Outcome) -> Slopes:
 def _channel_slopes(at: Outcome) -> Slopes:
     """Of any channel, in what only the weights know of."""
     assert at.report is not None
-    by_order, by = at.report.by_order, at.report.error_by_order
+    by_order, by, felt = at.report.by_order, at.report.error_by_order, at.report.error_by_felt
     assert by_order is not None
 
     def along(name: str) -> Points:
@@ -91,7 +92,8 @@ def _channel_slopes(at: Outcome) -> Slopes:
         def total(x):
             return getattr(x, name) + sum(getattr(x, y) * d for y, d in change._asdict().items() if d is not None)
 
-        return sum(slope * total(x) for slope, x in zip(by, (at.m, at.q, at.chi), strict=True))
+        directly = sum(slope * d for slope, d in zip(felt, change, strict=False))
+        return directly + sum(slope * total(x) for slope, x in zip(by, (at.m, at.q, at.chi), strict=True))
 
     free = np.where(at.interpolates, 0.0, 1.0)  # of ridge, which then plays no part
     return Slopes(log_width=along("log_scale"), ridge=free * along("ridge"))
@@ -132,7 +134,7 @@ def slopes_many(
     L, t = found.fields.L * unit, found.fields.chi_hat / found.fields.L**2 / signal
     unknowns = np.log(np.stack([L, t], -1))
     if not (found.task.closed or found.task.matched):
-        unknowns = np.concatenate([unknowns, (found.fields.m_hat / found.fields.L)[:, None]], 1)
+        unknowns = np.concatenate([unknowns, _gain(found, L)[:, None]], 1)
     place = Place(unknowns, interpolates, np.asarray(found.converged), np.asarray(found.steps))
     cold, fits = np.isinf(found.beta), interpolates & (not found.task.closed)
     result = np.zeros(found.beta.shape, found.beta.dtype)
@@ -143,6 +145,18 @@ def slopes_many(
             there = FittedPlace(*place) if fit else place
             pool.run(kernel, (problem, there, direction, second), which, into=result)
     return result
+
+
+def _gain(found: Solution, L: Points) -> Points:
+    """m_hat/L of a batch, L in units of the signal where it interpolates; in turned axes of the rows."""
+    task = found.task
+    if not task.turned:
+        return found.fields.m_hat / found.fields.L
+    assert isinstance(task, Taught)
+    assert task.features is not None
+    spread = (found.self_overlap - found.replica_overlap) / task.signal
+    chi: Any = np.where(found.interpolates, spread, found.susceptibility)
+    return gain_of_rows(task.features, task.signal, L, chi, found.overlap)
 
 
 def _slope_block(cold: bool, of: str, problem, place, direction, second) -> Points:
